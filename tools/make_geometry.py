@@ -25,6 +25,9 @@ CARBOXYLATES = {"ASP": ("OD1", "OD2"), "GLU": ("OE1", "OE2")}
 
 OUT = Path(__file__).parents[1] / "src" / "qfitlatent" / "data" / "ideal_geometry.json"
 
+MISNAMED = {"ARG": {"NH1": "NH2", "NH2": "NH1"}}
+"""The dictionary's ideal ARG has NH1 trans to CD; IUPAC, and deposited models, have it cis."""
+
 
 def dihedral(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> float:
     """IUPAC dihedral a-b-c-d in radians."""
@@ -45,12 +48,10 @@ def side_chain(component: str, parent: str) -> list[dict]:
     The first atom, CB, hangs on the frame instead: `along` is its component along
     the bisector of N and C seen from CA, `across` along (N - CA) x (C - CA).
     """
-    rename = {"SE": "SD"} if component == "MSE" else {}
-    back = {v: k for k, v in rename.items()}
+    rename = {"SE": "SD"} if component == "MSE" else MISNAMED.get(component, {})
+    back = {"SD": "SE"} if component == "MSE" else {}
     array = info.residue(component)
-    xyz = {
-        rename.get(n, n): c.astype(float) for n, c in zip(array.atom_name, array.coord)
-    }
+    xyz = {rename.get(n, n): c.astype(float) for n, c in zip(array.atom_name, array.coord)}
     bonded = {name: set() for name in xyz}
     names = [rename.get(n, n) for n in array.atom_name]
     for i, j, _ in array.bonds.as_array():
@@ -108,9 +109,7 @@ def side_chain(component: str, parent: str) -> list[dict]:
 
 def main() -> None:
     residues = {
-        name: side_chain(name, name)
-        for name in RESIDUE_TYPES
-        if CHI_PATH[name] or name == "ALA"
+        name: side_chain(name, name) for name in RESIDUE_TYPES if CHI_PATH[name] or name == "ALA"
     }
     residues["MSE"] = side_chain("MSE", "MET")
     record = {

@@ -10,16 +10,13 @@ angstrom. Shape legend: N residues, A = 10 side-chain atoms of the largest type.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
-from qfitlatent.chemistry import (
-    RESIDUE_TYPES,
-    SIDE_CHAIN_ATOMS,
-    TOKEN,
-)
+from qfitlatent.chemistry import NUM_CHI_MAX, NUM_TOKENS, SIDE_CHAIN_ATOMS, TOKEN
 
 MAX_SIDE_CHAIN_ATOMS = max(len(atoms) for atoms in SIDE_CHAIN_ATOMS.values())
 
@@ -27,6 +24,9 @@ N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
 """Backbone bond lengths, angstrom (Engh & Huber 1991)."""
 N_CA_C, CA_C_N, C_N_CA, CA_C_O = np.deg2rad((111.0, 116.6, 121.7, 120.8))
 """Backbone bond angles (Engh & Huber 1991)."""
+_LOCAL_C = np.array((CA_C, 0.0, 0.0))
+_LOCAL_N = N_CA * np.array((np.cos(N_CA_C), np.sin(N_CA_C), 0.0))
+"""C and N of an ideal residue in its own frame (SPEC 4)."""
 
 PRO_MAX_AMPLITUDE = np.deg2rad(52.0)
 """Largest pseudorotation amplitude at which a pyrrolidine ring of ideal bonds still closes."""
@@ -34,11 +34,53 @@ PRO_PHASE_STEP = np.deg2rad(144.0)
 """Successive torsions of a five-membered ring are 144 degrees apart in phase."""
 
 
+_MSE_ROW = NUM_TOKENS
+"""Row of selenomethionine in the geometry tables, after the 21 tokens."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Internal coordinates per row (21 tokens, then MSE) and side-chain atom (22, A)."""
+
+    length: np.ndarray
+    """(22, A) bond to the nearest parent, angstrom; nan where the type has no such atom."""
+    angle: np.ndarray
+    """(22, A) bond angle, radians."""
+    dihedral: np.ndarray
+    """(22, A) dihedral, or its offset to the chi named in ``chi``."""
+    chi: np.ndarray
+    """(22, A) index 0..3 of the chi that turns this atom, 4 for none."""
+    parents: np.ndarray
+    """(22, A, 3) the three atoms it hangs on, farthest first: 0 N, 1 CA, 2 CB, 3 the next ..."""
+    cb: np.ndarray
+    """(22, 3) CB: along the bisector of N and C, across the plane of N, CA, C, and bond length."""
+    ring_length: float
+    """N-CD of proline, angstrom."""
+
+
 @cache
-def ideal_geometry() -> dict[str, list[dict]]:
-    """Internal coordinates of each residue type, as ``tools/make_geometry.py`` wrote them."""
+def ideal_geometry() -> Geometry:
+    """The tables of ``data/ideal_geometry.json``, which ``tools/make_geometry.py`` writes."""
     text = (files("qfitlatent") / "data" / "ideal_geometry.json").read_text()
-    return json.loads(text)["residues"]
+    residues = json.loads(text)["residues"]
+    shape = (NUM_TOKENS + 1, MAX_SIDE_CHAIN_ATOMS)
+    length, angle, dihedral = np.full((3, *shape), np.nan)
+    chi = np.full(shape, NUM_CHI_MAX)
+    parents = np.zeros((*shape, 3), dtype=np.int64)
+    cb = np.full((shape[0], 3), np.nan)
+    for name, atoms in residues.items():
+        row = _MSE_ROW if name == "MSE" else TOKEN[name]
+        slot = {"N": 0, "CA": 1} | {atom["atom"]: 2 + i for i, atom in enumerate(atoms)}
+        cb[row] = atoms[0]["along"], atoms[0]["across"], atoms[0]["length_angstrom"]
+        for column, atom in enumerate(atoms[1:], start=1):
+            length[row, column] = atom["length_angstrom"]
+            angle[row, column] = atom["angle_rad"]
+            dihedral[row, column] = atom["dihedral_rad"]
+            parents[row, column] = [slot[parent] for parent in atom["on"]]
+            if atom["chi"] is not None:
+                chi[row, column] = atom["chi"] - 1
+    ring_length = residues["PRO"][-1]["ring_length_angstrom"]
+    return Geometry(length, angle, dihedral, chi, parents, cb, ring_length)
 
 
 def place_atom(
@@ -53,19 +95,15 @@ def place_atom(
 
     The natural extension reference frame of Parsons et al., J Comput Chem 26 (2005) 1063.
     """
-    length, angle, dihedral = np.broadcast_arrays(length, angle, dihedral)
     axis = _unit(c - b)
-    normal = _unit(np.cross(b - a, axis))
-    local = np.stack(
-        (
-            -length * np.cos(angle),
-            length * np.sin(angle) * np.cos(dihedral),
-            length * np.sin(angle) * np.sin(dihedral),
-        ),
-        axis=-1,
+    normal = _unit(_cross(b - a, axis))
+    across = length * np.sin(angle)
+    return (
+        c
+        - (length * np.cos(angle))[..., None] * axis
+        + (across * np.cos(dihedral))[..., None] * _cross(normal, axis)
+        + (across * np.sin(dihedral))[..., None] * normal
     )
-    basis = np.stack((axis, np.cross(normal, axis), normal), axis=-1)
-    return c + np.einsum("...ij,...j->...i", basis, local)
 
 
 def place_backbone(phi: np.ndarray, psi: np.ndarray, omega: np.ndarray) -> np.ndarray:
@@ -79,22 +117,18 @@ def place_backbone(phi: np.ndarray, psi: np.ndarray, omega: np.ndarray) -> np.nd
     phi, psi, omega = (np.asarray(x, dtype=np.float64) for x in (phi, psi, omega))
     shape = psi.shape
     ca = np.zeros((*shape, 3))
-    c = ca + (CA_C, 0.0, 0.0)
-    n = ca + (N_CA * np.cos(N_CA_C), N_CA * np.sin(N_CA_C), 0.0)
+    c = np.broadcast_to(_LOCAL_C, ca.shape)
+    n = np.broadcast_to(_LOCAL_N, ca.shape)
     o = place_atom(n, ca, c, C_O, CA_C_O, psi + np.pi)
-    local = np.stack(
-        (n, ca, c, o), axis=-2
-    )  # (..., N, 4, 3) each residue in its own frame
+    local = np.stack((n, ca, c, o), axis=-2)  # (..., N, 4, 3) each residue in its own frame
 
     next_n = place_atom(n, ca, c, C_N, CA_C_N, psi)
     next_ca = place_atom(ca, c, next_n, N_CA, C_N_CA, omega)
     next_c = place_atom(c, next_n, next_ca, CA_C, N_CA_C, np.roll(phi, -1, axis=-1))
     x = _unit(next_c - next_ca)
-    z = _unit(np.cross(x, next_n - next_ca))
-    step = np.broadcast_to(
-        np.eye(4), (*shape, 4, 4)
-    ).copy()  # frame i+1 seen from frame i
-    step[..., 1:, :3, :3] = np.stack((x, np.cross(z, x), z), axis=-1)[..., :-1, :, :]
+    z = _unit(_cross(x, next_n - next_ca))
+    step = np.broadcast_to(np.eye(4), (*shape, 4, 4)).copy()  # frame i+1 seen from frame i
+    step[..., 1:, :3, :3] = np.stack((x, _cross(z, x), z), axis=-1)[..., :-1, :, :]
     step[..., 1:, :3, 3] = next_ca[..., :-1, :]
 
     stride = 1
@@ -140,110 +174,70 @@ def build_side_chains(
     token = np.asarray(token)
     num = len(token)
     if nitrogen is None:
-        local_n = np.array((N_CA * np.cos(N_CA_C), N_CA * np.sin(N_CA_C), 0.0))
-        nitrogen = translation + rotation @ local_n
+        nitrogen = translation + rotation @ _LOCAL_N
     else:
         nitrogen = np.asarray(nitrogen, dtype=np.float64)
-    coords = np.full((num, MAX_SIDE_CHAIN_ATOMS, 3), np.nan)
-    if num == 0:
-        return coords, np.zeros((0, MAX_SIDE_CHAIN_ATOMS), dtype=bool)
-
-    group = token.astype(np.int64)
+    geometry = ideal_geometry()
+    row = token.astype(np.int64)
     if selenium is not None:
-        group = np.where(
-            np.asarray(selenium) & (token == TOKEN["MET"]), _MSE_GROUP, group
+        row = np.where(np.asarray(selenium) & (token == TOKEN["MET"]), _MSE_ROW, row)
+    along, across, cb_length = geometry.cb[row].T[..., None]
+    bisector = _unit(_unit(nitrogen - translation) + rotation[:, :, 0])
+    # The frame's z is the unit of (C - CA) x (N - CA), so CB of an L residue lies on -z.
+    cb = translation + cb_length * _unit(along * bisector - across * rotation[:, :, 2])
+
+    chi = np.column_stack((chi, np.zeros(num)))  # column 4: atoms that no chi turns
+    angle = geometry.angle[row]
+    proline = np.flatnonzero(row == TOKEN["PRO"])
+    if len(proline):
+        chi[proline, :2] = closable_proline_chi(chi[proline])
+        angle[proline, 1:3] = _close_rings(
+            nitrogen[proline], translation[proline], cb[proline], chi[proline]
         )
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    for rows in np.split(order, starts[1:]):
-        value = int(group[rows[0]])
-        name = "MSE" if value == _MSE_GROUP else (RESIDUE_TYPES + ("UNK",))[value]
-        if name not in ideal_geometry():
-            continue  # GLY and the unknown token have no side chain
-        frame = (rotation[rows], translation[rows], nitrogen[rows])
-        build = _build_proline if name == "PRO" else _build_open_chain
-        atoms = build(ideal_geometry()[name], *frame, chi[rows])
-        coords[rows, : atoms.shape[1]] = atoms
+
+    slots = np.full((num, 2 + MAX_SIDE_CHAIN_ATOMS, 3), np.nan)
+    slots[:, 0], slots[:, 1], slots[:, 2] = nitrogen, translation, cb
+    every = np.arange(num)
+    for column in range(1, MAX_SIDE_CHAIN_ATOMS):
+        n = every[~np.isnan(geometry.length[row, column])]
+        r = row[n]
+        parents = geometry.parents[r, column]
+        slots[n, 2 + column] = place_atom(
+            *(slots[n, parents[:, i]] for i in range(3)),
+            geometry.length[r, column],
+            angle[n, column],
+            geometry.dihedral[r, column] + chi[n, geometry.chi[r, column]],
+        )
+    coords = slots[:, 2:]
     return coords, ~np.isnan(coords[..., 0])
 
 
-_MSE_GROUP = len(RESIDUE_TYPES) + 1
-
-
-def _build_open_chain(
-    geometry: list[dict],
-    rotation: np.ndarray,
-    translation: np.ndarray,
-    nitrogen: np.ndarray,
-    chi: np.ndarray,
+def _close_rings(
+    nitrogen: np.ndarray, alpha: np.ndarray, cb: np.ndarray, chi: np.ndarray
 ) -> np.ndarray:
-    """(n, atoms, 3) side chains of n residues of one type without a ring through the backbone."""
-    at = {
-        "N": nitrogen,
-        "CA": translation,
-        "CB": _place_cb(geometry[0], rotation, nitrogen, translation),
-    }
-    for row in geometry[1:]:
-        turn = row["dihedral_rad"] + (
-            0.0 if row["chi"] is None else chi[:, row["chi"] - 1]
-        )
-        parents = (at[name] for name in row["on"])
-        at[row["atom"]] = place_atom(
-            *parents, row["length_angstrom"], row["angle_rad"], turn
-        )
-    return np.stack([at[row["atom"]] for row in geometry], axis=1)
+    """(n, 2) bond angles at CB and CG with which n prolines of these chi close at the ideal N-CD.
 
-
-def _place_cb(
-    row: dict, rotation: np.ndarray, nitrogen: np.ndarray, translation: np.ndarray
-) -> np.ndarray:
-    """(n, 3) CB between N and C: a distorted angle N-CA-C is shared by both sides.
-
-    The frame's z axis is the unit of (C - CA) x (N - CA), so CB of an L residue lies on -z.
+    Newton steps, each the shortest that closes the ring to first order: the angles end
+    near the ideal ones, whichever of the two the bond asks for more.
     """
-    bisector = _unit(_unit(nitrogen - translation) + rotation[:, :, 0])
-    direction = row["along"] * bisector - row["across"] * rotation[:, :, 2]
-    return translation + row["length_angstrom"] * _unit(direction)
+    geometry = ideal_geometry()
+    length, ideal = geometry.length[TOKEN["PRO"], 1:3], geometry.angle[TOKEN["PRO"], 1:3]
+    step = 1e-5
+    nudges = step * np.array(((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)))[:, None, :]
+    angles = np.tile(ideal, (len(chi), 1))
+    for _ in range(_RING_ITERATIONS):
+        trial = angles + nudges  # (5, n, 2)
+        cg = place_atom(nitrogen, alpha, cb, length[0], trial[..., 0], chi[:, 0])
+        cd = place_atom(alpha, cb, cg, length[1], trial[..., 1], chi[:, 1])
+        bond = np.linalg.norm(cd - nitrogen, axis=-1)
+        gradient = np.stack((bond[1] - bond[2], bond[3] - bond[4]), axis=1) / (2 * step)
+        excess = (bond[0] - geometry.ring_length) / (gradient**2).sum(axis=1)
+        angles = angles - gradient * excess[:, None]
+    return angles
 
 
-def _build_proline(
-    geometry: list[dict],
-    rotation: np.ndarray,
-    translation: np.ndarray,
-    nitrogen: np.ndarray,
-    chi: np.ndarray,
-) -> np.ndarray:
-    """(n, 3, 3) CB, CG, CD with the ring closed at N: see ``build_side_chains``."""
-    cb_row, cg_row, cd_row = geometry
-    chi = closable_proline_chi(chi)
-    cb = _place_cb(cb_row, rotation, nitrogen, translation)
-    ideal = np.array((cg_row["angle_rad"], cd_row["angle_rad"]))
-
-    def ring(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """CG, CD and the length of N-CD for the angles (..., n, 2) at CB and CG."""
-        shape = angles.shape[:-1]
-        n, ca, b = (
-            np.broadcast_to(x, (*shape, 3)) for x in (nitrogen, translation, cb)
-        )
-        cg = place_atom(n, ca, b, cg_row["length_angstrom"], angles[..., 0], chi[:, 0])
-        cd = place_atom(ca, b, cg, cd_row["length_angstrom"], angles[..., 1], chi[:, 1])
-        return cg, cd, np.linalg.norm(cd - n, axis=-1)
-
-    # Least-norm Newton: of all angles that close the ring, those nearest the ideal ones.
-    angles = np.broadcast_to(ideal, (len(chi), 2)).copy()
-    nudge = 1e-5 * np.eye(2)[:, None, :]
-    for _ in range(12):
-        length = ring(angles)[2]
-        gradient = (ring(angles + nudge)[2] - ring(angles - nudge)[2]).T / 2e-5
-        excess = length - cd_row["ring_length_angstrom"]
-        update = angles - gradient * (excess / (gradient**2).sum(axis=1))[:, None]
-        angles = np.clip(update, *_PRO_ANGLE_RANGE)
-    cg, cd, _ = ring(angles)
-    return np.stack((cb, cg, cd), axis=1)
-
-
-_PRO_ANGLE_RANGE = np.deg2rad((85.0, 125.0))
-"""Guard of the Newton steps only: closed rings end well inside."""
+_RING_ITERATIONS = 8
+"""Newton is quadratic: a few steps from the ideal angles are exact to rounding."""
 
 
 def closable_proline_chi(chi: np.ndarray) -> np.ndarray:
@@ -260,4 +254,11 @@ def closable_proline_chi(chi: np.ndarray) -> np.ndarray:
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
-    return v / np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / np.sqrt((v * v).sum(axis=-1, keepdims=True))
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Cross product along the last axis, several times faster than np.cross on short arrays."""
+    ux, uy, uz = u[..., 0], u[..., 1], u[..., 2]
+    vx, vy, vz = v[..., 0], v[..., 1], v[..., 2]
+    return np.stack((uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx), axis=-1)
