@@ -1,7 +1,7 @@
 """Backbones and side chains from their torsion angles, with ideal geometry.
 
-Lengths and angles of side chains come from the Chemical Component Dictionary
-(``data/ideal_geometry.json``, written by ``tools/make_geometry.py``); those of
+Side chains hang on ``data/ideal_geometry.json``, which ``tools/make_geometry.py`` writes
+from the Chemical Component Dictionary and the mean lengths and angles of proteins; those of
 the backbone from Engh & Huber, Acta Cryst. A47 (1991) 392. Everything is
 numpy float64 and vectorised over residues; angles in radians, lengths in
 angstrom. Shape legend: N residues, A = 10 side-chain atoms of the largest type.
@@ -53,7 +53,7 @@ class Geometry:
     parents: np.ndarray
     """(22, A, 3) the three atoms it hangs on, farthest first: 0 N, 1 CA, 2 CB, 3 the next ..."""
     cb: np.ndarray
-    """(22, 3) CB: along the bisector of N and C, across the plane of N, CA, C, and bond length."""
+    """(22, 4) CB: parts of its direction toward N, toward C and across their plane; bond length."""
     ring_length: float
     """N-CD of proline, angstrom."""
 
@@ -67,11 +67,11 @@ def ideal_geometry() -> Geometry:
     length, angle, dihedral = np.full((3, *shape), np.nan)
     chi = np.full(shape, NUM_CHI_MAX)
     parents = np.zeros((*shape, 3), dtype=np.int64)
-    cb = np.full((shape[0], 3), np.nan)
+    cb = np.full((shape[0], 4), np.nan)
     for name, atoms in residues.items():
         row = _MSE_ROW if name == "MSE" else TOKEN[name]
         slot = {"N": 0, "CA": 1} | {atom["atom"]: 2 + i for i, atom in enumerate(atoms)}
-        cb[row] = atoms[0]["along"], atoms[0]["across"], atoms[0]["length_angstrom"]
+        cb[row] = [atoms[0][key] for key in ("toward_n", "toward_c", "across", "length_angstrom")]
         for column, atom in enumerate(atoms[1:], start=1):
             length[row, column] = atom["length_angstrom"]
             angle[row, column] = atom["angle_rad"]
@@ -181,10 +181,10 @@ def build_side_chains(
     row = token.astype(np.int64)
     if selenium is not None:
         row = np.where(np.asarray(selenium) & (token == TOKEN["MET"]), _MSE_ROW, row)
-    along, across, cb_length = geometry.cb[row].T[..., None]
-    bisector = _unit(_unit(nitrogen - translation) + rotation[:, :, 0])
+    toward_n, toward_c, across, cb_length = geometry.cb[row].T[..., None]
+    in_plane = toward_n * _unit(nitrogen - translation) + toward_c * rotation[:, :, 0]
     # The frame's z is the unit of (C - CA) x (N - CA), so CB of an L residue lies on -z.
-    cb = translation + cb_length * _unit(along * bisector - across * rotation[:, :, 2])
+    cb = translation + cb_length * _unit(in_plane - across * rotation[:, :, 2])
 
     chi = np.column_stack((chi, np.zeros(num)))  # column 4: atoms that no chi turns
     angle = geometry.angle[row]
