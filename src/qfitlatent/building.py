@@ -182,9 +182,10 @@ def build_side_chains(
     if selenium is not None:
         row = np.where(np.asarray(selenium) & (token == TOKEN["MET"]), _MSE_ROW, row)
     toward_n, toward_c, across, cb_length = geometry.cb[row].T[..., None]
-    in_plane = toward_n * _unit(nitrogen - translation) + toward_c * rotation[:, :, 0]
+    in_plane = _unit(toward_n * _unit(nitrogen - translation) + toward_c * rotation[:, :, 0])
+    in_plane *= np.sqrt(1 - across**2)  # an opened N-CA-C does not change how steep CB stands
     # The frame's z is the unit of (C - CA) x (N - CA), so CB of an L residue lies on -z.
-    cb = translation + cb_length * _unit(in_plane - across * rotation[:, :, 2])
+    cb = translation + cb_length * (in_plane - across * rotation[:, :, 2])
 
     chi = np.column_stack((chi, np.zeros(num)))  # column 4: atoms that no chi turns
     angle = geometry.angle[row]
