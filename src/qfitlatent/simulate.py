@@ -30,7 +30,7 @@ import gzip
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import gemmi
@@ -60,9 +60,9 @@ NUM_COMPONENTS = 4
 class SimulatorSettings:
     """What to simulate; lengths are counts of residues, fractions are of 1."""
 
-    num_entries: int = 120
+    num_entries: int = 300
     """Entries in the set; their ids are sim00000, sim00001, ..."""
-    num_families: int = 40
+    num_families: int = 75
     """Sequence families that the entries are dealt to in turn."""
     min_residues: int = 50
     """Shortest ancestral chain, residues."""
@@ -80,7 +80,7 @@ class SimulatorSettings:
     """Lowest fraction of positions that a member keeps from its ancestor."""
     max_family_identity: float = 0.85
     """Highest fraction of positions that a member keeps from its ancestor."""
-    context_strength: float = 1.0
+    context_strength: float = 1.3
     """Scale of how phi/psi and neighbours move the rotamer weights; 0 makes the truth a library."""
     missing_atom_fraction: float = 0.01
     """Probability that a residue lacks the end of its side chain."""
@@ -108,7 +108,8 @@ class SimulatorSettings:
                 raise QfitLatentError(f"simulate.{field.name} is {value}: give a positive number.")
         if not 1 <= self.num_entries <= 100_000:
             raise QfitLatentError(
-                f"simulate.num_entries is {self.num_entries}: ids have five digits, give 1 to 100000."
+                f"simulate.num_entries is {self.num_entries}: ids have five digits, "
+                "give 1 to 100000."
             )
         if self.num_families < 1 or self.max_chains < 1:
             raise QfitLatentError("simulate.num_families and max_chains must be at least 1.")
@@ -127,7 +128,8 @@ class SimulatorSettings:
 # --- The truth: rotamers and what moves them --------------------------------------------------
 
 _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
-    "ARG": ((4, (-67, 180, 180, 180)), (3, (180, 180, 65, 175)), (2, (-65, -70, 180, -85)), (2, (62, 180, 180, 85))),
+    "ARG": ((4, (-67, 180, 180, 180)), (3, (180, 180, 65, 175)),
+            (2, (-65, -70, 180, -85)), (2, (62, 180, 180, 85))),
     "ASN": ((4, (-70, -30)), (3, (180, 30)), (2, (62, 20)), (1, (-70, 110))),
     "ASP": ((4, (-70, -15)), (3, (180, 5)), (2, (62, -5))),
     "CYS": ((4, (-65,)), (3, (180,)), (2, (62,))),
@@ -136,10 +138,11 @@ _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
     "HIS": ((4, (-65, -70)), (3, (180, 60)), (2, (62, -75)), (1, (-65, 165))),
     "ILE": ((5, (-65, 170)), (2, (62, 170)), (2, (180, 165)), (2, (-57, -60))),
     "LEU": ((5, (-65, 175)), (4, (180, 65)), (1, (62, 80)), (1, (-85, 65))),
-    "LYS": ((4, (-67, 180, 180, 180)), (3, (180, 180, 180, 65)), (2, (-62, -68, 180, 180)), (2, (62, 180, 180, 180))),
+    "LYS": ((4, (-67, 180, 180, 180)), (3, (180, 180, 180, 65)),
+            (2, (-62, -68, 180, 180)), (2, (62, 180, 180, 180))),
     "MET": ((4, (-65, -65, -70)), (3, (180, 65, 75)), (3, (-67, 180, 75)), (2, (62, 180, -75))),
     "PHE": ((4, (-65, -85)), (4, (180, 80)), (2, (62, 90)), (1, (-65, -30))),
-    "PRO": ((1, (28, -36)), (1, (-25, 36))),
+    "PRO": ((1, (24, -32)), (1, (-22, 31))),
     "SER": ((4, (62,)), (3, (-65,)), (3, (180,))),
     "THR": ((4, (62,)), (4, (-65,)), (1, (-175,))),
     "TRP": ((4, (-65, 95)), (3, (180, -105)), (2, (62, -90)), (2, (-65, -10))),
@@ -149,12 +152,13 @@ _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
 """Relative weight and chi (degrees) of each true component: common rotamers, rounded, after
 Lovell et al., Proteins 40 (2000) 389. The simulator's world holds these and no others."""
 
-_SIGMA = np.deg2rad((9.0, 11.0, 14.0, 16.0))
+_SIGMA = np.deg2rad((12.0, 14.0, 16.0, 18.0))
 """Spread of chi1..chi4 within a rotamer."""
-_SIGMA_PLANAR = np.deg2rad(20.0)
+_SIGMA_PLANAR = np.deg2rad(22.0)
 """Spread of the last chi of a planar group (amides, acids), which is hardly rotameric."""
 _SIGMA_PROLINE = np.deg2rad(4.0)
-"""A pyrrolidine ring puckers within narrow limits, or it could not close."""
+"""A pyrrolidine ring puckers within narrow limits: one draw in a thousand is beyond what closes,
+and is built at the nearest amplitude (``building.PRO_MAX_AMPLITUDE``)."""
 
 _HYDROPATHY = dict(zip("ARNDCQEGHILKMFPSTWYV", (
     1.8, -4.5, -3.5, -3.5, 2.5, -3.5, -3.5, -0.4, -3.2, 4.5, 3.8, -3.9, 1.9, 2.8, -1.6, -0.8, -0.7,
@@ -243,7 +247,7 @@ def context_features(
 
 @dataclass(frozen=True)
 class TruthMixture:
-    """The generator's own density of each residue: sum_k weight_k prod_d vM(chi_d | mean, kappa)."""
+    """The generator's density of each residue: sum_k weight_k prod_d vM(chi_d | mean, kappa)."""
 
     weight: np.ndarray
     """(N, K) sums to 1."""
@@ -263,8 +267,12 @@ class TruthMixture:
         """The mixtures of these residues, in this order; rows may repeat."""
         return TruthMixture(*(getattr(self, f.name)[rows] for f in fields(self)))
 
+    @cached_property
+    def _log_normaliser(self) -> np.ndarray:
+        return np.log(2 * np.pi * _i0e(self.kappa)) + self.kappa
+
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """(N, D) one draw a residue, in (-pi, pi]; symmetric chi in (-pi/2, pi/2]; 0 if undefined."""
+        """(N, D) one draw a residue in (-pi, pi]; symmetric chi folded; 0 where undefined."""
         cumulative = np.cumsum(self.weight, axis=1)
         component = (rng.random((len(self), 1)) * cumulative[:, -1:] >= cumulative).sum(axis=1)
         rows = np.arange(len(self))
@@ -279,11 +287,9 @@ class TruthMixture:
         """
         used = self.defined if observed is None else self.defined & observed
         delta = np.where(used, chi, 0.0)[:, None, :] - self.mean
-        log_i0 = self.kappa + np.log(_i0e(self.kappa))
-        log_vm = self.kappa * np.cos(delta) - log_i0 - np.log(2 * np.pi)
-        turned = -self.kappa * np.cos(delta) - log_i0 - np.log(2 * np.pi)
-        both = np.logaddexp(log_vm, turned) - np.log(2.0)
-        per_chi = np.where(self.symmetric[:, None, :], both, log_vm)
+        exponent = self.kappa * np.cos(delta)
+        both = np.logaddexp(exponent, -exponent) - np.log(2.0)
+        per_chi = np.where(self.symmetric[:, None, :], both, exponent) - self._log_normaliser
         with np.errstate(divide="ignore"):
             log_joint = np.log(self.weight) + np.where(used[:, None, :], per_chi, 0.0).sum(axis=2)
         top = log_joint.max(axis=1)
@@ -306,7 +312,7 @@ def true_mixture(
     phi: np.ndarray,
     psi: np.ndarray,
     bonded: np.ndarray,
-    strength: float = 1.0,
+    strength: float = SimulatorSettings.context_strength,
 ) -> TruthMixture:
     """The generator: p(chi | type, phi, psi, neighbouring types) of each residue of a chain.
 
@@ -404,10 +410,11 @@ def _draw_types(state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _draw_torsions(
     state: np.ndarray, token: np.ndarray, num: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(num, N) phi and psi: basins of the state with a spread; left-handed only where GLY may be."""
+    """(num, N) phi and psi: basins of the state with a spread, left-handed for GLY, ASN, ASP."""
     size = (num, len(state))
     basin = rng.choice(len(_LOOP_BASINS), size=size, p=_LOOP_BASIN_WEIGHT)
-    basin = np.where((basin == 4) & (token == TOKEN["PRO"]), 0, basin)
+    left_handed = np.isin(token, [TOKEN[name] for name in ("GLY", "ASN", "ASP")])
+    basin = np.where((basin == 4) & ~left_handed, 0, basin)
     centre = _LOOP_BASINS[basin]
     centre[:, state == "H"] = _HELIX
     centre[:, state == "E"] = _STRAND
@@ -421,7 +428,7 @@ def _draw_torsions(
 
 
 def _most_compact(backbone: np.ndarray) -> int:
-    """The trial with the smallest radius of gyration, CA pairs closer than 4 angstrom counting 0.2."""
+    """The trial with the smallest radius of gyration; a pair of CA below 4 angstrom costs 0.2."""
     ca = backbone[:, :, 1]
     centred = ca - ca.mean(axis=1, keepdims=True)
     squared = (centred**2).sum(axis=2)
@@ -557,7 +564,7 @@ def _fold_chain(
     """Place one chain, its residues that are not modelled taken out."""
     length = len(token)
     omega = np.pi + np.deg2rad(3.0) * rng.normal(size=length)
-    backbone = place_backbone(phi, psi, omega) + (60.0 * number, 0.0, 0.0)
+    backbone = place_backbone(phi, psi, omega) + np.array((60.0 * number, 0.0, 0.0))
     modelled = rng.random(length) >= settings.missing_residue_fraction
     modelled[[0, -1]] = True
     index = np.flatnonzero(modelled)
@@ -795,24 +802,13 @@ def _mmcif(
         "loop_\n_struct_asym.id\n_struct_asym.entity_id",
         *(f"{name} {2 if name == chains[-1] else 1}" for name in chains),
     ]
-    columns = {key: np.concatenate([a[key] for a in atoms]) for key in atoms[0]}
-    xyz = columns.pop("xyz")
-    serial = range(1, len(xyz) + 1)
-    rows = zip(
-        *(columns[key].tolist() for key in ("group",)),
-        serial,
-        *(
-            columns[key].tolist()
-            for key in ("element", "atom", "altloc", "residue", "label_asym", "entity", "label_seq")
-        ),
-        columns["insertion"].tolist(),
-        xyz[:, 0].tolist(),
-        xyz[:, 1].tolist(),
-        xyz[:, 2].tolist(),
-        *(columns[key].tolist() for key in ("occupancy", "b", "author_number", "author_chain")),
-        strict=True,
-    )
-    body = "\n".join([_ATOM_ROW % row for row in rows])
+    # The keys of an atom dictionary stand in the order of _ATOM_SITE, xyz for its three columns.
+    columns = {key: np.concatenate([part[key] for part in atoms]) for key in atoms[0]}
+    lists = []
+    for key, values in columns.items():
+        lists += values.T.tolist() if key == "xyz" else [values.tolist()]
+    lists.insert(1, range(1, len(columns["xyz"]) + 1))
+    body = "\n".join([_ATOM_ROW % row for row in zip(*lists, strict=True)])
     return "\n".join(header) + "\n" + _ATOM_SITE + body + "\n#\n"
 
 
@@ -831,7 +827,7 @@ def read_truth(folder: Path, entries: Iterable[str]) -> pa.Table:
 
 
 def truth_mixture(truth: pa.Table) -> tuple[pa.Table, TruthMixture]:
-    """Keys (entry, chain, index, token), one row a residue with chi, and the mixtures in that order."""
+    """Keys (entry, chain, index, token) of each residue with chi, and the mixtures in that order."""
     component = truth["component"].to_numpy()
     first = component == 0
     residue = np.cumsum(first) - 1
