@@ -827,7 +827,7 @@ def read_truth(folder: Path, entries: Iterable[str]) -> pa.Table:
 
 
 def truth_mixture(truth: pa.Table) -> tuple[pa.Table, TruthMixture]:
-    """Keys (entry, chain, index, token) of each residue with chi, and the mixtures in that order."""
+    """Keys (entry, chain, index, token) of each residue with chi, and the mixtures in order."""
     component = truth["component"].to_numpy()
     first = component == 0
     residue = np.cumsum(first) - 1
