@@ -1,0 +1,69 @@
+"""What every script of the workflow does around its one call: the log, and errors as sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from qfitlatent.errors import QfitLatentError
+
+
+class Log:
+    """A text stream that writes to the log file and, under the job's name, to the terminal."""
+
+    def __init__(self, file: TextIO, terminal: TextIO, name: str) -> None:
+        self._file, self._terminal, self._name = file, terminal, name
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        for line in text.splitlines(keepends=True):
+            self._terminal.write(f"{self._name}: {line}" if line.strip() else line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        """Never: other jobs write to the same terminal, so lines are not rewritten."""
+        return False
+
+
+@contextmanager
+def job(name: str, log_path: str | Path) -> Iterator[Log]:
+    """Sends everything that the block prints into the log; yields a stream for progress.
+
+    What is written to the yielded stream also reaches the terminal. A ``QfitLatentError`` ends the
+    job with its sentence in both; any other error leaves its traceback in the log as well.
+    """
+    Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with (
+        open(log_path, "w", encoding="utf-8", buffering=1) as file,
+        os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1) as terminal,
+    ):
+        # File descriptors, not sys.stdout: libraries and child processes write there too.
+        kept = os.dup(1), os.dup(2)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield Log(file, terminal, name)
+        except QfitLatentError as error:
+            file.write(f"Error: {error}\n")
+            terminal.write(f"\n{name}: {error}\n\n")
+            sys.exit(1)
+        except BaseException:
+            file.write(traceback.format_exc())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, number in zip(kept, (1, 2), strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)

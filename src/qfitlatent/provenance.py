@@ -1,0 +1,286 @@
+"""Where a result comes from: code digest, manifest, and whether files are still what they were.
+
+The code digest decides what reruns. It covers a script and every module of this package that the
+script imports, directly or not, and the data files that they name; comments, docstrings and
+layout do not count, so that only a change that can change a result changes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.files import read_json, sha256_file
+
+PACKAGE = "qfitlatent"
+PACKAGE_DIR = Path(__file__).parent
+MANIFEST_VERSION = 1
+_VERSIONED = (
+    "gemmi",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "qfitlatent",
+    "safetensors",
+    "snakemake",
+    "torch",
+)
+
+
+def code_digest(roots: Iterable[str | Path]) -> str:
+    """16 hexadecimal digits that name the code which ``roots`` run.
+
+    Args:
+        roots: names of modules ("qfitlatent.structure") or paths of scripts.
+    Raises:
+        QfitLatentError: a root that is neither.
+    """
+    pending = [_source_of(root) for root in roots]
+    seen: dict[Path, str] = {}
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        digest, imported = _digest_of_file(path)
+        seen[path] = digest
+        pending += imported
+    whole = hashlib.sha256()
+    for path in sorted(seen, key=_stable_name):
+        whole.update(f"{_stable_name(path)} {seen[path]}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def _stable_name(path: Path) -> str:
+    inside = path.is_relative_to(PACKAGE_DIR)
+    return path.relative_to(PACKAGE_DIR).as_posix() if inside else path.name
+
+
+def _source_of(root: str | Path) -> Path:
+    text = str(root)
+    path = Path(text) if text.endswith(".py") else _module_path(text)
+    if path is None or not path.is_file():
+        raise QfitLatentError(f"There is no code {text}: give a module of {PACKAGE} or a script.")
+    return path.resolve()
+
+
+def _module_path(name: str) -> Path | None:
+    """The file of ``qfitlatent.x.y``; None for the package itself and for anything else."""
+    first, *rest = name.split(".")
+    if first != PACKAGE or not rest:
+        return None
+    base = PACKAGE_DIR.joinpath(*rest)
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _digest_of_file(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """Digest of one file, and the files of the package that it needs."""
+    if path.suffix != ".py":
+        return sha256_file(path), ()
+    tree = ast.parse(path.read_bytes(), str(path))
+    needed = tuple(sorted(set(_imports(tree, path)) | set(_data_files(tree))))
+    _strip_texts(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), needed
+
+
+def _imports(tree: ast.AST, path: Path) -> Iterator[Path]:
+    inside = path.is_relative_to(PACKAGE_DIR)
+    package = (PACKAGE, *path.relative_to(PACKAGE_DIR).parts[:-1]) if inside else ()
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            found = _module_path(name)
+            if found is not None:
+                yield found.resolve()
+
+
+def _data_files(tree: ast.AST) -> Iterator[Path]:
+    """Files under ``data/`` that a text of the code names, with or without the folder."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.removeprefix("data/")
+            if "." in name and len(name) < 100 and "\n" not in name:
+                path = PACKAGE_DIR / "data" / name
+                if path.is_file():
+                    yield path.resolve()
+
+
+def _strip_texts(tree: ast.AST) -> None:
+    """Takes out statements that are only a text: docstrings, and the words under a constant."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [
+                statement
+                for statement in body
+                if not (
+                    isinstance(statement, ast.Expr)
+                    and isinstance(statement.value, ast.Constant)
+                    and isinstance(statement.value.value, str)
+                )
+            ] or [ast.Pass()]
+
+
+def manifest(
+    *,
+    code: Iterable[str | Path],
+    inputs: Mapping[str, str | Path],
+    outputs: Mapping[str, str | Path] | None = None,
+    seeds: Mapping[str, int],
+    wall_time_s: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """Everything needed to explain, repeat and check a result, ready for JSON.
+
+    Args:
+        code: roots of ``code_digest``.
+        inputs: name -> file that was read.
+        outputs: name -> file that was written.
+        wall_time_s: wall time in seconds; of all parts where a run was resumed.
+        more: further facts to keep, as they are.
+    """
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "code_digest": code_digest(code),
+        "git": git_state(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "seeds": dict(seeds),
+        "wall_time_s": round(float(wall_time_s), 3),
+        "inputs": _hashed(inputs),
+        "outputs": _hashed(outputs or {}),
+        **more,
+    }
+
+
+def _hashed(files: Mapping[str, str | Path]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "path": _relative(Path(path)),
+            "num_bytes": Path(path).stat().st_size,
+            "sha256": sha256_file(path),
+        }
+        for name, path in files.items()
+    }
+
+
+def _relative(path: Path) -> str:
+    """Relative to the working folder where it lies below it, so that a copy still fits."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return (absolute.relative_to(here) if absolute.is_relative_to(here) else absolute).as_posix()
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of this checkout and whether files differ from it; nulls outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        # Only the checkout of this very package, not whatever repository it was installed into.
+        _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PACKAGE_DIR), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory and GPUs of this machine."""
+    facts: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "num_cores": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "gpus": [],
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        facts["gpus"] = [
+            torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
+        ]
+    return facts
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # Not Linux: the standard library's answer is the next best.
+    return platform.processor()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def verify_run(run_dir: str | Path) -> list[str]:
+    """What no longer is as the manifest says, one sentence each; empty where all is well.
+
+    Outputs are looked for in ``run_dir`` itself, so that a run which was copied away can be
+    checked; inputs where they were, and only where they still are.
+
+    Raises:
+        QfitLatentError: no manifest, or not one of ours.
+    """
+    path = Path(run_dir) / "manifest.json"
+    try:
+        record = read_json(path)
+        files = [("inputs", record["inputs"]), ("outputs", record["outputs"])]
+    except OSError as error:
+        raise QfitLatentError(
+            f"{run_dir} holds no manifest.json: give a run folder, such as results/runs/<run>."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise QfitLatentError(f"{path} is not a manifest of this program.") from error
+    problems = []
+    for kind, expected in files:
+        for name, fact in expected.items():
+            file = Path(run_dir) / name if kind == "outputs" else Path(fact["path"])
+            if not file.is_file():
+                if kind == "outputs":
+                    problems.append(f"{file} is missing.")
+            elif sha256_file(file) != fact["sha256"]:
+                problems.append(f"{file} has changed since the run was made.")
+    return problems
