@@ -98,6 +98,36 @@ def _options(node: Mapping[str, Any], prefix: str) -> Iterator[Option]:
             yield from _options(child, f"{prefix}{key}.")
 
 
+def commented(config: Mapping[str, Any]) -> str:
+    """The configuration as YAML in which a comment explains every key."""
+    lines = [
+        "# yaml-language-server: $schema=src/qfitlatent/schemas/config.schema.yaml",
+        "# The complete default experiment. Copy the keys you change into a file of your own and",
+        "# give it with --configfile: it is laid over this one.",
+        "",
+    ]
+    for key, node in schema()["properties"].items():
+        lines += _commented(key, node, config[key], 0)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _commented(key: str, node: Mapping[str, Any], value: Any, depth: int) -> list[str]:
+    indent = "  " * depth
+    about = f"{indent}# {node['description']}"
+    if isinstance(value, dict):
+        lines = [about, f"{indent}{key}:"] if depth else ["", about, f"{key}:"]
+        for name, child in node["properties"].items():
+            lines += _commented(name, child, value[name], depth + 1)
+        return lines
+    choices = f" ({', '.join(map(_scalar, node['enum']))})" if "enum" in node else ""
+    return [about + choices, f"{indent}{key}: {_scalar(value)}"]
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -123,6 +153,8 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 def _with_defaults(node: Mapping[str, Any], value: Any) -> Any:
     """``value`` with the defaults of every missing key; null sections stay null."""
+    if node.get("type") == "array" and "properties" in node["items"]:
+        return [_with_defaults(node["items"], item) for item in value]
     if "properties" not in node or value is None:
         return value
     filled = {}
@@ -159,6 +191,9 @@ def _sentence(error: ValidationError) -> str:
             near = difflib.get_close_matches(str(error.instance), allowed, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
             return f"{value}, but must be one of {', '.join(allowed)}{hint}"
+        case "required":
+            absent = next(name for name in error.validator_value if name not in error.instance)
+            return f"{key} lacks the key {absent}: add it."
         case "minimum":
             return f"{value}, but must be at least {error.validator_value}."
         case "exclusiveMinimum":

@@ -1,0 +1,72 @@
+# From entries to a trained and evaluated model of side-chain distributions.
+# `snakemake --cores 8 train` is all it takes; README.md says what each target makes.
+from snakemake.utils import min_version
+
+min_version("9.5")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/audit.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/predict.smk"
+
+
+localrules:
+    all,
+    download,
+    preprocess,
+    audit,
+    train,
+    evaluate,
+    compare,
+    predict,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.audit_tables.output,
+        rules.evaluate_model.output,
+        rules.describe_results.output,
+
+
+rule download:
+    input:
+        rules.merge_downloads.output,
+
+
+rule preprocess:
+    input:
+        rules.merge_tables.output,
+        rules.split_entries.output,
+
+
+rule audit:
+    input:
+        rules.audit_tables.output,
+
+
+rule train:
+    input:
+        rules.train_model.output,
+
+
+rule evaluate:
+    input:
+        rules.evaluate_model.output,
+
+
+rule compare:
+    input:
+        rules.compare_runs.output,
+
+
+rule predict:
+    input:
+        rules.predict_structures.output,

@@ -1,0 +1,102 @@
+# What every stage shares: the checked configuration, names of folders, shards, code digests.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SOURCE_DIR = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE_DIR))
+# Jobs import the package of this checkout, whatever else is installed, also in environments of
+# their own.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(SOURCE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from qfitlatent import config as configuration
+from qfitlatent import entries as entry_lists
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.provenance import code_digest
+
+TABLES = ["entries", "residues", "frames", "conformers", "rejected"]
+
+
+def checked(function, *arguments):
+    """The function's result; what is wrong with the user's input ends the run with a sentence."""
+    try:
+        return function(*arguments)
+    except QfitLatentError as error:
+        raise WorkflowError(str(error)) from None
+
+
+config.update(checked(configuration.load, config))
+
+RESULTS = config["results_dir"]
+DATA = f"{RESULTS}/data/{config['dataset']}"
+RUN = f"{RESULTS}/runs/{config['run']}"
+LOGS = f"{RESULTS}/logs/{config['dataset']}/{config['run']}"
+BENCHMARKS = f"{RESULTS}/benchmarks/{config['dataset']}/{config['run']}"
+DATA_LOGS = f"{RESULTS}/logs/{config['dataset']}"
+DATA_BENCHMARKS = f"{RESULTS}/benchmarks/{config['dataset']}"
+CACHE = config["download"]["cache"] or f"{RESULTS}/raw"
+SOURCE = config["entries"]["source"]
+TABLE_FILES = expand(f"{DATA}/tables/{{table}}.parquet", table=TABLES)
+
+
+wildcard_constraints:
+    shard=r"\d{3}",
+
+
+def code_of(rule_name):
+    """Digest of the rule's script and of all code of the package that it runs."""
+    return code_digest([f"{workflow.basedir}/workflow/scripts/{rule_name}.py"])
+
+
+def by_attempt(amount):
+    """A resource that grows with each attempt, so that a job killed for memory or time may pass."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def simulated_ids():
+    from qfitlatent.simulate import SimulatorSettings, entry_ids
+
+    return entry_ids(SimulatorSettings(**config["simulate"]))
+
+
+def selected_shards():
+    """Entries by shard. Those of a search are known once the checkpoint has run."""
+    found = None
+    if SOURCE == "simulated":
+        found = checked(simulated_ids)
+    elif config["entries"]["search"]:
+        listing = checkpoints.search_entries.get().output[0]
+        found = [entry.id for entry in entry_lists.read_entry_list(listing, SOURCE)]
+    chosen = checked(entry_lists.select_entries, config["entries"], found)
+    return entry_lists.shard_entries(chosen, config["entries"]["shards"])
+
+
+SHARDS = None if config["entries"]["search"] else selected_shards()
+
+
+def shards():
+    return selected_shards() if SHARDS is None else SHARDS
+
+
+def entries_of_shard(wildcards):
+    """(id, path) of the shard's entries; for a user's own files with size and time of change."""
+    return [
+        [entry.id, entry.path, *_stamp(entry.path)] for entry in shards().get(wildcards.shard, [])
+    ]
+
+
+def _stamp(path):
+    """Size and time of change, so that a file that the user replaces is read again."""
+    if path is None or not os.path.exists(path):
+        return []
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def of_all_shards(*patterns):
+    """An input function: the files of all shards."""
+    return lambda wildcards: expand(patterns, shard=shards())

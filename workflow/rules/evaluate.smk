@@ -1,0 +1,98 @@
+# The trained model is measured beside its baselines, and runs are put side by side.
+#
+# Needs:  <run>/model.safetensors, <data>/tables/*.parquet, <data>/split.parquet
+# Makes:  <run>/evaluation/          metrics.json, tables, figures, report.html, cards
+#         <results>/compare/         runs side by side on the same residues
+#         README.md in <results>, <data> and <run>
+
+EVALUATION = f"{RUN}/evaluation"
+
+
+def finished_evaluations(wildcards):
+    """Folders of the runs to compare: those named, or all that are finished."""
+    runs = config["compare"]["runs"] or sorted(
+        path.parent.parent.name for path in Path(RESULTS).glob("runs/*/evaluation/metrics.json")
+    )
+    return [f"{RESULTS}/runs/{run}/evaluation/metrics.json" for run in runs]
+
+
+rule evaluate_model:
+    input:
+        model=f"{RUN}/model.safetensors",
+        tables=TABLE_FILES,
+        split=f"{DATA}/split.parquet",
+        external=[method["path"] for method in config["evaluate"]["external"]],
+    output:
+        metrics=f"{EVALUATION}/metrics.json",
+        tables=expand(
+            f"{EVALUATION}/{{table}}.parquet",
+            table=["predictions", "scores", "by_group", "calibration"],
+        ),
+        report=report(
+            f"{EVALUATION}/report.html",
+            caption="../report/evaluation.rst",
+            category="Evaluation",
+        ),
+    log:
+        f"{LOGS}/evaluate_model.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate_model.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 4
+    resources:
+        mem_mb=by_attempt(3000),
+        runtime=by_attempt(60),
+    params:
+        evaluate=config["evaluate"],
+        truth=f"{DATA}/simulated" if SOURCE == "simulated" else None,
+        code=code_of("evaluate_model"),
+    script:
+        "../scripts/evaluate_model.py"
+
+
+rule compare_runs:
+    input:
+        finished_evaluations,
+    output:
+        multiext(f"{RESULTS}/compare/compare", ".parquet", ".json", ".html"),
+    log:
+        f"{RESULTS}/logs/compare_runs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_runs.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_attempt(3000),
+        runtime=by_attempt(30),
+    params:
+        code=code_of("compare_runs"),
+    script:
+        "../scripts/compare_runs.py"
+
+
+rule describe_results:
+    input:
+        f"{EVALUATION}/metrics.json",
+    output:
+        results=f"{RESULTS}/README.md",
+        data=f"{DATA}/README.md",
+        run=f"{RUN}/README.md",
+    log:
+        f"{LOGS}/describe_results.log",
+    benchmark:
+        f"{BENCHMARKS}/describe_results.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_attempt(500),
+        runtime=by_attempt(10),
+    params:
+        dataset=config["dataset"],
+        run=config["run"],
+        source=SOURCE,
+        code=code_of("describe_results"),
+    script:
+        "../scripts/describe_results.py"

@@ -1,0 +1,28 @@
+# The trained model is applied to a folder of structures.
+#
+# Needs:  <run>/model.safetensors or predict.model, and the folder predict.structures
+# Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ...
+
+
+rule predict_structures:
+    input:
+        model=config["predict"]["model"] or f"{RUN}/model.safetensors",
+        structures=config["predict"]["structures"] or [],
+    output:
+        directory(f"{RUN}/predictions"),
+    log:
+        f"{LOGS}/predict_structures.log",
+    benchmark:
+        f"{BENCHMARKS}/predict_structures.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 8
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
+        gpu=0 if config["train"]["device"] == "cpu" else 1,
+    params:
+        predict=config["predict"],
+        code=code_of("predict_structures"),
+    script:
+        "../scripts/predict_structures.py"

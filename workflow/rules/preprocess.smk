@@ -1,0 +1,76 @@
+# Structure files become tables, and entries are divided into training, validation and test set.
+#
+# Needs:  <data>/download/<shard>.parquet, <data>/download.parquet
+# Makes:  <data>/shards/<shard>/*.parquet    the tables of one shard
+#         <data>/tables/*.parquet            entries, residues, frames, conformers, rejected
+#         <data>/split.parquet               sequence cluster, group and split of each chain
+
+
+rule preprocess_entries:
+    input:
+        f"{DATA}/download/{{shard}}.parquet",
+    output:
+        expand(f"{DATA}/shards/{{{{shard}}}}/{{table}}.parquet", table=TABLES),
+    log:
+        f"{DATA_LOGS}/preprocess_entries/{{shard}}.log",
+    benchmark:
+        f"{DATA_BENCHMARKS}/preprocess_entries/{{shard}}.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_attempt(1500),
+        runtime=by_attempt(60),
+    params:
+        preprocess=config["preprocess"],
+        code=code_of("preprocess_entries"),
+    script:
+        "../scripts/preprocess_entries.py"
+
+
+rule merge_tables:
+    input:
+        shards=of_all_shards(
+            *expand(f"{DATA}/shards/{{{{shard}}}}/{{table}}.parquet", table=TABLES)
+        ),
+        download=rules.merge_downloads.output,
+    output:
+        TABLE_FILES,
+    log:
+        f"{DATA_LOGS}/merge_tables.log",
+    benchmark:
+        f"{DATA_BENCHMARKS}/merge_tables.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(30),
+    params:
+        code=code_of("merge_tables"),
+    script:
+        "../scripts/merge_tables.py"
+
+
+rule split_entries:
+    input:
+        tables=TABLE_FILES,
+        file=config["split"]["file"] or [],
+    output:
+        f"{DATA}/split.parquet",
+    log:
+        f"{DATA_LOGS}/split_entries.log",
+    benchmark:
+        f"{DATA_BENCHMARKS}/split_entries.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(60),
+    params:
+        split=config["split"],
+        seed=config["seed"],
+        code=code_of("split_entries"),
+    script:
+        "../scripts/split_entries.py"

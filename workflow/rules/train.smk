@@ -1,0 +1,40 @@
+# The model is trained.
+#
+# Needs:  <data>/tables/*.parquet, <data>/split.parquet
+# Makes:  <run>/model.safetensors, config.yaml, manifest.json, metrics.csv, learning_curve.{png,svg}
+#         <run>/state/ while training: what an interrupted training resumes from. It is not an
+#         output, because Snakemake deletes outputs of a job that failed.
+
+
+rule train_model:
+    input:
+        tables=TABLE_FILES,
+        split=f"{DATA}/split.parquet",
+    output:
+        model=f"{RUN}/model.safetensors",
+        config=f"{RUN}/config.yaml",
+        manifest=f"{RUN}/manifest.json",
+        metrics=f"{RUN}/metrics.csv",
+        curve=report(
+            multiext(f"{RUN}/learning_curve", ".png", ".svg"),
+            caption="../report/learning_curve.rst",
+            category="Training",
+        ),
+    log:
+        f"{LOGS}/train_model.log",
+    benchmark:
+        f"{BENCHMARKS}/train_model.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 8
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(1440),
+        gpu=0 if config["train"]["device"] == "cpu" else config["train"]["devices"],
+    params:
+        model=config["model"],
+        train=config["train"],
+        seed=config["seed"],
+        code=code_of("train_model"),
+    script:
+        "../scripts/train_model.py"
