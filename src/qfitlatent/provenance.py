@@ -24,7 +24,7 @@ from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import read_json, sha256_file
 
 PACKAGE = "qfitlatent"
-PACKAGE_DIR = Path(__file__).parent
+PACKAGE_DIR = Path(__file__).resolve().parent
 MANIFEST_VERSION = 1
 _VERSIONED = (
     "gemmi",

@@ -29,6 +29,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -128,6 +129,16 @@ def split_entries(
     )
     write_table(table, out, schemas.SPLIT)
     return table
+
+
+def summary(table: pa.Table) -> str:
+    """In words: entries, chains and clusters of each split, and what clustered them."""
+    parts = []
+    for name in SPLITS:
+        rows = table.filter(pc.equal(table["split"], name))
+        entries, clusters = (pc.count_distinct(rows[key]).as_py() for key in ("entry", "cluster"))
+        parts.append(f"{name} {entries} entries, {len(rows)} chains, {clusters} clusters")
+    return f"Split ({table['method'][0]}): {'; '.join(parts)}"
 
 
 def read_chains(tables_dir: Path | str) -> Chains:

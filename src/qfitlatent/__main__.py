@@ -1,0 +1,7 @@
+"""``python -m qfitlatent``."""
+
+import sys
+
+from qfitlatent.cli import main
+
+sys.exit(main())

@@ -1,0 +1,13 @@
+"""Checks the tables and shows them in a page; fails on rows that break an invariant."""
+
+from pathlib import Path
+
+from qfitlatent.audit import make_audit
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]):
+    make_audit(
+        Path(snakemake.input.tables[0]).parent,
+        snakemake.input.split,
+        Path(snakemake.output[0]).parent,
+    )

@@ -1,0 +1,14 @@
+"""Puts evaluated runs side by side, paired on the same residues."""
+
+from pathlib import Path
+
+from qfitlatent.compare import compare_runs
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]):
+    folders = [Path(path).parent for path in snakemake.input]
+    compare_runs(
+        folders,
+        Path(snakemake.output[0]).parent,
+        names=[folder.parent.name for folder in folders],
+    )

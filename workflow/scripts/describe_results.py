@@ -1,0 +1,12 @@
+"""Writes the README.md of the folders of results, the data set and the run."""
+
+from qfitlatent.describe import write_readmes
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]):
+    write_readmes(
+        dict(snakemake.output.items()),
+        dataset=snakemake.params.dataset,
+        run=snakemake.params.run,
+        source=snakemake.params.source,
+    )

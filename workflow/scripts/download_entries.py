@@ -1,0 +1,20 @@
+"""Brings the entries of one shard: from an archive into the cache, or from the user's folder."""
+
+from qfitlatent.archive import download_entries, log_local_files
+from qfitlatent.entries import EntryRef
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]) as log:
+    refs = [EntryRef(*entry[:2]) for entry in snakemake.params.entries]
+    if snakemake.params.source == "local":
+        log_local_files(refs, "local", snakemake.output[0], log)
+    else:
+        download_entries(
+            refs,
+            snakemake.params.source,
+            snakemake.params.download,
+            snakemake.params.cache,
+            snakemake.output[0],
+            connections=snakemake.resources.connections,
+            stream=log,
+        )

@@ -1,0 +1,19 @@
+"""Measures the model beside its baselines on held-out clusters."""
+
+from pathlib import Path
+
+import torch
+
+from qfitlatent.evaluate import evaluate_run
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    evaluate_run(
+        Path(snakemake.input.model).parent,
+        Path(snakemake.input.tables[0]).parent,
+        snakemake.input.split,
+        Path(snakemake.output.metrics).parent,
+        snakemake.params.evaluate,
+        truth_dir=snakemake.params.truth,
+    )

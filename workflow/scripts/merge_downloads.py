@@ -1,0 +1,8 @@
+"""Joins the logs of all shards, and stops where too many entries are missing."""
+
+from qfitlatent.archive import check_missing, read_logs, write_log
+from qfitlatent.job import job
+
+with job(snakemake.rule, snakemake.log[0]) as log:
+    print(check_missing(snakemake.input, snakemake.params.max_missing_fraction), file=log)
+    write_log(read_logs(snakemake.input).to_pylist(), snakemake.output[0])

@@ -1,0 +1,12 @@
+"""Concatenates the tables of all shards, in the order of their keys."""
+
+from pathlib import Path
+
+from qfitlatent import schemas
+from qfitlatent.job import job
+from qfitlatent.tables import merge_tables
+
+with job(snakemake.rule, snakemake.log[0]):
+    for out in map(Path, snakemake.output):
+        parts = [path for path in snakemake.input.shards if Path(path).name == out.name]
+        merge_tables(parts, out, schemas.SCHEMAS[out.stem])

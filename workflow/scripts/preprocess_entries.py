@@ -1,0 +1,14 @@
+"""Reads the structures of one shard into tables."""
+
+from pathlib import Path
+
+from qfitlatent.job import job
+from qfitlatent.structure import preprocess_entries
+
+with job(snakemake.rule, snakemake.log[0]) as log:
+    preprocess_entries(
+        snakemake.input[0],
+        Path(snakemake.output[0]).parent,
+        max_conformers=snakemake.params.preprocess["max_conformers"],
+        stream=log,
+    )

@@ -1,0 +1,17 @@
+"""Simulates the entries of one shard, with their truth, and logs them like any other entry."""
+
+from pathlib import Path
+
+from qfitlatent.archive import log_local_files
+from qfitlatent.entries import EntryRef
+from qfitlatent.job import job
+from qfitlatent.simulate import SimulatorSettings, write_entries
+
+with job(snakemake.rule, snakemake.log[0]) as log:
+    folder = Path(snakemake.output.folder)
+    ids = [entry[0] for entry in snakemake.params.entries]
+    paths = write_entries(
+        ids, folder, SimulatorSettings(**snakemake.params.simulate), snakemake.params.seed
+    )
+    refs = [EntryRef(entry, str(path)) for entry, path in zip(ids, paths, strict=True)]
+    log_local_files(refs, "simulated", snakemake.output.log, log)
