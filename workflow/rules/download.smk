@@ -29,6 +29,7 @@ if config["entries"]["search"]:
         params:
             search=config["entries"]["search"],
             download=config["download"],
+            cache=CACHE,
             code=code_of("search_entries"),
         script:
             "../scripts/search_entries.py"

@@ -4,6 +4,10 @@ from qfitlatent.job import job
 from qfitlatent.search import search_entries
 
 with job(snakemake.rule, snakemake.log[0]) as log:
-    search_entries(
-        snakemake.params.search, snakemake.params.download, snakemake.output[0], stream=log
+    ids = search_entries(
+        snakemake.params.search,
+        snakemake.params.download,
+        snakemake.params.cache,
+        snakemake.output[0],
     )
+    print(f"{len(ids)} entries meet the criteria of entries.search", file=log)
