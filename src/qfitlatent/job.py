@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -48,12 +48,13 @@ def job(name: str, log_path: str | Path) -> Iterator[Log]:
         open(log_path, "w", encoding="utf-8", buffering=1) as file,
         os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1) as terminal,
     ):
-        # File descriptors, not sys.stdout: libraries and child processes write there too.
+        # The file descriptors too: libraries and child processes write there.
         kept = os.dup(1), os.dup(2)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
-            yield Log(file, terminal, name)
+            with redirect_stdout(file), redirect_stderr(file):
+                yield Log(file, terminal, name)
         except QfitLatentError as error:
             file.write(f"Error: {error}\n")
             terminal.write(f"\n{name}: {error}\n\n")
