@@ -118,9 +118,12 @@ class Fault(Exception):
         again: bool = True,
         wait_s: float | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__()
         self.reason, self.detail, self.status = reason, detail, status
         self.again, self.wait_s = again, wait_s
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def url_template(source: str, settings: Mapping[str, Any]) -> str:
@@ -366,12 +369,7 @@ class Archive:
         """The row that comes of up to ``attempts`` requests for ``entry``."""
         start = time.monotonic()
         row = _empty_row(entry, self.source) | {"url": self.url(entry)}
-        retry = Retry(
-            total=self.settings["attempts"] - 1,
-            backoff_factor=BACKOFF_S,
-            backoff_max=BACKOFF_MAX_S,
-            backoff_jitter=BACKOFF_S,
-        )
+        retry = new_retry(self.settings)
         while True:
             row["attempts"] += 1
             try:
@@ -399,7 +397,7 @@ class Archive:
             with self._lock:
                 self._resume_at = max(self._resume_at, time.monotonic() + fault.wait_s)
         else:
-            self._sleep(max(retry.get_backoff_time(), random.uniform(0, BACKOFF_S)))
+            self._sleep(retry_wait(retry))
 
     def _sleep(self, seconds: float) -> None:
         if self.stop.wait(max(0.0, seconds)):
@@ -429,7 +427,7 @@ class Archive:
         entry, notes = row["entry"], list(notes)
         announced = response.headers.get("Content-Length")
         length = int(announced) if announced and announced.isdigit() else None
-        pieces = self._pieces(response)
+        pieces = read_pieces(response, self.settings["read_timeout_s"], self.stop)
         head = bytearray()
         for piece in pieces:
             head += piece
@@ -470,31 +468,6 @@ class Archive:
             # The record comes first: a file that is found without it is never trusted.
             self._record(row)
         return row
-
-    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it comes, not decoded: sha256 and length are those of what was sent."""
-        window_s = self.settings["read_timeout_s"]
-        start, arrived = time.monotonic(), 0
-        while True:
-            if self.stop.is_set():
-                raise Fault(Reason.CONNECTION_ERROR, "stopped before it arrived", again=False)
-            try:
-                piece = response.raw.read1(PIECE_BYTES, decode_content=False)
-            except ReadTimeoutError as error:
-                raise Fault(Reason.TIMEOUT, f"nothing arrived for {window_s:g} s") from error
-            except HTTPError as error:
-                raise Fault(Reason.TRUNCATED, f"the body was cut short: {_plain(error)}") from error
-            if not piece:
-                return
-            yield piece
-            arrived += len(piece)
-            now = time.monotonic()
-            if now - start >= window_s:
-                if arrived < MIN_BYTES_PER_S * (now - start):
-                    raise Fault(
-                        Reason.TIMEOUT, f"only {arrived} bytes arrived in {now - start:.3g} s"
-                    )
-                start, arrived = now, 0
 
     def _remove_stale(self, folder: Path, entry: str) -> None:
         for path in folder.glob(f".{entry}.*.tmp"):
@@ -549,17 +522,7 @@ class Archive:
         path = self.cache / "status" / f"obsolete-{name}.dat"
         if path.exists() and time.time() - path.stat().st_mtime < STATUS_LIST_AGE_S:
             return path.read_text("utf-8")
-        retry = Retry(self.settings["attempts"] - 1, backoff_factor=BACKOFF_S)
-        while True:
-            try:
-                with self._get(url) as response:
-                    body = b"".join(self._pieces(response))
-                break
-            except Fault as fault:
-                if not fault.again or retry.total == 0:
-                    raise
-                retry = retry.increment("GET", url, error=HTTPError(fault.detail))
-                self._pause(fault, retry)
+        _, body = ask(url, self.settings, self.stop)
         if b"OBSLTE" not in body:
             raise Fault(Reason.BAD_RESPONSE, f"{url} is not a list of obsolete entries")
         with atomic_path(path) as temporary:
@@ -579,6 +542,83 @@ def parse_obsolete(text: str) -> dict[str, list[str]]:
             entry, *successors = (normalise_id(word, "rcsb") for word in words[2:])
             obsolete[entry] = successors
     return obsolete
+
+
+def read_pieces(
+    response: requests.Response, window_s: float, stop: threading.Event
+) -> Iterator[bytes]:
+    """The body as it comes, not decoded: sha256 and length are those of what was sent.
+
+    Raises:
+        Fault: cut short, nothing for ``window_s`` seconds, or next to nothing.
+    """
+    start, arrived = time.monotonic(), 0
+    while True:
+        if stop.is_set():
+            raise Fault(Reason.CONNECTION_ERROR, "stopped before it arrived", again=False)
+        try:
+            piece = response.raw.read1(PIECE_BYTES, decode_content=False)
+        except ReadTimeoutError as error:
+            raise Fault(Reason.TIMEOUT, f"nothing arrived for {window_s:g} s") from error
+        except HTTPError as error:
+            raise Fault(Reason.TRUNCATED, f"the body was cut short: {_plain(error)}") from error
+        if not piece:
+            return
+        yield piece
+        arrived += len(piece)
+        now = time.monotonic()
+        if now - start >= window_s:
+            if arrived < MIN_BYTES_PER_S * (now - start):
+                raise Fault(Reason.TIMEOUT, f"only {arrived} bytes arrived in {now - start:.3g} s")
+            start, arrived = now, 0
+
+
+def ask(
+    url: str, settings: Mapping[str, Any], stop: threading.Event | None = None, **request: Any
+) -> tuple[int, bytes]:
+    """Status (200 or 204) and body of a small document, after as many attempts as it needs.
+
+    Args:
+        url: its address.
+        settings: the section ``download`` of the configuration.
+        stop: ends the waiting.
+        request: ``method`` and ``json``, if not a plain GET.
+    Raises:
+        Fault: it cannot be had.
+    """
+    stop = stop or threading.Event()
+    timeout = (settings["connect_timeout_s"], settings["read_timeout_s"])
+    retry = new_retry(settings)
+    with new_session() as session:
+        while True:
+            try:
+                with open_url(session, url, timeout, **request) as response:
+                    if response.status_code not in (200, 204):
+                        fault = status_fault(response)
+                        if response.status_code == 400:  # the body says what is wrong
+                            fault.detail += f": {_plain(response.text)}"
+                        raise fault
+                    return response.status_code, b"".join(read_pieces(response, timeout[1], stop))
+            except Fault as fault:
+                if not fault.again or retry.total == 0:
+                    raise
+                retry = retry.increment("GET", url, error=HTTPError(fault.detail))
+                stop.wait(retry_wait(retry) if fault.wait_s is None else fault.wait_s)
+
+
+def new_retry(settings: Mapping[str, Any]) -> Retry:
+    """The policy for one document: how many attempts, and how long to wait between them."""
+    return Retry(
+        total=settings["attempts"] - 1,
+        backoff_factor=BACKOFF_S,
+        backoff_max=BACKOFF_MAX_S,
+        backoff_jitter=BACKOFF_S,
+    )
+
+
+def retry_wait(retry: Retry) -> float:
+    """Seconds before the next attempt; urllib3 alone would make the second one at once."""
+    return max(retry.get_backoff_time(), random.uniform(0, BACKOFF_S))
 
 
 def new_session() -> requests.Session:
@@ -741,8 +781,8 @@ def _host(url: str) -> str:
     return url.split("/")[2]
 
 
-def _plain(error: BaseException) -> str:
-    """An exception of requests or urllib3 without the objects that its text names."""
+def _plain(error: BaseException | str) -> str:
+    """An error in one line, without the Python objects that texts of urllib3 name."""
     text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:?\s*", "", str(error))
     text = re.sub(
         r"^\w+\(.*\): Max retries exceeded with url: \S+ \(Caused by (.*)\)$", r"\1", text

@@ -8,6 +8,7 @@ with Progress(len(refs), "entries") as progress:
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import threading
 import time
@@ -130,7 +131,8 @@ class Progress:
         self._written = now
         line = self.line()
         if self._terminal:
-            # Blanks wipe what a longer line left behind.
+            # A line that wraps could not be rewritten; blanks wipe what a longer one left behind.
+            line = line[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + line.ljust(self._width))
             self._width = len(line)
         else:
