@@ -52,6 +52,8 @@ _DIAGONAL_BAND_BITS = 4
 """Hits count together when their diagonals are within 16 residues: room for gaps."""
 _MARGIN = 24
 """Residues on each side of the best diagonal's window that an alignment may use."""
+_MIN_SCORE = 40
+"""BLOSUM62 score that an alignment must reach; short unrelated sequences stay below it."""
 _MAX_CANDIDATES = 6
 """Representatives that are aligned with one sequence at most, best first."""
 _PLACE_BITS = 17
@@ -403,7 +405,7 @@ def _are_related(
         return False
     gaps = re.findall(r"^\d+(?=[ID])|\d+(?=[ID]$)", result.cigar_str())
     at_ends = sum(-scoring.gapo - scoring.gape * int(length) for length in gaps)
-    return result.score + at_ends > 0
+    return result.score + at_ends >= _MIN_SCORE
 
 
 def _cluster_mmseqs2(sequences: Sequence[np.ndarray], identity: float, threads: int) -> np.ndarray:

@@ -1,0 +1,328 @@
+"""The split: related chains stay together, each set gets its share, the result is repeatable."""
+
+import os
+import stat
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qfitlatent import split
+from qfitlatent.chemistry import UNKNOWN_TOKEN
+from qfitlatent.errors import QfitLatentError
+
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+# Frequencies of the residue types in proteins, in the order of tokens, percent.
+BACKGROUND = np.array(
+    [
+        *[8.3, 5.5, 4.1, 5.5, 1.4, 3.9, 6.7, 7.1, 2.3, 5.9],
+        *[9.7, 5.8, 2.4, 3.9, 4.7, 6.6, 5.3, 1.1, 2.9, 6.9],
+    ]
+)
+
+
+def random_sequence(rng, length):
+    return rng.choice(20, size=length, p=BACKGROUND / BACKGROUND.sum()).astype(np.int8)
+
+
+def relative(rng, ancestor, identity):
+    """A copy with this fraction of positions kept, and one deletion of 1 to 3 residues."""
+    copy = ancestor.copy()
+    other = rng.random(len(copy)) >= identity
+    copy[other] = random_sequence(rng, int(other.sum()))
+    cut = int(rng.integers(5, len(copy) - 8))
+    return np.delete(copy, slice(cut, cut + int(rng.integers(1, 4))))
+
+
+def families(rng, num, members, identity, low=60, high=300):
+    ancestors = [random_sequence(rng, int(rng.integers(low, high))) for _ in range(num)]
+    return [relative(rng, a, identity) for a in ancestors for _ in range(members)]
+
+
+def write_residues(folder, chains, num_conformers=None):
+    """The residues table of (entry, chain, tokens) rows, only the columns that the split reads."""
+    columns = {"entry": [], "chain": [], "token": [], "num_conformers": []}
+    for number, (entry, chain, tokens) in enumerate(chains):
+        columns["entry"] += [entry] * len(tokens)
+        columns["chain"] += [chain] * len(tokens)
+        columns["token"] += [int(token) for token in tokens]
+        several = 1 if num_conformers is None else num_conformers[number]
+        columns["num_conformers"] += [2] * several + [1] * (len(tokens) - several)
+    types = [pa.string(), pa.string(), pa.int8(), pa.int8()]
+    schema = pa.schema(list(zip(columns, types, strict=True)))
+    table = pa.table(columns, schema=schema)
+    folder.mkdir(exist_ok=True)
+    pq.write_table(table, folder / "residues.parquet")
+    return folder
+
+
+def by_entry(table):
+    return dict(zip(table["entry"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """30 families of 3 entries; some entries have a second chain of their own family."""
+    rng = np.random.default_rng(0)
+    chains = []
+    for number, tokens in enumerate(families(rng, 30, 3, 0.7)):
+        chains.append((f"e{number:03d}", "A", tokens))
+        if number % 4 == 0:
+            chains.append((f"e{number:03d}", "B", tokens))
+    several = list(rng.integers(0, 40, len(chains)))
+    return write_residues(tmp_path / "tables", chains, several)
+
+
+def run(folder, **changes):
+    arguments = {"fractions": FRACTIONS, "method": "builtin", "seed": 1} | changes
+    return split.split_entries(folder, folder.parent / "split.parquet", **arguments)
+
+
+def test_related_sequences_share_a_cluster_and_others_do_not():
+    rng = np.random.default_rng(1)
+    num, members = 60, 4
+    sequences = families(rng, num, members, 0.7)
+    representative = split.cluster_sequences(sequences, 0.3).reshape(num, members)
+    together = (representative == representative[:, :1]).all(axis=1)
+    assert together.mean() >= 0.93
+    assert len(np.unique(representative)) >= num
+
+
+def test_a_domain_joins_the_protein_that_holds_it():
+    rng = np.random.default_rng(2)
+    whole = random_sequence(rng, 400)
+    domain = relative(rng, whole[150:270], 0.6)
+    representative = split.cluster_sequences([domain, whole], 0.3)
+    assert representative.tolist() == [1, 1]
+
+
+def test_unrelated_sequences_stay_apart():
+    rng = np.random.default_rng(3)
+    sequences = [random_sequence(rng, int(n)) for n in rng.integers(15, 400, 300)]
+    representative = split.cluster_sequences(sequences, 0.3)
+    assert len(np.unique(representative)) >= 0.98 * len(sequences)
+
+
+def test_identity_decides():
+    rng = np.random.default_rng(4)
+    ancestor = random_sequence(rng, 250)
+    near = relative(rng, ancestor, 0.6)
+    assert len(set(split.cluster_sequences([ancestor, near], 0.3))) == 1
+    assert len(set(split.cluster_sequences([ancestor, near], 0.9))) == 2
+
+
+def test_unknown_residues_and_repeats_do_no_harm():
+    rng = np.random.default_rng(5)
+    unknown = np.full(50, UNKNOWN_TOKEN, dtype=np.int8)
+    repeat = np.zeros(60, dtype=np.int8)
+    mixed = random_sequence(rng, 80)
+    mixed[::2] = UNKNOWN_TOKEN
+    representative = split.cluster_sequences([unknown, unknown.copy()[:40], repeat, mixed], 0.3)
+    assert representative[2] == 2
+    assert representative[3] == 3
+    assert split.cluster_sequences([], 0.3).tolist() == []
+
+
+def test_no_cluster_no_group_and_no_entry_spans_two_splits(data):
+    table = run(data).to_pandas()
+    for key in ("cluster", "group", "entry"):
+        assert (table.groupby(key)["split"].nunique() == 1).all(), key
+    assert (table.groupby("cluster")["group"].nunique() == 1).all()
+    assert (table["method"] == "builtin").all()
+
+
+def test_each_split_holds_its_share_of_both_counts(data):
+    chains = split.read_chains(data)
+    table = run(data)
+    chosen = np.array(table["split"].to_pylist())
+    for counts in (chains.length, chains.num_multiconformer):
+        for name, fraction in FRACTIONS.items():
+            share = counts[chosen == name].sum() / counts.sum()
+            assert abs(share - fraction) < 0.04, (name, share)
+
+
+def test_read_chains_counts(data):
+    chains = split.read_chains(data)
+    table = pq.read_table(data / "residues.parquet").to_pandas()
+    grouped = table.groupby(["entry", "chain"])
+    assert chains.length.tolist() == grouped.size().tolist()
+    several = grouped["num_conformers"].apply(lambda column: (column >= 2).sum())
+    assert chains.num_multiconformer.tolist() == several.tolist()
+    first = table[(table["entry"] == chains.entry[5]) & (table["chain"] == chains.chain[5])]
+    assert chains.tokens(5).tolist() == first["token"].tolist()
+
+
+def test_same_bytes_twice_and_another_split_with_another_seed(data):
+    path = data.parent / "split.parquet"
+    first = by_entry(run(data))
+    before = path.read_bytes()
+    run(data)
+    assert path.read_bytes() == before
+    assert by_entry(run(data, seed=2)) != first
+
+
+def test_chains_of_one_entry_join_their_clusters(tmp_path):
+    """a-b share entry e0, b-c share entry e1: all three families are one group."""
+    rng = np.random.default_rng(6)
+    a, b, c, d, e = (random_sequence(rng, 100) for _ in range(5))
+    chains = [("e0", "A", a), ("e0", "B", b), ("e1", "A", b), ("e1", "B", c), ("e2", "A", c)]
+    chains += [("e3", "A", d), ("e4", "A", e)]
+    table = run(write_residues(tmp_path / "tables", chains)).to_pandas()
+    assert table["group"].tolist() == [0, 0, 0, 0, 0, 1, 2]
+    assert table["cluster"].tolist() == [0, 1, 1, 2, 2, 3, 4]
+    assert set(table["split"]) == set(split.SPLITS)  # three groups: one for each
+
+
+def test_short_chains_link_nothing(tmp_path):
+    rng = np.random.default_rng(7)
+    peptide = random_sequence(rng, split.MIN_LINKING_LENGTH - 1)
+    chains = [row for n in range(4) for row in (
+        (f"e{n}", "A", random_sequence(rng, 90)), (f"e{n}", "B", peptide))]  # fmt: skip
+    table = run(write_residues(tmp_path / "tables", chains)).to_pandas()
+    assert table["group"].nunique() == 4
+    assert table["cluster"].nunique() == 8
+
+
+def test_an_empty_split_is_an_error(tmp_path):
+    rng = np.random.default_rng(8)
+    ancestor = random_sequence(rng, 100)
+    chains = [(f"e{n}", "A", relative(rng, ancestor, 0.8)) for n in range(10)]
+    folder = write_residues(tmp_path / "tables", chains)
+    with pytest.raises(QfitLatentError, match=r"validation split is empty.*1 group"):
+        run(folder)
+    chains += [("x", "A", random_sequence(rng, 100))]
+    with pytest.raises(QfitLatentError, match=r"test split is empty.*2 group"):
+        run(write_residues(tmp_path / "tables", chains))
+    assert not (tmp_path / "split.parquet").exists()
+
+
+def test_a_share_of_zero_is_an_empty_split(data):
+    with pytest.raises(QfitLatentError, match=r"test split is empty"):
+        run(data, fractions={"train": 0.9, "validation": 0.1, "test": 0.0})
+
+
+def test_no_residues_is_an_error(tmp_path):
+    folder = write_residues(tmp_path / "tables", [])
+    with pytest.raises(QfitLatentError, match="holds no residues"):
+        run(folder)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_split_of_the_users_own(data, suffix):
+    entries = sorted(set(pq.read_table(data / "residues.parquet")["entry"].to_pylist()))
+    wanted = {entry: split.SPLITS[number % 3] for number, entry in enumerate(entries)}
+    table = pa.table({"entry": list(wanted), "split": list(wanted.values())})
+    path = data.parent / f"mine{suffix}"
+    (pq.write_table if suffix == ".parquet" else pa.csv.write_csv)(table, path)
+    result = run(data, file=path)
+    assert by_entry(result) == wanted
+    assert set(result["method"].to_pylist()) == {"user"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id,split\ne000,train\n", "no column entry"),
+        ("entry,split\ne000,training\n", "puts e000 into 'training'"),
+        ("entry,split\ne000,train\ne000,test\n", "puts e000 into train and into test"),
+        ("entry,split\ne000,train\n", "lacks 89 entries"),
+        ("", "cannot be read"),
+    ],
+)
+def test_mistakes_in_a_split_of_the_users_own(data, text, words):
+    path = data.parent / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(QfitLatentError, match=words):
+        run(data, file=path)
+
+
+def test_a_users_split_without_a_test_set(data):
+    entries = sorted(set(pq.read_table(data / "residues.parquet")["entry"].to_pylist()))
+    path = data.parent / "mine.csv"
+    lines = [f"{entry},{'train' if n else 'validation'}" for n, entry in enumerate(entries)]
+    path.write_text("\n".join(["entry,split", *lines]))
+    with pytest.raises(QfitLatentError, match="test split is empty: the split file"):
+        run(data, file=path)
+
+
+FAKE_MMSEQS = """#!{python}
+import sys
+fasta, prefix = sys.argv[2:4]
+assert sys.argv[1] == "easy-cluster" and "--min-seq-id" in sys.argv
+if {fail}:
+    sys.exit("out of patience")
+names = [line[1:].strip() for line in open(fasta) if line.startswith(">")]
+with open(prefix + "_cluster.tsv", "w") as out:
+    for name in names:
+        out.write(str(int(name) // 3 * 3) + "\\t" + name + "\\n")
+"""
+
+
+def put_mmseqs_on_path(folder, monkeypatch, fail=False):
+    program = folder / "bin" / "mmseqs"
+    program.parent.mkdir()
+    program.write_text(FAKE_MMSEQS.format(python=sys.executable, fail=fail))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_mmseqs2_is_taken_where_it_is_installed(data, tmp_path, monkeypatch):
+    put_mmseqs_on_path(tmp_path, monkeypatch)
+    table = run(data, method="auto").to_pandas()
+    assert set(table["method"]) == {"mmseqs2"}
+    assert table["cluster"].nunique() == 30
+    assert set(run(data, method="builtin")["method"].to_pylist()) == {"builtin"}
+
+
+def test_mmseqs2_failing_or_absent_is_a_sentence(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(QfitLatentError, match="mmseqs is not on the PATH"):
+        run(data, method="mmseqs2")
+    assert set(run(data, method="auto")["method"].to_pylist()) == {"builtin"}
+    put_mmseqs_on_path(tmp_path, monkeypatch, fail=True)
+    with pytest.raises(QfitLatentError, match="out of patience"):
+        run(data, method="mmseqs2")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=3, max_size=60),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_allocation_holds_for_any_sizes(sizes, seed, data):
+    """Every group in one split, no split empty, and none far above its share."""
+    several = [data.draw(st.integers(0, size)) for size in sizes]
+    chains = split.Chains(
+        entry=np.array([f"e{n}" for n in range(len(sizes))], dtype=object),
+        chain=np.array(["A"] * len(sizes), dtype=object),
+        entry_index=np.arange(len(sizes)),
+        start=np.r_[0, np.cumsum(sizes)],
+        token=np.zeros(sum(sizes), dtype=np.int8),
+        num_multiconformer=np.array(several),
+    )
+    chosen = split.allocate(chains, np.arange(len(sizes)), FRACTIONS, seed)
+    assert set(chosen) == set(split.SPLITS)
+    for name in ("validation", "test"):
+        residues = chains.length[chosen == name].sum()
+        assert residues <= 0.1 * sum(sizes) + max(sizes)
+
+
+@pytest.mark.slow
+def test_cost_grows_almost_as_the_data():
+    """Twice the chains take less than three times as long (quadratic growth takes four)."""
+    rng = np.random.default_rng(9)
+    seconds = []
+    for num in (300, 600, 1200):
+        sequences = families(rng, num // 2, 2, 0.75, 80, 200)
+        begin = time.process_time()
+        split.cluster_sequences(sequences, 0.3)
+        seconds.append(time.process_time() - begin)
+    assert seconds[2] / seconds[1] < 3.0
+    assert seconds[2] / seconds[0] < 7.0
