@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
-SERIES_FROM_KAPPA = 50.0
+SERIES_FROM_KAPPA = 30.0
 """Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
 
 
@@ -37,7 +37,7 @@ def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
     return tuple(c[1:])
 
 
-_SERIES = _bessel_ratio_series(8)
+_SERIES = _bessel_ratio_series(12)
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
 _SAMPLE_BLOCK = 1 << 22
@@ -77,17 +77,23 @@ def log_i0e(kappa: Tensor) -> Tensor:
 
 
 def log_von_mises(
-    delta: Tensor, kappa: Tensor, symmetric: Tensor | None = None, folded: bool = False
+    delta: Tensor,
+    kappa: Tensor,
+    symmetric: Tensor | None = None,
+    folded: bool = False,
+    log_norm: Tensor | None = None,
 ) -> Tensor:
     """log vM(delta; kappa), elementwise; delta in radians, on any branch.
 
     symmetric: bool, broadcastable: chi and chi + pi are the same there. With f the folded residual,
     sin^2(f/2) is the smaller of sin^2(d/2) and cos^2(d/2) and cos f = |cos d|, so nothing is ever
-    folded; the proper form adds the far lobe as log((1 + exp(-2 kappa |cos d|)) / 2).
+    folded; the proper form adds the far lobe as log((1 + exp(-2 kappa |cos d|)) / 2). log_norm is
+    log_i0e(kappa) + log 2 pi where the caller has it.
     """
     half = 0.5 * delta
     square = half.sin().square()
-    log_norm = log_i0e(kappa) + LOG_2PI
+    if log_norm is None:
+        log_norm = log_i0e(kappa) + LOG_2PI
     if symmetric is None or not symmetric.any():
         return -2.0 * kappa * square - log_norm
     far = half.cos().square()
@@ -252,17 +258,16 @@ class VonMisesMixture:
 
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
-        defined = self.chi_mask if defined is None else defined & self.chi_mask
-        num_samples, num, num_chi = samples.shape
-        block = max(1, _SAMPLE_BLOCK // max(1, num * self.num_components * num_chi))
-        every = torch.arange(num, device=samples.device)
-        parts = [
-            self.log_prob(
-                part.reshape(-1, num_chi), defined.repeat(len(part), 1), every.repeat(len(part))
-            ).view(len(part), num)
-            for part in samples.split(block)
-        ]
-        return torch.cat(parts) if parts else samples.new_zeros((0, num))
+        used = (self.chi_mask if defined is None else defined & self.chi_mask)[:, None, :]
+        symmetric = self.symmetric[:, None, :] & used
+        log_norm = log_i0e(self.kappa) + LOG_2PI  # once a residue, not once a sample
+        block = max(1, _SAMPLE_BLOCK // max(1, self.kappa.numel()))
+        out = []
+        for part in samples.split(block):
+            delta = torch.where(used, part[:, :, None, :] - self.mean, 0.0)  # (s,N,K,D)
+            kernel = log_von_mises(delta, self.kappa, symmetric, log_norm=log_norm)
+            out.append((self.log_weight + torch.where(used, kernel, 0.0).sum(-1)).logsumexp(-1))
+        return torch.cat(out)
 
     def entropy(self, num_samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
         """(N,) differential entropy of the proper form, nats; 0 for a residue without chi.
@@ -443,8 +448,8 @@ def residue_weights(
 ) -> Tensor:
     """(N,) how much each residue counts in the loss; by default 1 in R of SPEC 7 and 0 outside.
 
-    R: at least two observed altlocs, and at least one defined chi. single_weight is that of residues
-    with one altloc (option ``train_on: all``).
+    R: at least two observed altlocs, and at least one defined chi. single_weight is that of
+    residues with one altloc (option ``train_on: all``).
     """
     num_altlocs = torch.bincount(rows, minlength=num_residues)
     has_chi = torch.zeros_like(num_altlocs).index_add_(0, rows, defined.any(-1).long()) > 0
