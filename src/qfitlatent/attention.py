@@ -1,0 +1,271 @@
+"""Invariant point attention as one augmented scaled dot product.
+
+Jumper et al. 2021 (AlphaFold 2), Supplementary Algorithm 22, weighs residue j for residue i and
+head h by the softmax over j of
+
+    w_L ( q_i . k_j / sqrt(c)  +  b_ij  -  gamma_h w_C / 2  sum_p |T_i q_ip - T_j k_jp|^2 ).
+
+Expanding the square, the term in |q|^2 is the same for every j and leaves the softmax; what remains
+is a dot product of longer vectors,
+
+    Q_i = [ w_L q_i / sqrt(c),  g T_i q_ip,  1 ]     K_j = [ k_j,  T_j k_jp,  -g/2 sum_p |T_j k_jp|^2 ]
+
+with g = w_L w_C gamma_h, so that no tensor of shape (N, N, H, P, 3) exists. Points are in units of
+10 angstrom and centred by the caller: that keeps Q.K exact in fp32.
+
+The pair bias b_ij = W z_ij of the static pair representation (model.py) is folded the same way: its
+product part is a dot product of d_z more dimensions, its relative-position part a table looked up
+by bin, its distance part one coefficient per head. No (N, N, d_z) tensor exists either.
+
+Shapes: B proteins, H heads, N residues, J keys of a query (all N, or its neighbours), C head width,
+P query/key points, V value points, X width of Q and K, Y width of the values, Z = d_z.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ANGSTROM_PER_UNIT = 10.0
+"""Length unit of the points: angstroms would make every residue attend to itself only."""
+
+MASKED = -1e9
+"""Logit of a key that is padding."""
+
+SAVE_PROBABILITIES_BELOW = 1 << 21
+"""Attention weights of one protein and layer (H N N) kept for the backward pass up to this number;
+above it they are recomputed from the logsumexp, so memory grows with N and not with N^2."""
+
+BLOCK_ELEMENTS = 1 << 18
+"""Logits handled at a time, over all heads: 1 MiB of fp32 stays in the second-level cache."""
+
+
+class StaticBiasAttention(torch.autograd.Function):
+    """softmax(Q K^T + table[bins] + coefficient * distance) V, in blocks of queries.
+
+    The gradient is written out because autograd would keep four (H, N, N) tensors, and because the
+    gradient of the table is a histogram (``bincount``), not a scatter.
+    """
+
+    @staticmethod
+    def forward(ctx, q, k, v, table, coefficient, bins, distance, keep):
+        """q, k (B,H,N,X); v (B,H,N,Y); table (H,bins); coefficient (H,); bins, distance (B,N,N)."""
+        num_proteins, num_heads, num_residues, _ = q.shape
+        out = v.new_empty(v.shape)
+        saved = []
+        for b in range(num_proteins):
+            for rows in _query_blocks(num_heads, num_residues):
+                logits = _logits(q[b], k[b], table, coefficient, bins[b], distance[b], rows)
+                if keep:
+                    weights = torch.softmax(logits, dim=-1)
+                    saved.append(weights)
+                else:
+                    logsumexp = torch.logsumexp(logits, dim=-1, keepdim=True)
+                    weights = logits.sub_(logsumexp).exp_()
+                    saved.append(logsumexp)
+                out[b, :, rows] = torch.bmm(weights, v[b])
+        ctx.keep = keep
+        ctx.save_for_backward(q, k, v, table, coefficient, bins, distance, out, *saved)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        q, k, v, table, coefficient, bins, distance, out, *saved = ctx.saved_tensors
+        num_proteins, num_heads, num_residues, _ = q.shape
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        grad_table, grad_coefficient = torch.zeros_like(table), torch.zeros_like(coefficient)
+        grad_out = grad_out.contiguous()
+        out_dot_grad = (out * grad_out).sum(-1, keepdim=True)  # (B,H,N,1) = sum_j P dP
+        blocks = iter(saved)
+        for b in range(num_proteins):
+            for rows in _query_blocks(num_heads, num_residues):
+                weights = next(blocks)
+                if not ctx.keep:
+                    logits = _logits(q[b], k[b], table, coefficient, bins[b], distance[b], rows)
+                    weights = logits.sub_(weights).exp_()
+                grad_rows = grad_out[b, :, rows]
+                grad_v[b].baddbmm_(weights.transpose(1, 2), grad_rows)
+                grad_logits = torch.bmm(grad_rows, v[b].transpose(1, 2))
+                grad_logits.sub_(out_dot_grad[b, :, rows]).mul_(weights)
+                grad_q[b, :, rows] = torch.bmm(grad_logits, k[b])
+                grad_k[b].baddbmm_(grad_logits.transpose(1, 2), q[b, :, rows])
+                block_bins = bins[b, rows].reshape(-1)
+                for h in range(num_heads):
+                    grad_table[h] += torch.bincount(
+                        block_bins, weights=grad_logits[h].reshape(-1), minlength=table.shape[1]
+                    ).to(table.dtype)
+                grad_coefficient += torch.mv(
+                    grad_logits.reshape(num_heads, -1), distance[b, rows].reshape(-1)
+                )
+        return grad_q, grad_k, grad_v, grad_table, grad_coefficient, None, None, None
+
+
+def _query_blocks(num_heads: int, num_residues: int) -> list[slice]:
+    size = max(16, BLOCK_ELEMENTS // (num_heads * num_residues))
+    return [slice(i, min(i + size, num_residues)) for i in range(0, num_residues, size)]
+
+
+def _logits(q, k, table, coefficient, bins, distance, rows) -> Tensor:
+    """(H, n, N) logits of the queries ``rows`` of one protein."""
+    bias = table.index_select(1, bins[rows].reshape(-1))  # (H, n N)
+    bias.addmm_(coefficient[:, None], distance[rows].reshape(1, -1))
+    bias = bias.view(table.shape[0], -1, k.shape[1])
+    return bias.baddbmm_(q[:, rows], k.transpose(1, 2))
+
+
+# --- Pair representations ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StaticPair:
+    """z_ij = relative[bins_ij] + distance_vector d_ij + left_i * right_j, never materialised."""
+
+    relative: Tensor  # (bins, Z)
+    bins: Tensor  # (B,N,N) long
+    distance_vector: Tensor  # (Z,)
+    distance: Tensor  # (B,N,N) CA distance, units of 10 angstrom
+    left: Tensor  # (B,N,Z)
+    right: Tensor  # (B,N,Z)
+    mask: Tensor  # (B,N) bool, False for padding
+
+
+@dataclass(frozen=True)
+class ExplicitPair:
+    """z_ij as a tensor, for all keys or only for the neighbours of each residue."""
+
+    z: Tensor  # (B,N,J,Z)
+    neighbours: Tensor | None  # (B,N,J) long; None: J = N, every residue in order
+    mask: Tensor  # (B,N,J) bool, False for padding
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(B,N,J,W), or (B,1,N,W) to broadcast where every residue is a key, of x (B,N,W)."""
+        if self.neighbours is None:
+            return x[:, None]
+        num_proteins, num_residues, _ = x.shape
+        offset = torch.arange(num_proteins, device=x.device)[:, None, None] * num_residues
+        flat = x.flatten(0, 1).index_select(0, (self.neighbours + offset).flatten())
+        return flat.view(*self.neighbours.shape, -1)
+
+
+# --- The layer --------------------------------------------------------------------------------
+
+
+class InvariantPointAttention(nn.Module):
+    """Jumper et al. 2021, Algorithm 22; the output has pair values only where asked for.
+
+    Weights of the logit terms as there: w_C = sqrt(2 / (9 P)) and w_L = sqrt(1/3).
+    """
+
+    def __init__(
+        self,
+        d_s: int,
+        d_z: int,
+        num_heads: int,
+        head_width: int,
+        num_query_points: int,
+        num_value_points: int,
+        pair_values: bool = False,
+        form: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.head_width = num_heads, head_width
+        self.num_query_points, self.num_value_points = num_query_points, num_value_points
+        self.pair_values, self.form = pair_values, form
+        scalars, points = num_heads * head_width, num_heads * num_query_points * 3
+        self.widths = (scalars, scalars, scalars, points, points, num_heads * num_value_points * 3)
+        self.project = nn.Linear(d_s, sum(self.widths), bias=False)
+        self.pair_bias = nn.Linear(d_z, num_heads, bias=False)
+        # softplus(0.5413) = 1: the initial value of AlphaFold's head weights.
+        self.head_weight = nn.Parameter(torch.full((num_heads,), 0.541324854612918))
+        width = head_width + 4 * num_value_points + (d_z if pair_values else 0)
+        self.output = nn.Linear(num_heads * width, d_s)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self, s: Tensor, rotation: Tensor, translation: Tensor, pair: StaticPair | ExplicitPair
+    ) -> Tensor:
+        """s (B,N,d_s), rotation (B,N,3,3), translation (B,N,3) in units of 10 angstrom, centred."""
+        if isinstance(pair, StaticPair) and self.pair_values:
+            raise ValueError("Pair values need an explicit pair representation.")
+        heads, points = (self.num_heads, self.head_width), (self.num_heads, -1, 3)
+        q, k, v, q_points, k_points, v_points = self.project(s).split(self.widths, dim=-1)
+        q, k, v = (x.unflatten(-1, heads) for x in (q, k, v))  # (B,N,H,C)
+        to_global = rotation.mT, translation[..., None, :]
+        q_points, k_points, v_points = (
+            (torch.matmul(x.unflatten(-1, (-1, 3)).float(), to_global[0]) + to_global[1])
+            .unflatten(-2, (self.num_heads, -1))
+            .flatten(-2)
+            for x in (q_points, k_points, v_points)
+        )  # (B,N,H,3P), global
+
+        w_l = math.sqrt(1.0 / 3.0)
+        w_c = math.sqrt(2.0 / (9.0 * self.num_query_points))
+        g = w_l * w_c * F.softplus(self.head_weight.float())[:, None]  # (H,1)
+        k_norm = -0.5 * g * k_points.square().sum(-1, keepdim=True)  # (B,N,H,1)
+        scaled = q.float() * (w_l / math.sqrt(self.head_width))
+        big_q = [scaled, g * q_points, torch.ones_like(k_norm)]
+        big_k = [k.float(), k_points, k_norm]
+        big_v = torch.cat([v.float(), v_points], dim=-1)  # (B,N,H,Y)
+        bias_weight = w_l * self.pair_bias.weight.float()  # (H,Z)
+
+        if isinstance(pair, StaticPair):
+            # Padding is masked through the constant column of Q.
+            big_k[2] = k_norm.masked_fill(~pair.mask[..., None, None], MASKED)
+            big_q.append(bias_weight * pair.left.float()[:, :, None])
+            big_k.append(pair.right.float()[:, :, None].expand(-1, -1, self.num_heads, -1))
+            out = self._static(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight)
+            out_pair = None
+        else:
+            out, out_pair = self._explicit(
+                torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight
+            )
+        scalar, point = out.split((self.head_width, 3 * self.num_value_points), dim=-1)
+        # T_i^-1 of the points: (x - t) R, with R as columns.
+        point = torch.matmul(point.flatten(2).unflatten(-1, (-1, 3)) - to_global[1], rotation)
+        norm = (point.square().sum(-1) + 1e-8).sqrt()
+        features = [scalar.flatten(2), point.flatten(2), norm]
+        if out_pair is not None:
+            features.append(out_pair.flatten(2))
+        return self.output(torch.cat(features, dim=-1).to(s.dtype))
+
+    def _static(self, q, k, v, pair: StaticPair, bias_weight: Tensor) -> Tensor:
+        """(B,N,H,Y) from q, k (B,N,H,X) and v (B,N,H,Y)."""
+        table = bias_weight @ pair.relative.float().T
+        coefficient = bias_weight @ pair.distance_vector.float()
+        q, k, v = (x.transpose(1, 2).contiguous() for x in (q, k, v))
+        if q.device.type == "cuda":
+            bias = table[:, pair.bins].transpose(0, 1)
+            bias = bias + coefficient[:, None, None] * pair.distance[:, None]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        else:
+            size = self.num_heads * q.shape[2] ** 2
+            keep = size <= SAVE_PROBABILITIES_BELOW if self.form == "auto" else self.form == "fused"
+            out = StaticBiasAttention.apply(
+                q, k, v, table, coefficient, pair.bins, pair.distance, keep
+            )
+        return out.transpose(1, 2)
+
+    def _explicit(self, q, k, v, pair: ExplicitPair, bias_weight: Tensor):
+        """(B,N,H,Y) and, with pair values, (B,N,H,Z)."""
+        bias = (pair.z.float() @ bias_weight.T).permute(0, 3, 1, 2)  # (B,H,N,J)
+        bias = bias.masked_fill(~pair.mask[:, None], MASKED)
+        if pair.neighbours is None:
+            logits = bias + q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
+            weights = torch.softmax(logits, dim=-1)
+            out = (weights @ v.transpose(1, 2)).transpose(1, 2)
+        else:
+            width = k.shape[-1]
+            near = pair.gather(torch.cat([k, v], dim=-1).flatten(2))
+            near = near.unflatten(-1, (self.num_heads, -1))  # (B,N,J,H,X+Y)
+            near_k, near_v = near.split((width, near.shape[-1] - width), dim=-1)
+            logits = bias + (q[:, :, None] * near_k).sum(-1).permute(0, 3, 1, 2)
+            weights = torch.softmax(logits, dim=-1)
+            out = (weights.permute(0, 2, 3, 1)[..., None] * near_v).sum(2)
+        if not self.pair_values:
+            return out, None
+        return out, torch.matmul(weights.transpose(1, 2), pair.z.float())

@@ -1,0 +1,208 @@
+"""The autoregressive head of SPEC 10: one chi after the other.
+
+    p(chi) = prod_d sum_k pi_dk(s, chi_<d) vM(chi_d | mu_dk(s, chi_<d), kappa_dk(s, chi_<d))
+
+The density is exact (teacher-forced), draws are ancestral, and the joint modes come from a beam
+search over the component paths, which also gives the mixture that approximates it best: the path
+(k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its way.
+
+``AutoregressiveDensity`` has the protocol of ``mixture.VonMisesMixture``.
+Shapes: N residues, M rows, K components of one chi, D chi, S samples, W width of the beam.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.mixture import (
+    Modes,
+    VonMisesMixture,
+    log_von_mises,
+    sample_von_mises,
+    wrap,
+)
+
+HARMONICS = (1, 2, 3)
+"""Earlier angles enter as sin and cos of these multiples: three rotamers need the third."""
+
+BEAM_WIDTH = 64
+"""Component paths kept where the density is turned into a mixture."""
+
+
+class AutoregressiveHead(nn.Module):
+    """From the single representation and the earlier chi to a mixture over the next chi."""
+
+    def __init__(self, d_s: int, num_components: int, kappa_min: float, hidden: int) -> None:
+        super().__init__()
+        self.num_components, self.kappa_min, self.hidden = num_components, kappa_min, hidden
+        prefix = 2 * len(HARMONICS) + 1
+        self.residue = nn.Linear(d_s, hidden * NUM_CHI_MAX)
+        self.prefix = nn.ModuleList(
+            nn.Linear(prefix * d, hidden, bias=False) for d in range(1, NUM_CHI_MAX)
+        )
+        self.middle = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(NUM_CHI_MAX))
+        self.last = nn.ModuleList(nn.Linear(hidden, 4 * num_components) for _ in range(NUM_CHI_MAX))
+        for layer in self.last:
+            nn.init.normal_(layer.weight, std=0.02)
+            with torch.no_grad():
+                layer.bias.copy_(spread_bias(num_components, 1))
+
+    def step(self, d: int, residue: Tensor, chi: Tensor, known: Tensor):
+        """log_weight, mean, kappa, each (M,K), of chi d given the earlier ones.
+
+        residue (M,hidden) is slice d of ``self.residue(s)``; chi (M,d), known (M,d) bool.
+        """
+        x = residue
+        if d:
+            angle = chi[..., None] * torch.tensor(HARMONICS, device=chi.device)
+            parts = torch.cat([angle.sin(), angle.cos()], dim=-1) * known[..., None]
+            parts = torch.cat([parts, known[..., None].to(parts.dtype)], dim=-1)
+            x = x + self.prefix[d - 1](parts.flatten(-2))
+        x = F.silu(self.middle[d](F.silu(x)))
+        weight, east, north, kappa = self.last[d](x).chunk(4, dim=-1)
+        mean = torch.atan2(north, east)
+        return weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min
+
+
+def spread_bias(num_components: int, num_chi: int) -> Tensor:
+    """Bias of (weight, east, north, kappa): means spread over the circle, moderate width."""
+    angle = (torch.arange(num_components) + 0.5) * (2 * math.pi / num_components) - math.pi
+    angle = angle.repeat_interleave(num_chi)
+    return torch.cat(
+        [torch.zeros(num_components), angle.cos(), angle.sin(), torch.full_like(angle, 4.0)]
+    )
+
+
+@dataclass(frozen=True)
+class AutoregressiveDensity:
+    """The density of N residues; s (N,d_s), chi_mask and symmetric (N,D) bool."""
+
+    head: AutoregressiveHead
+    s: Tensor
+    chi_mask: Tensor
+    symmetric: Tensor
+
+    def __len__(self) -> int:
+        return len(self.s)
+
+    def select(self, rows: Tensor) -> AutoregressiveDensity:
+        return replace(
+            self, s=self.s[rows], chi_mask=self.chi_mask[rows], symmetric=self.symmetric[rows]
+        )
+
+    def log_prob(
+        self, chi: Tensor, defined: Tensor, rows: Tensor | None = None, folded: bool = False
+    ) -> Tensor:
+        """(M,) log density of chi (M,D); a chi that is missing leaves the product (SPEC 7)."""
+        if rows is None:
+            rows = torch.arange(len(self), device=chi.device)
+        used = defined & self.chi_mask[rows]
+        symmetric = self.symmetric[rows]
+        residue = self._residue().index_select(0, rows)
+        total = chi.new_zeros(len(rows))
+        for d in range(NUM_CHI_MAX):
+            at = torch.nonzero(used[:, d]).squeeze(1)
+            if not len(at):
+                continue
+            log_weight, mean, kappa = self.head.step(d, residue[at, d], chi[at, :d], used[at, :d])
+            kernel = log_von_mises(chi[at, d, None] - mean, kappa, symmetric[at, d, None], folded)
+            total = total.index_add(0, at, (log_weight + kernel).logsumexp(-1))
+        return total
+
+    def _residue(self) -> Tensor:
+        """(N,D,hidden)."""
+        return self.head.residue(self.s).unflatten(-1, (NUM_CHI_MAX, -1))
+
+    @torch.no_grad()
+    def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        """(S,N,D) ancestral draws; 0 where the type has no such chi."""
+        residue = self._residue().repeat(num, 1, 1)
+        mask, symmetric = self.chi_mask.repeat(num, 1), self.symmetric.repeat(num, 1)
+        chi = self.s.new_zeros((num * len(self), NUM_CHI_MAX))
+        for d in range(NUM_CHI_MAX):
+            at = torch.nonzero(mask[:, d]).squeeze(1)
+            if not len(at):
+                continue
+            log_weight, mean, kappa = self.head.step(d, residue[at, d], chi[at, :d], mask[at, :d])
+            k = torch.multinomial(log_weight.exp(), 1, generator=generator)
+            draw = sample_von_mises(mean.gather(1, k), kappa.gather(1, k), generator)[:, 0]
+            turned = torch.rand(draw.shape, generator=generator, device=draw.device) < 0.5
+            chi[at, d] = torch.where(turned & symmetric[at, d], wrap(draw + math.pi), draw)
+        return chi.view(num, len(self), NUM_CHI_MAX)
+
+    @torch.no_grad()
+    def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
+        """(S,N) log density of samples (S,N,D), over the chi in defined (N,D) if given."""
+        num = len(samples)
+        defined = self.chi_mask if defined is None else defined
+        rows = torch.arange(len(self), device=samples.device).repeat(num)
+        flat = self.log_prob(samples.flatten(0, 1), defined.repeat(num, 1), rows)
+        return flat.view(num, len(self))
+
+    def entropy(self, num_samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
+        """(N,) differential entropy in nats, by Monte Carlo."""
+        return -self.sample_log_prob(self.sample(num_samples, generator)).mean(0)
+
+    def hdr_level(
+        self,
+        chi: Tensor,
+        defined: Tensor,
+        rows: Tensor | None = None,
+        num_samples: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(M,) probability mass of the region denser than chi (M,D), by Monte Carlo."""
+        if rows is None:
+            rows = torch.arange(len(self), device=chi.device)
+        used = defined & self.chi_mask[rows]
+        own = self.log_prob(chi, used, rows)
+        at = self.select(rows)
+        samples = at.sample(num_samples, generator)
+        return (at.sample_log_prob(samples, used) > own).to(own.dtype).mean(0)
+
+    @torch.no_grad()
+    def as_mixture(self, num_components: int | None = None) -> VonMisesMixture:
+        """The heaviest component paths as a mixture, weights scaled to sum to 1 (beam search)."""
+        beam = num_components or BEAM_WIDTH
+        num = len(self)
+        residue = self._residue()
+        weight = self.s.new_zeros((num, 1))
+        mean = self.s.new_zeros((num, 1, NUM_CHI_MAX))
+        kappa = torch.full_like(mean, self.head.kappa_min)
+        for d in range(NUM_CHI_MAX):
+            width = weight.shape[1]
+            has = self.chi_mask[:, d, None].expand(-1, width)
+            step = self.head.step(
+                d,
+                residue[:, None, d].expand(-1, width, -1).flatten(0, 1),
+                mean[..., :d].flatten(0, 1),
+                self.chi_mask[:, None, :d].expand(-1, width, -1).flatten(0, 1),
+            )
+            log_weight, new_mean, new_kappa = (x.view(num, width, -1) for x in step)
+            # A residue without this chi goes on with one path of weight 1.
+            only = torch.zeros_like(log_weight).fill_(-math.inf)
+            only[..., 0] = 0.0
+            log_weight = torch.where(has[..., None], log_weight, only)
+            paths = (weight[..., None] + log_weight).flatten(1)
+            weight, chosen = paths.topk(min(beam, paths.shape[1]), dim=1)
+            parent = torch.div(chosen, self.head.num_components, rounding_mode="floor")
+            wide = parent[..., None].expand(-1, -1, NUM_CHI_MAX)
+            mean, kappa = mean.gather(1, wide), kappa.gather(1, wide)
+            mean[..., d] = torch.where(has[:, :1], new_mean.flatten(1).gather(1, chosen), 0.0)
+            kappa[..., d] = torch.where(
+                has[:, :1], new_kappa.flatten(1).gather(1, chosen), self.head.kappa_min
+            )
+        return VonMisesMixture(weight.log_softmax(1), mean, kappa, self.chi_mask, self.symmetric)
+
+    def modes(self, min_weight: float = 0.1, merge_within: float = math.radians(30.0)) -> Modes:
+        """Joint modes by beam search, components within ``merge_within`` merged."""
+        return self.as_mixture().modes(min_weight, merge_within)
+
+    def mean_direction(self) -> tuple[Tensor, Tensor]:
+        return self.as_mixture().mean_direction()

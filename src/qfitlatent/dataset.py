@@ -1,0 +1,294 @@
+"""From tables to tensors: a data set is read once and sliced by offsets.
+
+Only residues with a backbone frame enter the model. The observed side-chain conformers are rows
+beside the residues, so that the loss and the metrics score what was observed and nothing else.
+
+Shapes: N residues of a protein (entry), M observed rows (residue x altloc), D=4 chi,
+B proteins in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.tables import read_table
+
+KEYS = ("entry", "chain", "index")
+RESIDUE_COLUMNS = [
+    *KEYS,
+    "label_seq",
+    "author_number",
+    "segment",
+    "token",
+    "phi_rad",
+    "psi_rad",
+    "omega_rad",
+]
+CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS]
+FRAME_COLUMNS = [*KEYS, "rotation", "translation_angstrom"]
+
+
+@dataclass(frozen=True)
+class Protein:
+    """One entry as the model sees it, all its chains together."""
+
+    entry: str
+    token: Tensor  # (N,) long
+    rotation: Tensor  # (N,3,3) local to global
+    translation: Tensor  # (N,3) CA, angstrom
+    position: Tensor  # (N,) long, polymer numbering within the chain
+    chain: Tensor  # (N,) long
+    torsion: Tensor  # (N,3) phi, psi, omega in radians; nan where undefined
+    residue_row: Tensor  # (N,) long, row of the residues table
+    row_residue: Tensor  # (M,) long, residue of each observed row
+    chi: Tensor  # (M,D) radians, 0 where undefined
+    defined: Tensor  # (M,D) bool
+    occupancy: Tensor  # (M,) normalised over the rows of a residue
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def select(self, residues: Tensor) -> Protein:
+        """These residues alone, in this order: residues (n,) long."""
+        new_index = torch.full((len(self),), -1)
+        new_index[residues] = torch.arange(len(residues))
+        kept = torch.nonzero(new_index[self.row_residue] >= 0).squeeze(1)
+        residue_fields = ("token", "rotation", "translation", "position", "chain", "torsion")
+        parts = {name: getattr(self, name)[residues] for name in (*residue_fields, "residue_row")}
+        for name in ("chi", "defined", "occupancy"):
+            parts[name] = getattr(self, name)[kept]
+        return replace(self, row_residue=new_index[self.row_residue[kept]], **parts)
+
+    def crop(self, max_residues: int, generator: torch.Generator | None = None) -> Protein:
+        """The ``max_residues`` residues nearest to a random one, in chain order."""
+        if len(self) <= max_residues:
+            return self
+        centre = torch.randint(len(self), (), generator=generator)
+        distance = (self.translation - self.translation[centre]).norm(dim=-1)
+        nearest = distance.topk(max_residues, largest=False).indices
+        return self.select(nearest.sort().values)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Proteins side by side, padded to the longest; rows point into the residues that are real."""
+
+    token: Tensor  # (B,N) long
+    rotation: Tensor  # (B,N,3,3)
+    translation: Tensor  # (B,N,3)
+    position: Tensor  # (B,N) long
+    chain: Tensor  # (B,N) long
+    torsion: Tensor  # (B,N,3)
+    mask: Tensor  # (B,N) bool, False for padding
+    row_residue: Tensor  # (M,) long into the residues where mask is True, in order
+    chi: Tensor  # (M,D)
+    defined: Tensor  # (M,D) bool
+    occupancy: Tensor  # (M,)
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return Batch(**moved)
+
+
+def collate(proteins: Sequence[Protein]) -> Batch:
+    """A batch of proteins; padding repeats nothing and is never attended to."""
+    length = max(len(protein) for protein in proteins)
+
+    def pad(name: str) -> Tensor:
+        first = getattr(proteins[0], name)
+        out = first.new_zeros((len(proteins), length, *first.shape[1:]))
+        for b, protein in enumerate(proteins):
+            out[b, : len(protein)] = getattr(protein, name)
+        return out
+
+    sizes = torch.tensor([len(protein) for protein in proteins])
+    offsets = sizes.cumsum(0) - sizes
+    return Batch(
+        **{
+            name: pad(name)
+            for name in ("token", "rotation", "translation", "position", "chain", "torsion")
+        },
+        mask=torch.arange(length)[None, :] < sizes[:, None],
+        row_residue=torch.cat(
+            [p.row_residue + offset for p, offset in zip(proteins, offsets, strict=True)]
+        ),
+        **{
+            name: torch.cat([getattr(p, name) for p in proteins])
+            for name in ("chi", "defined", "occupancy")
+        },
+    )
+
+
+class Dataset:
+    """The proteins of one data set, in memory, sorted by entry.
+
+    ``entries`` (E,) names; ``dataset[i]`` is the ``Protein`` of entry i, made from slices. An entry
+    without any frame is left out.
+    """
+
+    def __init__(
+        self, tables: Mapping[str, pa.Table], entries: Sequence[str] | None = None
+    ) -> None:
+        """tables: residues, frames and conformers (see schemas.py), sorted by key.
+
+        entries: the ones to keep; default all.
+        """
+        residues, frames, conformers = (tables[n] for n in ("residues", "frames", "conformers"))
+        if len(frames) != len(residues):
+            raise QfitLatentError(
+                f"The frames table has {len(frames)} rows and the residues table {len(residues)}: "
+                "they come from different runs of the preprocessing; rerun it."
+            )
+        key, conformer_key = _row_keys(residues, conformers)
+        column = _column(residues)
+        wanted = np.asarray(frames.column("rotation").combine_chunks().is_valid())
+        names, entry_code = np.unique(column("entry"), return_inverse=True)
+        if entries is not None:
+            wanted &= np.isin(names, np.asarray(list(entries), dtype=names.dtype))[entry_code]
+        kept = np.flatnonzero(wanted)
+
+        self._residue_row = torch.from_numpy(kept)
+        self._token = torch.from_numpy(column("token")[kept].astype(np.int64))
+        self._position = torch.from_numpy(_positions(column)[kept])
+        self._chain = torch.from_numpy(np.unique(column("chain"), return_inverse=True)[1][kept])
+        torsion = np.stack([column(f"{name}_rad") for name in ("phi", "psi", "omega")], axis=1)
+        self._torsion = torch.from_numpy(torsion[kept].astype(np.float32))
+        taken = frames.take(pa.array(kept)) if len(kept) < len(frames) else frames
+        self._rotation = _fixed_list(taken, "rotation", (3, 3))
+        self._translation = _fixed_list(taken, "translation_angstrom", (3,))
+
+        new_row = np.full(len(residues), -1)
+        new_row[kept] = np.arange(len(kept))
+        at = np.searchsorted(key, conformer_key)
+        row_residue = new_row[at]
+        observed = np.flatnonzero(row_residue >= 0)
+        chi = np.stack([_column(conformers)(name) for name in CHI_COLUMNS], axis=1)[observed]
+        self._row_residue = torch.from_numpy(row_residue[observed])
+        self._defined = torch.from_numpy(~np.isnan(chi))
+        self._chi = torch.from_numpy(np.nan_to_num(chi).astype(np.float32))
+        occupancy = _column(conformers)("occupancy_normalised")[observed]
+        self._occupancy = torch.from_numpy(occupancy.astype(np.float32))
+
+        codes, first = np.unique(entry_code[kept], return_index=True)
+        self.entries: list[str] = [str(names[code]) for code in codes]
+        self._offset = np.append(first, len(kept))
+        self._row_offset = np.searchsorted(row_residue[observed], self._offset)
+
+    @classmethod
+    def load(
+        cls,
+        tables_dir: str | Path,
+        split_path: str | Path | None = None,
+        splits: Sequence[str] = ("train", "validation", "test"),
+    ) -> Dataset:
+        """The entries of these splits, or every entry where no split is given.
+
+        Raises QfitLatentError for a missing table or column, and for splits that hold no entry.
+        """
+        tables_dir = Path(tables_dir)
+        tables = {
+            "residues": read_table(tables_dir / "residues.parquet", RESIDUE_COLUMNS),
+            "frames": read_table(tables_dir / "frames.parquet", FRAME_COLUMNS),
+            "conformers": read_table(tables_dir / "conformers.parquet", CONFORMER_COLUMNS),
+        }
+        if split_path is None:
+            return cls(tables)
+        split = read_table(split_path, ["entry", "split"])
+        chosen = np.isin(_column(split)("split"), list(splits))
+        dataset = cls(tables, np.unique(_column(split)("entry")[chosen]))
+        if not dataset.entries:
+            raise QfitLatentError(
+                f"No entry of {split_path} is in {' or '.join(splits)} and has a backbone: "
+                "add entries or change `split.fractions`."
+            )
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def num_residues(self) -> np.ndarray:
+        """(E,) residues of each entry."""
+        return np.diff(self._offset)
+
+    def __getitem__(self, i: int) -> Protein:
+        residues = slice(self._offset[i], self._offset[i + 1])
+        rows = slice(self._row_offset[i], self._row_offset[i + 1])
+        return Protein(
+            entry=self.entries[i],
+            token=self._token[residues],
+            rotation=self._rotation[residues],
+            translation=self._translation[residues],
+            position=self._position[residues],
+            chain=self._chain[residues],
+            torsion=self._torsion[residues],
+            residue_row=self._residue_row[residues],
+            row_residue=self._row_residue[rows] - int(self._offset[i]),
+            chi=self._chi[rows],
+            defined=self._defined[rows],
+            occupancy=self._occupancy[rows],
+        )
+
+
+def protein_from_tables(tables: Mapping[str, pa.Table]) -> Protein:
+    """The protein of one entry's tables, as ``structure.read_entry`` gives them.
+
+    Raises QfitLatentError where no residue has a complete backbone.
+    """
+    dataset = Dataset(tables)
+    if not len(dataset):
+        raise QfitLatentError(
+            "No protein residue has all of N, CA and C, so there is no backbone to predict on."
+        )
+    return dataset[0]
+
+
+def _column(table: pa.Table):
+    """Column as numpy; a null number becomes nan."""
+    return lambda name: table.column(name).to_numpy()
+
+
+def _fixed_list(table: pa.Table, name: str, shape: tuple[int, ...]) -> Tensor:
+    """(rows, *shape) float32 from a fixed-size list column without nulls."""
+    values = table.column(name).combine_chunks().flatten().to_numpy()
+    return torch.from_numpy(values.astype(np.float32).reshape(-1, *shape))
+
+
+def _row_keys(*tables: pa.Table) -> list[np.ndarray]:
+    """One sortable integer for each row's key, comparable between the tables."""
+    codes = []
+    for name in ("entry", "chain"):
+        values = pa.chunked_array([c for t in tables for c in t.column(name).chunks], pa.string())
+        names, code = np.unique(values.to_numpy(), return_inverse=True)
+        codes.append((len(names), code))
+    index = np.concatenate([_column(t)("index") for t in tables]).astype(np.int64)
+    width = int(index.max(initial=0)) + 1
+    key = (codes[0][1] * codes[1][0] + codes[1][1]) * width + index
+    ends = np.cumsum([len(t) for t in tables])
+    return np.split(key, ends[:-1])
+
+
+def _positions(column) -> np.ndarray:
+    """Polymer number of each residue, from ``label_seq`` where the file has it.
+
+    A PDB file has none: there, residues of a segment follow one another, and across a chain break
+    the author numbers say how many are missing (at least none).
+    """
+    index = column("index").astype(np.int64)
+    label = column("label_seq").astype(np.float64)
+    new_chain = index == 0
+    new_segment = np.diff(column("segment"), prepend=0) != 0
+    gap = np.diff(column("author_number").astype(np.int64), prepend=0)
+    step = np.where(new_chain, 0, np.where(new_segment, np.maximum(gap, 1), 1))
+    counted = np.cumsum(step)
+    return np.where(np.isnan(label), counted, np.nan_to_num(label)).astype(np.int64)
