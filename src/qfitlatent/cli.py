@@ -72,12 +72,16 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="*", help="YAML files, later over earlier ones")
+    parser.add_argument("--table", action="store_true", help="all options as a Markdown table")
 
 
 def _config(options: argparse.Namespace) -> int:
     from qfitlatent import config
 
-    print(config.commented(config.load(options.files)), end="")
+    if options.table:
+        print(config.option_table())
+    else:
+        print(config.commented(config.load(options.files)), end="")
     return 0
 
 

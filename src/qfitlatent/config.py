@@ -90,6 +90,16 @@ def options() -> list[Option]:
     return list(_options(schema(), ""))
 
 
+def option_table() -> str:
+    """The options as a Markdown table, for the README."""
+    lines = ["| key | default | what it is |", "|---|---|---|"]
+    for key, default, description in options():
+        shown = "none" if default in (None, []) else _scalar(default)
+        about = description.replace("|", "\\|")
+        lines.append(f"| `{key}` | {shown.replace('*', r'`*`').strip(chr(39))} | {about} |")
+    return "\n".join(lines)
+
+
 def _options(node: Mapping[str, Any], prefix: str) -> Iterator[Option]:
     for key, child in node["properties"].items():
         if "default" in child:

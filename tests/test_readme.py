@@ -1,0 +1,90 @@
+"""The README is true: its blocks, its option table, its targets and its links."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from qfitlatent import config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title):
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.M | re.S)
+    assert found, f"no section {title}"
+    return found.group(1)
+
+
+def test_quick_start_holds_exactly_two_bash_blocks():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section("Quick start"), re.M | re.S)
+    assert [language for language, _ in blocks] == ["bash", "bash"]
+    for _, block in blocks:
+        assert "python3 -m venv" in block, "each block works alone"
+        assert "-c constraints.txt" in block
+    assert "snakemake --cores" in blocks[0][1]
+    assert "pytest" in blocks[1][1]
+
+
+def test_ci_runs_the_second_block():
+    script = (ROOT / ".ci" / "run").read_text()
+    program = re.search(r"awk '(.*?)' README\.md", script, re.S).group(1)
+    found = subprocess.run(
+        ["awk", program, ROOT / "README.md"], capture_output=True, text=True, check=True
+    ).stdout
+    assert found == re.findall(r"^```bash\n(.*?)^```$", section("Quick start"), re.M | re.S)[1]
+
+
+def test_option_table_is_that_of_the_schema():
+    table = re.search(r"<!-- options:.*?-->\n(.*?)<!-- end of options -->", README, re.S).group(1)
+    assert table.strip() == config.option_table(), "replace it with `qfitlatent config --table`"
+
+
+def test_targets_exist():
+    targets = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    named = set(re.findall(r"^\| .*?`(\w+)`", section("What each target makes"), re.M))
+    assert named == targets
+
+
+def test_links_and_files_exist():
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+    for path in re.findall(r"--configfile (experiments/\S+?\.yaml)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_command_named_is_one_we_have():
+    from qfitlatent.cli import COMMANDS
+
+    known = {command.name for command in COMMANDS}
+    assert set(re.findall(r"`?qfitlatent ([a-z]+)\b(?=[ `])", README)) <= known
+
+
+def test_rule_graph_shows_every_rule():
+    picture = (ROOT / "docs" / "rulegraph.svg").read_text()
+    for name in ("simulate_entries", "preprocess_entries", "train_model", "evaluate_model"):
+        assert f">{name}</text>" in picture
+
+
+def test_constraints_pin_every_dependency():
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    project = (ROOT / "pyproject.toml").read_text()
+    lists = re.search(r"^dependencies = \[(.*?)^\]", project, re.S | re.M).group(1)
+    lists += "".join(
+        re.findall(r"^(?:test|dev|slurm|tensorboard) = \[(.*?)\]", project, re.S | re.M)
+    )
+    names = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)>=', lists)}
+    assert names - pinned == set()
+    assert "torch" in names
+
+
+def test_help_answers_at_once():
+    code = "import sys, qfitlatent.cli as c; c.build_parser(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
