@@ -18,6 +18,7 @@ R residues in the loss. Angles in radians on (-pi, pi].
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -258,26 +259,39 @@ class VonMisesMixture:
 
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
+        return torch.cat([x.logsumexp(-1) for x in self._component_log_prob(samples, defined)])
+
+    def _component_log_prob(
+        self, samples: Tensor, defined: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """log pi_k + log f_k of samples (S,N,D): blocks of (s,N,K)."""
         used = (self.chi_mask if defined is None else defined & self.chi_mask)[:, None, :]
         symmetric = self.symmetric[:, None, :] & used
         log_norm = log_i0e(self.kappa) + LOG_2PI  # once a residue, not once a sample
         block = max(1, _SAMPLE_BLOCK // max(1, self.kappa.numel()))
-        out = []
         for part in samples.split(block):
             delta = torch.where(used, part[:, :, None, :] - self.mean, 0.0)  # (s,N,K,D)
             kernel = log_von_mises(delta, self.kappa, symmetric, log_norm=log_norm)
-            out.append((self.log_weight + torch.where(used, kernel, 0.0).sum(-1)).logsumexp(-1))
-        return torch.cat(out)
+            yield self.log_weight + torch.where(used, kernel, 0.0).sum(-1)
 
-    def entropy(self, num_samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
+    def entropy(self, num_samples: int = 64, generator: torch.Generator | None = None) -> Tensor:
         """(N,) differential entropy of the proper form, nats; 0 for a residue without chi.
 
-        Exact for one component; otherwise the mean of -log p over that many draws.
+        H(chi) = H(chi|k) + H(k) - H(k|chi): the first two are exact, and only the last, the doubt
+        about the component that a chi came from, is a mean over draws. It lies between 0 and log K
+        and vanishes for separate components, so few draws suffice; one component is exact.
         """
+        kernel = von_mises_entropy(self.kappa, self.symmetric[:, None, :])
+        kernel = torch.where(self.chi_mask[:, None, :], kernel, 0.0).sum(-1)  # (N,K)
+        weight = self.log_weight.exp()
+        entropy = (weight * kernel).sum(1) + categorical_entropy(self.log_weight)
         if self.num_components == 1:
-            each = von_mises_entropy(self.kappa[:, 0], self.symmetric)
-            return torch.where(self.chi_mask, each, 0.0).sum(-1)
-        return -self.sample_log_prob(self.sample(num_samples, generator)).mean(0)
+            return entropy
+        samples = self.sample(num_samples, generator)
+        doubt = torch.cat(
+            [categorical_entropy(x.log_softmax(-1)) for x in self._component_log_prob(samples)]
+        ).mean(0)
+        return torch.where(self.chi_mask.any(1), entropy - doubt, 0.0)
 
     def mean_direction(self) -> tuple[Tensor, Tensor]:
         """(N,D) circular mean and (N,D) resultant length in [0,1] of each chi.
@@ -391,7 +405,12 @@ class VonMisesMixture:
         )
 
 
-_QUADRATURE_POINTS = 512
+def categorical_entropy(log_weight: Tensor) -> Tensor:
+    """-sum_k p log p over the last dimension, nats; finite where p underflows to 0."""
+    return -(log_weight.exp() * log_weight).sum(-1)
+
+
+_QUADRATURE_POINTS = 256
 _SEPARATE_LOBES_FROM_KAPPA = 50.0
 """From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
 
@@ -404,15 +423,16 @@ def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
     """
     # -E[-2 kappa sin^2(d/2)] = kappa (1 - A(kappa))
     single = log_i0e(kappa) + LOG_2PI - kappa * bessel_ratio_minus_one(kappa)
-    if not symmetric.any():
-        return single
-    step = 2.0 * math.pi / _QUADRATURE_POINTS
-    delta = torch.arange(_QUADRATURE_POINTS, device=kappa.device, dtype=kappa.dtype) * step
-    near = kappa.clamp(max=_SEPARATE_LOBES_FROM_KAPPA)[..., None].expand(*kappa.shape, len(delta))
-    log_p = log_von_mises(delta, near, torch.ones((), dtype=torch.bool, device=kappa.device))
-    overlapping = -(log_p.exp() * log_p).sum(-1) * step
-    apart = kappa > _SEPARATE_LOBES_FROM_KAPPA
-    return torch.where(symmetric, torch.where(apart, single + math.log(2.0), overlapping), single)
+    symmetric = symmetric.expand_as(kappa)
+    entropy = torch.where(symmetric, single + math.log(2.0), single)
+    overlapping = symmetric & (kappa < _SEPARATE_LOBES_FROM_KAPPA)
+    if overlapping.any():
+        step = 2.0 * math.pi / _QUADRATURE_POINTS
+        delta = torch.arange(_QUADRATURE_POINTS, device=kappa.device, dtype=kappa.dtype) * step
+        both = torch.ones((), dtype=torch.bool, device=kappa.device)
+        log_p = log_von_mises(delta, kappa[overlapping][:, None], both)
+        entropy[overlapping] = -(log_p.exp() * log_p).sum(-1) * step
+    return entropy
 
 
 def _resultant(kappa: Tensor, doubled: Tensor) -> Tensor:
