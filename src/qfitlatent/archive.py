@@ -20,8 +20,8 @@ entries in a row find the server out of order, the run stops instead of asking f
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -204,7 +204,7 @@ def download_entries(
                         f"{row['entry']} ({row['detail']}): check the network and download.* in "
                         "the configuration, or run again later; what has arrived stays."
                     )
-        stream.writelines([*sorted(told), summary(rows) + "\n"])
+        stream.write("".join(sorted(told)) + summary(rows) + "\n")
         return write_log(rows, log_path)
     except OSError as error:
         raise _disk_error(error, len(rows), len(refs), cache_dir) from error
@@ -303,6 +303,7 @@ class Archive:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._resume_at = 0.0
+        self._cleaned: set[Path] = set()
         self._obsolete_lock = threading.Lock()
         self._obsolete: dict[str, list[str]] | Fault | None = None
 
@@ -342,9 +343,16 @@ class Archive:
 
     def _record(self, row: Mapping[str, Any]) -> None:
         """Keeps a row beside its file, with the path relative to the cache, which may be moved."""
-        row = dict(row) | {"path": os.path.relpath(row["path"], self.cache)}
-        with atomic_path(self._record_path(row["entry"])) as temporary:
+        row = dict(row) | {"path": Path(row["path"]).relative_to(self.cache).as_posix()}
+        path = self._record_path(row["entry"])
+        # Not flushed to the disk: a record that a power failure spoils costs one more download.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        try:
             temporary.write_text(json.dumps(row, sort_keys=True) + "\n", "utf-8")
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def _kept(self, entry: str) -> tuple[dict[str, Any] | None, str]:
         """The row of an entry that is in the cache with the recorded bytes; else None, and why."""
@@ -406,7 +414,7 @@ class Archive:
     def _session(self) -> requests.Session:
         """One session a thread: requests does not promise that sessions can be shared."""
         if not hasattr(self._local, "session"):
-            self._local.session = new_session()
+            self._local.session = new_session(self.url("1abc"))
         return self._local.session
 
     def _get(self, url: str) -> requests.Response:
@@ -437,20 +445,22 @@ class Archive:
             raise Fault(Reason.TRUNCATED, f"0 of {length} bytes arrived")
         suffix = structure_suffix(bytes(head), response.headers.get("Content-Encoding"))
         folder = self.folder / middle(entry)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._remove_stale(folder, entry)
+        self._remove_stale(folder)
         final = folder / f"{entry}{suffix}"
         digest, num_bytes = hashlib.sha256(), 0
+        unpacked = GzipCheck() if suffix.endswith(".gz") else None
         with atomic_path(final) as temporary:
             with open(temporary, "wb") as file:
                 for piece in _chain(bytes(head), pieces):
                     file.write(piece)
                     digest.update(piece)
                     num_bytes += len(piece)
+                    if unpacked:
+                        unpacked.feed(piece)
             if length is not None and num_bytes != length:
                 raise Fault(Reason.TRUNCATED, f"{num_bytes} of {length} bytes arrived")
-            if suffix.endswith(".gz"):
-                check_gzip(temporary)
+            if unpacked:
+                unpacked.close()
             elif length is None and "chunked" not in response.headers.get("Transfer-Encoding", ""):
                 check_text(temporary, suffix)
                 notes.append("the server announced no length: its end was checked by syntax only")
@@ -469,8 +479,12 @@ class Archive:
             self._record(row)
         return row
 
-    def _remove_stale(self, folder: Path, entry: str) -> None:
-        for path in folder.glob(f".{entry}.*.tmp"):
+    def _remove_stale(self, folder: Path) -> None:
+        """Removes what a killed process has left behind; looks into each folder once."""
+        if folder in self._cleaned:
+            return
+        self._cleaned.add(folder)
+        for path in folder.glob(".*.tmp"):
             try:
                 if time.time() - path.stat().st_mtime > STALE_AGE_S:
                     path.unlink()
@@ -589,7 +603,7 @@ def ask(
     stop = stop or threading.Event()
     timeout = (settings["connect_timeout_s"], settings["read_timeout_s"])
     retry = new_retry(settings)
-    with new_session() as session:
+    with new_session(url) as session:
         while True:
             try:
                 with open_url(session, url, timeout, **request) as response:
@@ -621,9 +635,17 @@ def retry_wait(retry: Retry) -> float:
     return max(retry.get_backoff_time(), random.uniform(0, BACKOFF_S))
 
 
-def new_session() -> requests.Session:
-    """A session that names us and leaves attempts to its caller, who also judges the content."""
+def new_session(url: str) -> requests.Session:
+    """A session that names us and leaves attempts to its caller, who also judges the content.
+
+    Proxies, certificates and .netrc of the environment hold, as for any program that uses
+    requests; they are read once, for ``url``, and not again with each of 10,000 requests.
+    """
     session = requests.Session()
+    environment = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify = environment["proxies"], environment["verify"]
+    session.cert, session.auth = environment["cert"], requests.utils.get_netrc_auth(url)
+    session.trust_env = False
     session.headers["User-Agent"] = (
         f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
     )
@@ -696,7 +718,7 @@ def structure_suffix(head: bytes, encoding: str | None = None) -> str:
             text = zlib.decompressobj(31).decompress(head, HEAD_BYTES)
         except zlib.error as error:
             raise Fault(Reason.CORRUPT, f"the gzip stream is damaged: {error}") from error
-    for line in text.removeprefix(b"\xef\xbb\xbf").splitlines():
+    for line in io.BytesIO(text.removeprefix(b"\xef\xbb\xbf")):
         if not line.strip() or line.startswith(b"#"):
             continue
         if line[:5].lower() == b"data_":
@@ -716,20 +738,33 @@ def structure_suffix(head: bytes, encoding: str | None = None) -> str:
     raise Fault(Reason.BAD_RESPONSE, f"{what}{label}, beginning {shown!r}")
 
 
-def check_gzip(path: Path) -> None:
-    """Reads a gzip file to its end, so that its checksum and length are compared.
+class GzipCheck:
+    """Reads a gzip stream as it arrives, to its end, where its checksum and length are compared."""
 
-    Raises:
-        Fault: truncated or damaged.
-    """
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
-    except EOFError as error:
-        raise Fault(Reason.TRUNCATED, "the gzip stream ends too early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise Fault(Reason.CORRUPT, f"the gzip stream is damaged: {error}") from error
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+
+    def feed(self, piece: bytes) -> None:
+        """
+        Raises:
+            Fault: damaged.
+        """
+        try:
+            while piece:
+                if self._member.eof:  # a file may have several members, one after the other
+                    self._member = zlib.decompressobj(31)
+                self._member.decompress(piece)
+                piece = self._member.unused_data
+        except zlib.error as error:
+            raise Fault(Reason.CORRUPT, f"the gzip stream is damaged: {error}") from error
+
+    def close(self) -> None:
+        """
+        Raises:
+            Fault: truncated.
+        """
+        if not self._member.eof:
+            raise Fault(Reason.TRUNCATED, "the gzip stream ends too early")
 
 
 def check_text(path: Path, suffix: str) -> None:
