@@ -9,8 +9,8 @@ SOURCE_DIR = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE_DIR))
 # Jobs import the package of this checkout, whatever else is installed, also in environments of
 # their own.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(SOURCE_DIR), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE_DIR), os.getenv("PYTHONPATH")]))
 )
 
 from qfitlatent import config as configuration
@@ -100,3 +100,19 @@ def _stamp(path):
 def of_all_shards(*patterns):
     """An input function: the files of all shards."""
     return lambda wildcards: expand(patterns, shard=shards())
+
+
+def finished_evaluations(wildcards):
+    """Folders of the runs to compare: those named, or all that are finished."""
+    runs = config["compare"]["runs"] or sorted(
+        path.parent.parent.name for path in Path(RESULTS).glob("runs/*/evaluation/metrics.json")
+    )
+    return [f"{RESULTS}/runs/{run}/evaluation/metrics.json" for run in runs]
+
+
+def folder_of_structures(wildcards):
+    if config["predict"]["structures"] is None:
+        raise WorkflowError(
+            "predict.structures is null: set it to the folder of the structures to predict."
+        )
+    return config["predict"]["structures"]

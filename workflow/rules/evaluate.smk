@@ -8,14 +8,6 @@
 EVALUATION = f"{RUN}/evaluation"
 
 
-def finished_evaluations(wildcards):
-    """Folders of the runs to compare: those named, or all that are finished."""
-    runs = config["compare"]["runs"] or sorted(
-        path.parent.parent.name for path in Path(RESULTS).glob("runs/*/evaluation/metrics.json")
-    )
-    return [f"{RESULTS}/runs/{run}/evaluation/metrics.json" for run in runs]
-
-
 rule evaluate_model:
     input:
         model=f"{RUN}/model.safetensors",

@@ -4,14 +4,6 @@
 # Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ...
 
 
-def folder_of_structures(wildcards):
-    if config["predict"]["structures"] is None:
-        raise WorkflowError(
-            "predict.structures is null: set it to the folder of the structures to predict."
-        )
-    return config["predict"]["structures"]
-
-
 rule predict_structures:
     input:
         model=config["predict"]["model"] or f"{RUN}/model.safetensors",
