@@ -1,0 +1,197 @@
+"""Parquet tables: written byte for byte alike, merged in bounded memory, read by column.
+
+Files are zstd, in row groups of ``ROWS_PER_GROUP``, written under a temporary name and renamed, so
+that a table is there completely or not at all.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.files import atomic_path
+
+ROWS_PER_GROUP = 1 << 17
+"""Rows of a row group: large enough to compress, small enough to stream."""
+_BATCH_ROWS = 1 << 13
+"""Rows read from each shard at once while merging: bounds memory with hundreds of shards."""
+
+
+class TableWriter:
+    """Writes one table piece by piece; use as a context manager.
+
+    Pieces must come in the order of the rows. The file appears when the block ends well.
+    """
+
+    def __init__(self, path: str | Path, schema: pa.Schema) -> None:
+        self._path, self._schema = Path(path), schema
+        self._pending: list[pa.Table] = []
+        self._num_pending = 0
+
+    def __enter__(self) -> TableWriter:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            self._writer = stack.enter_context(
+                pq.ParquetWriter(
+                    temporary, self._schema, compression="zstd", write_page_index=False
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> bool | None:
+        if error[0] is None:
+            try:
+                self._flush(everything=True)
+            except BaseException as failure:
+                if not self._stack.__exit__(type(failure), failure, failure.__traceback__):
+                    raise
+                return None
+        return self._stack.__exit__(*error)
+
+    def write(self, table: pa.Table) -> None:
+        """Append these rows.
+
+        Raises:
+            QfitLatentError: a column is absent, has another type, or has nulls where none may be.
+        """
+        self._pending.append(conform(table, self._schema, self._path))
+        self._num_pending += len(table)
+        if self._num_pending >= ROWS_PER_GROUP:
+            self._flush(everything=False)
+
+    def _flush(self, everything: bool) -> None:
+        """Whole row groups only, so that the bytes do not depend on the size of the pieces."""
+        if not self._pending:
+            return
+        rows = pa.concat_tables(self._pending)
+        num = len(rows) if everything else len(rows) // ROWS_PER_GROUP * ROWS_PER_GROUP
+        for start in range(0, num, ROWS_PER_GROUP):
+            group = rows.slice(start, min(ROWS_PER_GROUP, num - start)).combine_chunks()
+            self._writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+        # A slice keeps its whole table alive: what is left is copied.
+        rest = rows.slice(num).combine_chunks()
+        self._pending = [rest] if len(rest) else []
+        self._num_pending = len(rest)
+
+
+def conform(table: pa.Table, schema: pa.Schema, where: str | Path) -> pa.Table:
+    """The table with exactly the schema's columns, types and metadata.
+
+    Raises:
+        QfitLatentError: as of :meth:`TableWriter.write`.
+    """
+    if table.schema.equals(schema, check_metadata=True):
+        converted = table
+    else:
+        absent = [name for name in schema.names if name not in table.column_names]
+        if absent:
+            raise QfitLatentError(
+                f"The table for {where} lacks the column {absent[0]}: its columns are "
+                f"{', '.join(schema.names)}."
+            )
+        try:
+            # Nullability is checked below, with the name of the column.
+            nullable = pa.schema([field.with_nullable(True) for field in schema])
+            columns = table.select(schema.names).cast(nullable).columns
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise QfitLatentError(
+                f"The table for {where} does not fit its schema: {error}."
+            ) from error
+        converted = pa.table(columns, schema=schema)
+    for field, column in zip(schema, converted.columns, strict=True):
+        if not field.nullable and column.null_count:
+            raise QfitLatentError(
+                f"The column {field.name} of {where} has {column.null_count} missing values, "
+                "and must have none."
+            )
+    return converted
+
+
+def write_table(table: pa.Table, path: str | Path, schema: pa.Schema) -> None:
+    """Write one table atomically; the same rows give the same bytes.
+
+    Raises:
+        QfitLatentError: the table does not fit the schema.
+    """
+    with TableWriter(path, schema) as writer:
+        writer.write(table)
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table, or these columns of it.
+
+    Raises:
+        QfitLatentError: the file is absent or no Parquet, or has no such column.
+    """
+    path = Path(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            absent = [name for name in columns or [] if name not in present]
+            if absent:
+                raise QfitLatentError(
+                    f"The table {path} has no column {absent[0]}, only {', '.join(present)}: it "
+                    "comes from another version; run the preprocessing again."
+                )
+            return file.read(list(columns) if columns is not None else None)
+    except FileNotFoundError as error:
+        raise QfitLatentError(
+            f"The table {path} does not exist: run the preprocessing, or correct the path."
+        ) from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise QfitLatentError(
+            f"The table {path} cannot be read ({error}): delete it and run the stage that makes it."
+        ) from error
+
+
+def merge_tables(shard_paths: Iterable[str | Path], out: str | Path, schema: pa.Schema) -> None:
+    """The rows of all shards in one file, sorted by entry.
+
+    Each shard is sorted by its keys and holds whole entries, so one pass that takes the smallest
+    next entry suffices; only some thousand rows of each shard are in memory at a time.
+
+    Raises:
+        QfitLatentError: an entry is in two shards, or a shard is not sorted.
+    """
+    with ExitStack() as stack, TableWriter(out, schema) as writer:
+        streams = []
+        for number, path in enumerate(shard_paths):
+            file = stack.enter_context(pq.ParquetFile(path))
+            streams.append(_by_entry(file, number, path, schema))
+        last_entry, last_stream = None, None
+        for entry, number, rows in heapq.merge(*streams, key=lambda piece: piece[:2]):
+            if entry == last_entry and number != last_stream:
+                raise QfitLatentError(
+                    f"The entry {entry} is in two of the shards that make {out}: delete the folder "
+                    "of shards and run the preprocessing again."
+                )
+            writer.write(rows)
+            last_entry, last_stream = entry, number
+
+
+def _by_entry(
+    file: pq.ParquetFile, number: int, path: str | Path, schema: pa.Schema
+) -> Iterator[tuple[str, int, pa.Table]]:
+    """(entry, number of the shard, rows) for each run of rows of one entry in each batch."""
+    last = ""
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+        table = conform(pa.Table.from_batches([batch]), schema, path)
+        entries = table["entry"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, entries[1:] != entries[:-1]])
+        for start, end in zip(starts, np.r_[starts[1:], len(table)], strict=True):
+            entry = entries[start]
+            if entry < last:
+                raise QfitLatentError(
+                    f"The table {path} is not sorted by entry ({entry} after {last}): delete it "
+                    "and run the preprocessing again."
+                )
+            last = entry
+            yield entry, number, table.slice(start, end - start)
