@@ -8,7 +8,8 @@ head h by the softmax over j of
 Expanding the square, the term in |q|^2 is the same for every j and leaves the softmax; what remains
 is a dot product of longer vectors,
 
-    Q_i = [ w_L q_i / sqrt(c),  g T_i q_ip,  1 ]     K_j = [ k_j,  T_j k_jp,  -g/2 sum_p |T_j k_jp|^2 ]
+    Q_i = [ w_L q_i / sqrt(c),  g T_i q_ip,  1 ]
+    K_j = [ k_j,  T_j k_jp,  -g/2 sum_p |T_j k_jp|^2 ]
 
 with g = w_L w_C gamma_h, so that no tensor of shape (N, N, H, P, 3) exists. Points are in units of
 10 angstrom and centred by the caller: that keeps Q.K exact in fp32.
@@ -192,7 +193,7 @@ class InvariantPointAttention(nn.Module):
         """s (B,N,d_s), rotation (B,N,3,3), translation (B,N,3) in units of 10 angstrom, centred."""
         if isinstance(pair, StaticPair) and self.pair_values:
             raise ValueError("Pair values need an explicit pair representation.")
-        heads, points = (self.num_heads, self.head_width), (self.num_heads, -1, 3)
+        heads = (self.num_heads, self.head_width)
         q, k, v, q_points, k_points, v_points = self.project(s).split(self.widths, dim=-1)
         q, k, v = (x.unflatten(-1, heads) for x in (q, k, v))  # (B,N,H,C)
         to_global = rotation.mT, translation[..., None, :]

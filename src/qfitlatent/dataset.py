@@ -221,6 +221,11 @@ class Dataset:
         """(E,) residues of each entry."""
         return np.diff(self._offset)
 
+    def num_observed(self, multiconformer: bool) -> int:
+        """Residues with a conformer, or with two and more if ``multiconformer``."""
+        num_altlocs = torch.bincount(self._row_residue)
+        return int((num_altlocs >= (2 if multiconformer else 1)).sum())
+
     def __getitem__(self, i: int) -> Protein:
         residues = slice(self._offset[i], self._offset[i + 1])
         rows = slice(self._row_offset[i], self._row_offset[i + 1])
