@@ -3,7 +3,7 @@
 Everything random is derived from (seed, epoch) at the start of an epoch, so a training that is
 killed and resumed from its last finished epoch ends with the same bytes as one that was not.
 ``<run>/state/`` holds what a resume needs; it is no output of the workflow, because Snakemake
-deletes outputs of a failed job.
+deletes outputs of a failed job. It goes when the artifacts are complete.
 
 With several processes (torchrun) each takes every W-th batch of the epoch and gradients are those
 of the global batch of W batches: each process scales its summed loss by W over the global weight.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from qfitlatent import config as configuration
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, write_json
+from qfitlatent.files import atomic_path, sha256_file, write_json
 from qfitlatent.mixture import nll_sum
 from qfitlatent.model import ModelConfig, QFitLatent
 from qfitlatent.progress import Progress
@@ -81,6 +82,11 @@ def train_run(
     for dataset, name in ((train, "training"), (validation, "validation")):
         _check_observed(dataset, name, settings)
     trainer = Trainer(config, train, validation, device, world, rank)
+    trainer.data = {
+        path.name: sha256_file(path)
+        for path in (*sorted(tables_dir.glob("*.parquet")), Path(split_path))
+    }
+    _refuse_finished(run_dir, config)
     trainer.resume_or_start(run_dir)
     trainer.run(run_dir, log)
 
@@ -88,6 +94,7 @@ def train_run(
         trainer.load_best(run_dir)
         seconds = trainer.seconds + time.monotonic() - started - trainer.session_seconds
         _write_artifacts(trainer, config, tables_dir, Path(split_path), run_dir, seconds)
+        shutil.rmtree(run_dir / "state")
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
@@ -99,6 +106,7 @@ class Trainer:
     def __init__(self, config, train: Dataset, validation: Dataset, device, world=1, rank=0):
         self.config, self.settings = config, config["train"]
         self.train, self.validation = train, validation
+        self.data: dict[str, str] = {}  # sha256 of each table, part of what a resume needs
         self.device, self.world, self.rank = device, world, rank
         torch.manual_seed(config["seed"])
         self.model = QFitLatent(ModelConfig.from_dict(config["model"])).to(device)
@@ -126,7 +134,10 @@ class Trainer:
         return self.model.state_dict()
 
     def _identity(self) -> dict[str, Any]:
-        return {name: self.config[name] for name in RESULT_SECTIONS} | {"world": self.world}
+        return {name: self.config[name] for name in RESULT_SECTIONS} | {
+            "world": self.world,
+            "data": self.data,
+        }
 
     def resume_or_start(self, run_dir: Path) -> None:
         """Takes up ``state/last.pt`` where there is one; refuses one of another configuration."""
@@ -425,6 +436,21 @@ def _check_observed(dataset: Dataset, name: str, settings: Mapping[str, Any]) ->
         )
         raise QfitLatentError(
             f"The {name} set has {what}: add multiconformer entries, or set `train.train_on: all`."
+        )
+
+
+def _refuse_finished(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """A finished run is not overwritten by another one. (Snakemake deletes it before it calls.)"""
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        return
+    held = configuration.load(path)
+    old, new = ({name: c[name] for name in RESULT_SECTIONS} for c in (held, config))
+    difference = _first_difference(old, new)
+    if difference is not None:
+        raise QfitLatentError(
+            f"The run folder {run_dir} holds a model with another configuration ({difference}): "
+            "choose another `run` name, or delete the folder to train again."
         )
 
 
