@@ -68,8 +68,9 @@ RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 STATUS_LIST_AGE_S = 86400.0
 # Temporary files that nobody has written to for so long belong to a process that was killed.
 STALE_AGE_S = 3600.0
-# What an error page or a structure file is known by.
+# A structure file is known by its first line that is not a comment; of gzip this much is enough.
 HEAD_BYTES = 65536
+SNIFF_BYTES = 8192
 PIECE_BYTES = 262144
 
 _PDB_RECORDS = frozenset(
@@ -715,7 +716,7 @@ def structure_suffix(head: bytes, encoding: str | None = None) -> str:
     if head.startswith(b"\x1f\x8b"):
         suffix = ".gz"
         try:
-            text = zlib.decompressobj(31).decompress(head, HEAD_BYTES)
+            text = zlib.decompressobj(31).decompress(head[:SNIFF_BYTES], HEAD_BYTES)
         except zlib.error as error:
             raise Fault(Reason.CORRUPT, f"the gzip stream is damaged: {error}") from error
     for line in io.BytesIO(text.removeprefix(b"\xef\xbb\xbf")):
