@@ -106,8 +106,32 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, action="append", default=[], help="YAML files")
+    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--split", type=Path, required=True, help="split.parquet")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run, made if absent")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from qfitlatent import config
+    from qfitlatent.train import train_run
+
+    train_run(
+        config.load(options.config),
+        options.tables,
+        options.split,
+        options.run,
+        threads=options.threads,
+        log=sys.stderr,
+    )
+    return 0
+
+
 COMMANDS = (
     Command("verify", "check a run against its manifest", _verify_arguments, _verify),
     Command("config", "show a configuration with all its defaults", _config_arguments, _config),
+    Command("train", "train a model on tables, without the workflow", _train_arguments, _train),
     Command("simulate", "write simulated entries", _simulate_arguments, _simulate),
 )

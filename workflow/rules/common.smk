@@ -116,3 +116,11 @@ def folder_of_structures(wildcards):
             "predict.structures is null: set it to the folder of the structures to predict."
         )
     return config["predict"]["structures"]
+
+
+def initial_model(wildcards):
+    """The weights that training starts from, if any."""
+    start = config["train"]["initial_model"]
+    if start is None:
+        return []
+    return start if start.endswith(".safetensors") else f"{start}/model.safetensors"

@@ -10,6 +10,7 @@ rule train_model:
     input:
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
+        initial=initial_model,
     output:
         model=f"{RUN}/model.safetensors",
         config=f"{RUN}/config.yaml",

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from qfitlatent.job import job
-from qfitlatent.train import train_run
+from qfitlatent.launch import train
 
 with job(snakemake.rule, snakemake.log[0]) as log:
-    train_run(
-        snakemake.config,
+    train(
+        dict(snakemake.config),
         Path(snakemake.input.tables[0]).parent,
-        Path(snakemake.input.split),
+        snakemake.input.split,
         Path(snakemake.output.model).parent,
         threads=snakemake.threads,
         log=log,
