@@ -152,6 +152,11 @@ class ExplicitPair:
         return flat.view(*self.neighbours.shape, -1)
 
 
+def _full(x: Tensor) -> Tensor:
+    """At least fp32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 # --- The layer --------------------------------------------------------------------------------
 
 
@@ -193,32 +198,37 @@ class InvariantPointAttention(nn.Module):
         """s (B,N,d_s), rotation (B,N,3,3), translation (B,N,3) in units of 10 angstrom, centred."""
         if isinstance(pair, StaticPair) and self.pair_values:
             raise ValueError("Pair values need an explicit pair representation.")
-        heads = (self.num_heads, self.head_width)
-        q, k, v, q_points, k_points, v_points = self.project(s).split(self.widths, dim=-1)
+        projected = self.project(s)
+        # Point logits lose their meaning in bf16, so all that follows is at least fp32.
+        with torch.autocast(s.device.type, enabled=False):
+            features = self._attend(_full(projected), rotation, translation, pair)
+        return self.output(features.to(s.dtype))
+
+    def _attend(self, projected: Tensor, rotation: Tensor, translation: Tensor, pair) -> Tensor:
+        """(B,N,H (C + 4 P_v [+ Z])) what each residue gathers, in its own frame."""
+        q, k, v, q_points, k_points, v_points = projected.split(self.widths, dim=-1)
+        heads = (self.num_heads, -1)
         q, k, v = (x.unflatten(-1, heads) for x in (q, k, v))  # (B,N,H,C)
-        to_global = rotation.mT, translation[..., None, :]
+        origin = translation[..., None, :]
         q_points, k_points, v_points = (
-            (torch.matmul(x.unflatten(-1, (-1, 3)).float(), to_global[0]) + to_global[1])
-            .unflatten(-2, (self.num_heads, -1))
-            .flatten(-2)
+            (x.unflatten(-1, (-1, 3)) @ rotation.mT + origin).unflatten(-2, heads).flatten(-2)
             for x in (q_points, k_points, v_points)
         )  # (B,N,H,3P), global
 
         w_l = math.sqrt(1.0 / 3.0)
         w_c = math.sqrt(2.0 / (9.0 * self.num_query_points))
-        g = w_l * w_c * F.softplus(self.head_weight.float())[:, None]  # (H,1)
+        g = w_l * w_c * F.softplus(self.head_weight)[:, None]  # (H,1)
         k_norm = -0.5 * g * k_points.square().sum(-1, keepdim=True)  # (B,N,H,1)
-        scaled = q.float() * (w_l / math.sqrt(self.head_width))
-        big_q = [scaled, g * q_points, torch.ones_like(k_norm)]
-        big_k = [k.float(), k_points, k_norm]
-        big_v = torch.cat([v.float(), v_points], dim=-1)  # (B,N,H,Y)
-        bias_weight = w_l * self.pair_bias.weight.float()  # (H,Z)
+        big_q = [q * (w_l / math.sqrt(self.head_width)), g * q_points, torch.ones_like(k_norm)]
+        big_k = [k, k_points, k_norm]
+        big_v = torch.cat([v, v_points], dim=-1)  # (B,N,H,Y)
+        bias_weight = w_l * self.pair_bias.weight  # (H,Z)
 
         if isinstance(pair, StaticPair):
             # Padding is masked through the constant column of Q.
             big_k[2] = k_norm.masked_fill(~pair.mask[..., None, None], MASKED)
-            big_q.append(bias_weight * pair.left.float()[:, :, None])
-            big_k.append(pair.right.float()[:, :, None].expand(-1, -1, self.num_heads, -1))
+            big_q.append(bias_weight * _full(pair.left)[:, :, None])
+            big_k.append(_full(pair.right)[:, :, None].expand(-1, -1, self.num_heads, -1))
             out = self._static(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight)
             out_pair = None
         else:
@@ -227,17 +237,17 @@ class InvariantPointAttention(nn.Module):
             )
         scalar, point = out.split((self.head_width, 3 * self.num_value_points), dim=-1)
         # T_i^-1 of the points: (x - t) R, with R as columns.
-        point = torch.matmul(point.flatten(2).unflatten(-1, (-1, 3)) - to_global[1], rotation)
+        point = (point.flatten(2).unflatten(-1, (-1, 3)) - origin) @ rotation
         norm = (point.square().sum(-1) + 1e-8).sqrt()
         features = [scalar.flatten(2), point.flatten(2), norm]
         if out_pair is not None:
             features.append(out_pair.flatten(2))
-        return self.output(torch.cat(features, dim=-1).to(s.dtype))
+        return torch.cat(features, dim=-1)
 
     def _static(self, q, k, v, pair: StaticPair, bias_weight: Tensor) -> Tensor:
         """(B,N,H,Y) from q, k (B,N,H,X) and v (B,N,H,Y)."""
-        table = bias_weight @ pair.relative.float().T
-        coefficient = bias_weight @ pair.distance_vector.float()
+        table = bias_weight @ pair.relative.T
+        coefficient = bias_weight @ pair.distance_vector
         q, k, v = (x.transpose(1, 2).contiguous() for x in (q, k, v))
         if q.device.type == "cuda":
             bias = table[:, pair.bins].transpose(0, 1)
@@ -253,7 +263,8 @@ class InvariantPointAttention(nn.Module):
 
     def _explicit(self, q, k, v, pair: ExplicitPair, bias_weight: Tensor):
         """(B,N,H,Y) and, with pair values, (B,N,H,Z)."""
-        bias = (pair.z.float() @ bias_weight.T).permute(0, 3, 1, 2)  # (B,H,N,J)
+        z = _full(pair.z)
+        bias = (z @ bias_weight.T).permute(0, 3, 1, 2)  # (B,H,N,J)
         bias = bias.masked_fill(~pair.mask[:, None], MASKED)
         if pair.neighbours is None:
             logits = bias + q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
@@ -269,4 +280,4 @@ class InvariantPointAttention(nn.Module):
             out = (weights.permute(0, 2, 3, 1)[..., None] * near_v).sum(2)
         if not self.pair_values:
             return out, None
-        return out, torch.matmul(weights.transpose(1, 2), pair.z.float())
+        return out, torch.matmul(weights.transpose(1, 2), z)

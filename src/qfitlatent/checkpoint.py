@@ -88,7 +88,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
     config = json.loads(metadata["config"])
     model = QFitLatent(ModelConfig.from_dict(config["model"]))
     load_weights(model, weights, path)
-    return LoadedModel(model.to(device).eval(), config, path)
+    return LoadedModel(model.to(device).eval().requires_grad_(False), config, path)
 
 
 def load_weights(model: QFitLatent, weights: Mapping[str, Tensor], path: str | Path) -> None:

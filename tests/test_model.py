@@ -1,0 +1,175 @@
+"""The model: invariance, batches without leaks, every option, and densities that integrate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from proteins import make_protein
+
+from qfitlatent import config as configuration
+from qfitlatent.autoregressive import AutoregressiveDensity
+from qfitlatent.dataset import collate
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.mixture import mixture_nll
+from qfitlatent.model import ModelConfig, QFitLatent
+
+SPEC = configuration.load()["model"]
+RICH = {
+    **SPEC,
+    "num_blocks": 2,
+    "d_s": 32,
+    "head": "autoregressive",
+    "head_hidden": 16,
+    "mean": "atan2",
+    "features": ["torsions", "exposure", "distances", "directions"],
+    "pair_values": True,
+    "pair_update": "edge",
+    "neighbours": 12,
+}
+VARIANTS = {
+    "spec": SPEC,
+    "atan2": {**SPEC, "num_blocks": 2, "mean": "atan2", "head_hidden": 16},
+    "pair values": {**SPEC, "num_blocks": 2, "pair_values": True},
+    "triangle": {**SPEC, "num_blocks": 2, "pair_update": "triangle"},
+    "rich": RICH,
+}
+
+
+def make_model(settings, dtype=torch.float32) -> QFitLatent:
+    torch.manual_seed(0)
+    model = QFitLatent(ModelConfig.from_dict(settings))
+    with torch.no_grad():  # layers that start at zero would hide a mistake
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model.to(dtype).eval()
+
+
+def to_dtype(batch, dtype):
+    return replace(
+        batch,
+        **{
+            name: getattr(batch, name).to(dtype)
+            for name in ("rotation", "translation", "torsion", "chi", "occupancy")
+        },
+    )
+
+
+def log_prob(model, batch):
+    return model(batch).log_prob(batch.chi, batch.defined, batch.row_residue)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 5e-4), (torch.float64, 1e-10)])
+def test_rotation_and_shift_change_nothing(name, dtype, limit):
+    model = make_model(VARIANTS[name], dtype)
+    batch = to_dtype(collate([make_protein(60, num_chains=2)]), dtype)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turn = (turn * torch.linalg.det(turn)).to(dtype)
+    moved = replace(
+        batch,
+        rotation=turn @ batch.rotation,
+        translation=batch.translation @ turn.T
+        + torch.tensor([1000.0, -1000.0, 1000.0], dtype=dtype) / math.sqrt(3),
+    )
+    with torch.no_grad():
+        change = (model.encode(batch) - model.encode(moved)).abs().max()
+    assert change < limit
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_proteins_of_a_batch_do_not_see_each_other(name):
+    model = make_model(VARIANTS[name], torch.float64)
+    proteins = [make_protein(n, seed=n) for n in (30, 17)]
+    together = model.encode(to_dtype(collate(proteins), torch.float64))
+    alone = [model.encode(to_dtype(collate([p]), torch.float64)) for p in proteins]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_parameter_learns(name):
+    model = make_model(VARIANTS[name]).train()
+    batch = collate([make_protein(40)])
+    loss = mixture_nll(model(batch), batch.chi, batch.defined, batch.occupancy, batch.row_residue)
+    loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # The last pair update has no attention after it.
+    last = f"pair_updates.{model.config.num_blocks - 1}."
+    assert [n for n in without if not n.startswith(last)] == []
+
+
+def test_relative_positions_count_missing_residues_and_chains():
+    model = make_model(SPEC, torch.float64)
+    protein = make_protein(20)
+    gap = replace(protein, position=protein.position + 5 * (torch.arange(20) >= 10))
+    other_chain = replace(protein, chain=(torch.arange(20) >= 10).long())
+    with torch.no_grad():
+        base, with_gap, two = (
+            model.encode(to_dtype(collate([p]), torch.float64)) for p in (protein, gap, other_chain)
+        )
+    assert (base - with_gap).abs().max() > 1e-6
+    assert (base - two).abs().max() > 1e-6
+
+
+def test_means_start_spread_over_the_circle():
+    torch.manual_seed(0)
+    for settings in (SPEC, VARIANTS["atan2"]):
+        density = QFitLatent(ModelConfig.from_dict(settings)).predict(make_protein(10))
+        gaps = density.mean[:, :, 0].sort(dim=1).values.diff(dim=1)
+        assert gaps.min() > 0.5
+
+
+@pytest.mark.parametrize("num_chi", [1, 2])
+def test_autoregressive_density_integrates_to_one(num_chi):
+    model = make_model(RICH)
+    protein = make_protein(30)
+    density = model.predict(protein)
+    assert isinstance(density, AutoregressiveDensity)
+    kind = torch.nonzero(density.chi_mask.sum(1) == num_chi)[:3, 0]
+    num = 400
+    axis = (torch.arange(num) + 0.5) * 2 * math.pi / num - math.pi
+    grid = torch.cartesian_prod(*[axis] * num_chi).view(-1, num_chi)
+    chi = torch.zeros(len(grid), 4)
+    chi[:, :num_chi] = grid
+    for row in kind:
+        rows = torch.full((len(grid),), int(row))
+        value = density.log_prob(chi, torch.ones_like(chi, dtype=torch.bool), rows).exp()
+        assert float(value.sum() * (2 * math.pi / num) ** num_chi) == pytest.approx(1, abs=2e-4)
+
+
+def test_autoregressive_samples_follow_the_density():
+    density = make_model(RICH).predict(make_protein(12))
+    generator = torch.Generator().manual_seed(0)
+    samples = density.sample(4000, generator)
+    # E_p[q/p] = 1 for any density q: here the uniform one.
+    log_p = density.sample_log_prob(samples)
+    log_q = -math.log(2 * math.pi) * density.chi_mask.sum(1)
+    ratio = (log_q - log_p).exp().mean(0)
+    has_one = density.chi_mask.sum(1) == 1
+    torch.testing.assert_close(ratio[has_one], torch.ones(int(has_one.sum())), atol=0.15, rtol=0)
+
+
+def test_beam_paths_are_the_mixture_of_a_one_chi_residue():
+    density = make_model(RICH).predict(make_protein(40))
+    one = torch.nonzero(density.chi_mask.sum(1) == 1)[:, 0]
+    chi = torch.linspace(-3, 3, len(one))[:, None].expand(-1, 4).contiguous()
+    every = torch.ones_like(chi, dtype=torch.bool)
+    mixture = density.as_mixture()
+    torch.testing.assert_close(
+        mixture.log_prob(chi, every, one), density.log_prob(chi, every, one), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    for changes, word in (
+        ({"features": ["direction"]}, "direction"),
+        ({"pair_update": "triangle", "neighbours": 8}, "triangle"),
+        ({"head": "autoregressive"}, "atan2"),
+    ):
+        with pytest.raises(QfitLatentError, match=word):
+            ModelConfig.from_dict({**SPEC, **changes})
+    with pytest.raises(QfitLatentError, match="d_q"):
+        ModelConfig.from_dict({**SPEC, "d_q": 1})
