@@ -42,7 +42,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ReadTimeoutError
@@ -52,6 +51,8 @@ from qfitlatent.entries import EntryRef, middle, normalise_id
 from qfitlatent.errors import QfitLatentError, Reason
 from qfitlatent.files import atomic_path, sha256_file
 from qfitlatent.progress import Progress, format_bytes, format_seconds
+from qfitlatent.schemas import VERSION, Column
+from qfitlatent.tables import conform, read_table, write_table
 
 # Wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
 BACKOFF_S = 1.0
@@ -83,27 +84,32 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
-def _column(name: str, kind: pa.DataType, nullable: bool, unit: str, about: str) -> pa.Field:
-    return pa.field(name, kind, nullable, {b"unit": unit.encode(), b"description": about.encode()})
-
-
+_COLUMNS = (
+    Column("entry", pa.string(), False, "", "id of the entry as selected"),
+    Column("source", pa.string(), False, "", "where entries come from (entries.source)"),
+    Column("url", pa.string(), True, "", "address asked last; null for files of the user"),
+    Column("path", pa.string(), True, "", "the file; null when the entry is missing"),
+    Column("status", pa.int16(), True, "", "last HTTP status; null without an answer"),
+    Column("attempts", pa.int16(), False, "", "requests made when the file was fetched"),
+    Column("num_bytes", pa.int64(), True, "byte", "size of the file"),
+    Column("sha256", pa.string(), True, "", "sha256 of the file's bytes"),
+    Column("last_modified", pa.string(), True, "", "as the server says, ISO 8601, UTC"),
+    Column("seconds", pa.float64(), True, "s", "time that fetching took, waits included"),
+    Column("reason", pa.string(), True, "", "why the entry is missing; null when it is not"),
+    Column("detail", pa.string(), True, "", "what a reader should know, in words"),
+    Column("replaced_by", pa.string(), True, "", "id that replaces an obsolete entry"),
+)
 LOG_SCHEMA = pa.schema(
     [
-        _column("entry", pa.string(), False, "", "id of the entry as selected"),
-        _column("source", pa.string(), False, "", "where entries come from (entries.source)"),
-        _column("url", pa.string(), True, "", "address asked last; null for files of the user"),
-        _column("path", pa.string(), True, "", "the file; null when the entry is missing"),
-        _column("status", pa.int16(), True, "", "last HTTP status; null without an answer"),
-        _column("attempts", pa.int16(), False, "", "requests made when the file was fetched"),
-        _column("num_bytes", pa.int64(), True, "byte", "size of the file"),
-        _column("sha256", pa.string(), True, "", "sha256 of the file's bytes"),
-        _column("last_modified", pa.string(), True, "", "as the server says, ISO 8601, UTC"),
-        _column("seconds", pa.float64(), True, "s", "time that fetching took, waits included"),
-        _column("reason", pa.string(), True, "", "why the entry is missing; null when it is not"),
-        _column("detail", pa.string(), True, "", "what a reader should know, in words"),
-        _column("replaced_by", pa.string(), True, "", "id that replaces an obsolete entry"),
+        pa.field(
+            column.name,
+            column.type,
+            column.nullable,
+            {b"unit": column.unit.encode(), b"description": column.description.encode()},
+        )
+        for column in _COLUMNS
     ],
-    metadata={b"qfitlatent_schema": b"1"},
+    metadata={b"qfitlatent_schema": VERSION.encode()},
 )
 
 
@@ -244,14 +250,13 @@ def log_local_files(
 def write_log(rows: Iterable[Mapping[str, Any]], log_path: str | Path) -> pa.Table:
     """Rows of :data:`LOG_SCHEMA`, sorted by entry, as Parquet, atomically."""
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["entry"]), schema=LOG_SCHEMA)
-    with atomic_path(log_path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(table, log_path, LOG_SCHEMA)
     return table
 
 
 def read_logs(log_paths: Iterable[str | Path]) -> pa.Table:
     """The logs of several shards as one, sorted by entry."""
-    tables = [pq.read_table(path, schema=LOG_SCHEMA) for path in log_paths]
+    tables = [conform(read_table(path), LOG_SCHEMA, path) for path in log_paths]
     if not tables:
         return LOG_SCHEMA.empty_table()
     return pa.concat_tables(tables).sort_by("entry")
