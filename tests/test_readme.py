@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from qfitlatent import config
@@ -82,9 +81,3 @@ def test_constraints_pin_every_dependency():
     names = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)>=', lists)}
     assert names - pinned == set()
     assert "torch" in names
-
-
-def test_help_answers_at_once():
-    code = "import sys, qfitlatent.cli as c; c.build_parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
