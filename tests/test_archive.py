@@ -748,6 +748,24 @@ def test_too_many_missing_names_which_and_why(run, server, tmp_path):
     assert [row["entry"] for row in archive.rejected_rows(archive.read_logs(logs))] == ["4abc"]
 
 
+def test_shards_that_another_attempt_may_complete_are_asked_again(run, server, tmp_path):
+    """Snakemake would take their logs for finished."""
+    put(server, "1abc", "2abc")
+    server.script["/2abc.cif.gz"] = [server_of.status(503)] * 3
+    logs = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for log, ids in zip(logs, (("1abc", "9zzz"), ("2abc",)), strict=True):
+        run.log = log
+        run(*ids, status_url=None)
+    with pytest.raises(QfitLatentError, match=r"2 of 3 .* Run again to ask for 1 of them"):
+        check_missing(logs, 0.5)
+    assert [log.exists() for log in logs] == [True, False]
+    run("2abc", status_url=None)
+    assert "2 of 3 entries are there" in check_missing(logs, 0.5)
+    with pytest.raises(QfitLatentError, match="Remove them from the list"):
+        check_missing(logs, 0.1)
+    assert [log.exists() for log in logs] == [True, True]
+
+
 def test_no_entry_at_all_is_always_too_few(run, server):
     run("1abc", status_url=None)
     with pytest.raises(QfitLatentError, match="1 of 1 entries are missing"):

@@ -80,6 +80,8 @@ _PDB_RECORDS = frozenset(
     b"SEQADV SEQRES SHEET SITE SOURCE SPLIT SPRSDE SSBOND TER TITLE".split()
 )
 _OUT_OF_ORDER = (Reason.CONNECTION_ERROR, Reason.TIMEOUT, Reason.SERVER_ERROR)
+# Asking again does not help.
+_FINAL = (Reason.NOT_FOUND, Reason.OBSOLETE_WITHOUT_REPLACEMENT, Reason.REFUSED)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -280,21 +282,33 @@ def rejected_rows(log: pa.Table) -> list[dict[str, str]]:
 def check_missing(log_paths: Iterable[str | Path], max_missing_fraction: float) -> str:
     """Judges the logs of all shards together, after the last of them.
 
+    Where too many are missing, the logs of shards with entries that another attempt may bring are
+    removed: Snakemake takes a log that exists for a finished shard and would not ask again.
+
     Returns:
         A summary in words: how many are there, how many are missing and why.
     Raises:
         QfitLatentError: more than ``max_missing_fraction`` of the entries are missing, or all.
     """
-    rows = read_logs(log_paths).to_pylist()
+    logs = {Path(path): read_logs([path]).to_pylist() for path in log_paths}
+    rows = sorted((row for log in logs.values() for row in log), key=lambda row: row["entry"])
     missing = [row for row in rows if row["reason"] is not None]
     if not missing or (len(missing) <= max_missing_fraction * len(rows) < len(rows)):
         return summary(rows)
+    hopeful = [row for row in missing if row["reason"] not in _FINAL and row["source"] != "local"]
+    for path, log in logs.items():
+        if any(row in hopeful for row in log):
+            path.unlink()
     shown = "; ".join(f"{row['entry']}: {row['reason']}, {row['detail']}" for row in missing[:10])
-    more = f"; and {len(missing) - 10} more, all in the logs" if len(missing) > 10 else ""
+    more = f"; and {len(missing) - 10} more, named in the logs of their shards"
+    shown += more if len(missing) > 10 else ""
+    advice = "remove them from the list, or raise the limit."
+    if hopeful:
+        advice = f"run again to ask for {len(hopeful)} of them once more, " + advice
     raise QfitLatentError(
         f"{len(missing)} of {len(rows)} entries are missing, more than "
         f"entries.max_missing_fraction = {max_missing_fraction:g} allows ({_reasons(missing)}): "
-        f"{shown}{more}. Run again to try these once more, remove them, or raise the limit."
+        f"{shown}. {advice[0].upper()}{advice[1:]}"
     )
 
 
