@@ -264,7 +264,7 @@ class MixtureHead(nn.Module):
         angle = torch.atan2(north, east)
         with torch.no_grad():
             for layer in (self.weight, self.mean, self.kappa):
-                layer.weight.normal_(std=0.02)
+                layer.weight.normal_(std=0.01)
             self.kappa.bias.copy_(kappa)
             if self.two_vector:
                 self.mean.bias.copy_(torch.stack([east, north], dim=-1).flatten())
