@@ -9,7 +9,9 @@ baselines by the same code on the same residues, and writes
 - ``by_group.parquet``: every figure of every group with its interval, and paired differences;
 - ``calibration.parquet``: coverage of the highest-density regions;
 - ``curves.parquet``: recall and precision over the weight threshold;
-- ``metrics.json``: the overall figures.
+- ``chi_maps.parquet``: predicted chi1/chi2 density of residues from best to worst;
+- ``metrics.json``: the overall figures;
+- figures, ``report.html`` and the cards, through ``report.write_report``.
 
 Populations are never mixed silently: ``multiconformer`` (two or more observed altlocs: the set R of
 SPEC 7), ``single`` (one conformer) and ``all`` (both). Only residues with a backbone frame and at
@@ -69,6 +71,7 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "chunk_residues": 2048,
     "baselines": ["uniform", "nearest_rotamer", "type_library", "backbone_library"],
     "external": [],
+    "report": True,
 }
 POPULATIONS = ("multiconformer", "single", "all")
 NOMINAL = np.round(np.arange(0.0, 1.0001, 0.05), 2)
@@ -694,6 +697,7 @@ def evaluate_run(
     training = read_evaluation_set(tables_dir, split_path, "train")
     libraries = fit_baselines(training.observations, tuple(settings["baselines"]), seed)
 
+    loaded = None
     methods = [library_method(library, data, chunk) for library in libraries.values()]
     methods += [external_method(setting, data, chunk) for setting in settings["external"]]
     if truth_dir is not None:
@@ -703,10 +707,9 @@ def evaluate_run(
         from qfitlatent.checkpoint import load_model
         from qfitlatent.dataset import Dataset
 
-        model, _ = load_model(run_dir)
-        model.eval()
+        loaded = load_model(run_dir)
         dataset = Dataset.load(tables_dir, split_path, splits=(settings["split"],))
-        methods.insert(0, model_method(model, dataset, data))
+        methods.insert(0, model_method(loaded.model, dataset, data))
     _refuse_repeated([m.name for m in methods])
 
     scores = {m.name: score_method(m, data, numbers, seed) for m in methods}
@@ -730,9 +733,82 @@ def evaluate_run(
     _write(altlocs_table(scores, data), out_dir / "altlocs.parquet")
     if MODEL in scores:
         _write(predictions_table(scores[MODEL], data), out_dir / "predictions.parquet")
+        chosen = representative_residues(scores[MODEL]["nll"], data, distinct)
+        _write(chi_maps(loaded.model, dataset, data, chosen), out_dir / "chi_maps.parquet")
     metrics = summary(by_group, calibration, data, training, libraries, settings)
+    metrics["run"] = describe_run(loaded, truth_dir is not None)
     write_json(out_dir / "metrics.json", metrics)
+    if settings["report"]:
+        from qfitlatent.report import write_report
+
+        write_report(out_dir, run_dir)
     return metrics
+
+
+def describe_run(loaded, is_simulated: bool) -> dict[str, Any]:
+    """What the report says of the run; the model's settings come from its own file."""
+    if loaded is None:
+        return {"is_simulated": is_simulated}
+    config = loaded.config
+    return {
+        "is_simulated": is_simulated,
+        "run": config.get("run"),
+        "dataset": config.get("dataset"),
+        "model": config["model"],
+        "num_parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "train": config.get("train", {}),
+        "seed": config.get("seed"),
+    }
+
+
+MAP_NODES = 72
+"""Nodes of a chi1/chi2 map along one angle: 5 degrees."""
+NUM_MAPS = 6
+
+
+def representative_residues(
+    nll: np.ndarray, data: EvaluationSet, distinct: np.ndarray
+) -> np.ndarray:
+    """Positions of residues with two chi and distinct rotamers, evenly spaced in nll."""
+    candidates = np.flatnonzero(distinct & (NUM_CHI[data.observations.token] == 2))
+    if not len(candidates):
+        candidates = np.flatnonzero(NUM_CHI[data.observations.token] == 2)
+    candidates = candidates[np.argsort(nll[candidates], kind="stable")]
+    quantiles = np.linspace(0.05, 0.95, NUM_MAPS) * max(0, len(candidates) - 1)
+    return np.unique(candidates[np.round(quantiles).astype(int)]) if len(candidates) else candidates
+
+
+def chi_maps(model, dataset, data: EvaluationSet, chosen: np.ndarray) -> pa.Table:
+    """Predicted density per square radian of residues with two chi, on a grid."""
+    angle = torch.arange(MAP_NODES) * (2 * math.pi / MAP_NODES) - math.pi
+    grid = torch.cartesian_prod(angle, angle)
+    chi = torch.cat([grid, torch.zeros_like(grid)], dim=1)
+    defined = torch.tensor([True, True, False, False]).expand(len(chi), -1)
+    parts = []
+    entries = set(data.columns["entry"].take(chosen).to_pylist())
+    rows = set(data.residue_row[chosen].tolist())
+    with torch.inference_mode():
+        for i in range(len(dataset)):
+            protein = dataset[i]
+            if protein.entry not in entries:
+                continue
+            density = model.predict(protein)
+            for local, row in enumerate(protein.residue_row.tolist()):
+                if row not in rows:
+                    continue
+                log_p = density.log_prob(chi, defined, torch.full((len(chi),), local))
+                position = int(np.searchsorted(data.residue_row, row))
+                keys = data.columns.select([*KEYS, "name"]).slice(position, 1)
+                table = keys.take(np.zeros(len(chi), dtype=np.int64))
+                table = table.append_column("chi1_rad", pa.array(grid[:, 0].numpy()))
+                table = table.append_column("chi2_rad", pa.array(grid[:, 1].numpy()))
+                parts.append(table.append_column("density", pa.array(log_p.exp().numpy())))
+    if parts:
+        return pa.concat_tables(parts)
+    empty = data.columns.select([*KEYS, "name"]).slice(0, 0)
+    for name in ("chi1_rad", "chi2_rad", "density"):
+        empty = empty.append_column(name, pa.array([], pa.float32()))
+    return empty
 
 
 def _refuse_repeated(names: list[str]) -> None:

@@ -458,7 +458,8 @@ def bootstrap_weights(num_entries: int, num_samples: int, seed: int) -> np.ndarr
     rng = np.random.default_rng(seed)
     if num_entries == 0:
         return np.zeros((num_samples, 0))
-    return rng.multinomial(num_entries, np.full(num_entries, 1.0 / num_entries), num_samples)
+    drawn = rng.multinomial(num_entries, np.full(num_entries, 1.0 / num_entries), num_samples)
+    return drawn.astype(np.float64)  # products of integers would not use BLAS
 
 
 @dataclass(frozen=True)
