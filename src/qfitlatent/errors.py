@@ -22,6 +22,18 @@ class Reason(StrEnum):
     SERVER_ERROR = "server_error"
     CONNECTION_ERROR = "connection_error"
 
+    UNREADABLE = "unreadable"
+    EMPTY = "empty"
+    NO_PROTEIN = "no_protein"
+    MICROHETEROGENEITY = "microheterogeneity"
+    INCOMPLETE_BACKBONE = "incomplete_backbone"
+    DEGENERATE_BACKBONE = "degenerate_backbone"
+    NO_OWN_CHI_ATOMS = "no_own_chi_atoms"
+    NO_CHI = "no_chi"
+    NEGATIVE_OCCUPANCY = "negative_occupancy"
+    ZERO_OCCUPANCY = "zero_occupancy"
+    OVER_LIMIT = "over_limit"
+
 
 REASON_HELP: dict[Reason, tuple[str, str]] = {
     Reason.NOT_FOUND: (
@@ -59,5 +71,49 @@ REASON_HELP: dict[Reason, tuple[str, str]] = {
     Reason.CONNECTION_ERROR: (
         "No connection to the server could be made or kept.",
         "Check the network and the address in `download`; run again.",
+    ),
+    Reason.UNREADABLE: (
+        "The file is neither valid mmCIF nor PDB format.",
+        "Open it in a viewer; fetch or write it again.",
+    ),
+    Reason.EMPTY: (
+        "The file holds no atoms.",
+        "Check that it is a coordinate file, and complete.",
+    ),
+    Reason.NO_PROTEIN: (
+        "Model 1 has no polymer of amino acids.",
+        "Remove the entry, or check the residue names and the TER records of its chains.",
+    ),
+    Reason.MICROHETEROGENEITY: (
+        "Another residue type at this position has a higher summed occupancy.",
+        "Nothing: one type a position is used, the one that is there most.",
+    ),
+    Reason.INCOMPLETE_BACKBONE: (
+        "No altloc has all of N, CA and C, so the residue has no frame and the model no input.",
+        "Complete the residue, or accept that it is left out.",
+    ),
+    Reason.DEGENERATE_BACKBONE: (
+        "N, CA and C coincide or are on a line, so they define no frame.",
+        "Look at the residue in a viewer: its coordinates are wrong.",
+    ),
+    Reason.NO_OWN_CHI_ATOMS: (
+        "The altloc moves no atom that defines a chi angle, only O, H or the like.",
+        "Nothing: it is no conformer of the side chain.",
+    ),
+    Reason.NO_CHI: (
+        "The conformer lacks atoms of every chi angle, as truncated side chains do.",
+        "Nothing, or model the missing atoms.",
+    ),
+    Reason.NEGATIVE_OCCUPANCY: (
+        "The conformer's occupancy is below zero.",
+        "Correct the occupancy in the file.",
+    ),
+    Reason.ZERO_OCCUPANCY: (
+        "The occupancies of the residue's conformers sum to zero.",
+        "Give the atoms an occupancy, if they are meant to be used.",
+    ),
+    Reason.OVER_LIMIT: (
+        "The residue has more conformers than `preprocess.max_conformers`; this one is lowest.",
+        "Raise `preprocess.max_conformers`.",
     ),
 }
