@@ -398,7 +398,7 @@ def _peptide_subchains(structure: gemmi.Structure) -> list[str]:
             found += [
                 subchain
                 for subchain in entity.subchains
-                if gemmi.check_polymer_type(structure[0].get_subchain(subchain)) in polypeptide
+                if structure[0].get_subchain(subchain).check_polymer_type() in polypeptide
             ]
     return found
 
