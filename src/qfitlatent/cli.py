@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from qfitlatent import predict_commands
 from qfitlatent.errors import QfitLatentError
 
 
@@ -130,6 +131,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 COMMANDS = (
+    *(Command(*command) for command in predict_commands.COMMANDS),
     Command("verify", "check a run against its manifest", _verify_arguments, _verify),
     Command("config", "show a configuration with all its defaults", _config_arguments, _config),
     Command("train", "train a model on tables, without the workflow", _train_arguments, _train),

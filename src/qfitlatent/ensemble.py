@@ -1,0 +1,269 @@
+"""A multiconformer model from predicted modes: side chains on the backbone of a structure.
+
+What is done to each residue, in words:
+
+- A residue with predicted modes loses its side chain, hydrogens of the side chain included, and
+  gets one side chain a mode, built with ideal geometry. One mode has a blank altloc; several are
+  A, B, ... with occupancies in hundredths that sum to exactly 1.00. CB is where the backbone puts
+  it, the same for all modes, and stays blank. ALA keeps its CB, and gets one where it is missing.
+- Its backbone is that which gave the frame. Of alternative backbones the others go, and the one
+  that stays is blank with occupancy 1.00: the prediction is made on that backbone and no other.
+- B factors of built atoms are the mean over N, CA and C of the residue.
+- Everything else stays as it was: residues without a prediction, modified residues other than MSE,
+  positions with several residue types, ligands, waters, nucleic acids, cell, symmetry and header.
+  Only the first model is kept.
+
+Shapes: N residues, J modes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+
+import gemmi
+import numpy as np
+
+from qfitlatent.building import build_side_chains
+from qfitlatent.chemistry import BACKBONE_ATOMS, NUM_CHI, SIDE_CHAIN_ATOMS, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.structure import _looks_like_cif as looks_like_cif
+
+ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
+BLANK = "\0"
+"""Altloc of atoms that all conformers share, as gemmi has it."""
+
+_TERMINAL_NAMES = ("OXT", "OT1", "OT2", "HXT", "HN", "HT1", "HT2", "HT3")
+_HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
+BACKBONE_NAMES = frozenset(
+    (*BACKBONE_ATOMS, *_TERMINAL_NAMES, *(x + place for x in "HD" for place in _HYDROGEN_PLACES))
+)
+"""Atoms that stay where they are; side-chain hydrogens do not."""
+
+TOKENS = (*SIDE_CHAIN_ATOMS, None)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What to build on N residues of a structure.
+
+    key (N,) of (label chain, author number, insertion code, residue name); frame_altloc (N,) ""
+    for blank; rotation (N,3,3), translation (N,3) frames; token (N,); weight (N,J) heaviest first,
+    0 for a mode that is not built; chi (N,J,4) radians.
+    """
+
+    key: Sequence[tuple[str, int, str, str]]
+    frame_altloc: Sequence[str]
+    rotation: np.ndarray
+    translation: np.ndarray
+    token: np.ndarray
+    weight: np.ndarray
+    chi: np.ndarray
+
+
+def hundredths(weight: np.ndarray) -> np.ndarray:
+    """(N,J) int: weights (N,J) in hundredths that sum to exactly 100, by largest remainder.
+
+    A weight above 0 gets at least 1, so that no built conformer has occupancy 0.00; the residue's
+    largest share pays for it. Rows of zeros stay zeros.
+    """
+    weight = np.asarray(weight, dtype=np.float64)
+    total = weight.sum(axis=1, keepdims=True)
+    share = 100.0 * weight / np.where(total > 0, total, 1.0)
+    whole = np.floor(share).astype(np.int64)
+    missing = np.where(total[:, 0] > 0, 100 - whole.sum(axis=1), 0)
+    rank = np.argsort(np.argsort(-(share - whole), axis=1, kind="stable"), axis=1)
+    whole += rank < missing[:, None]
+    lacking = (weight > 0) & (whole == 0)
+    whole += lacking
+    largest = np.argmax(whole, axis=1)
+    whole[np.arange(len(whole)), largest] -= lacking.sum(axis=1)
+    return whole
+
+
+def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[str]:
+    """Edit the structure in place; returns the built residues' ids, for the record.
+
+    Residues that are not found, are modified (other than MSE), or share their position with
+    another residue type, stay as they are.
+    """
+    del structure[1:]
+    found = _find(structure[0], placement.key)
+    standing = [
+        n
+        for n, residue in enumerate(found)
+        if residue is not None and placement.token[n] != UNKNOWN_TOKEN
+    ]
+    backbone = {}
+    for n in standing:
+        atoms = _backbone(found[n], placement.frame_altloc[n])
+        if atoms is not None:
+            backbone[n] = atoms
+    standing = [n for n in standing if n in backbone]
+    if not standing:
+        return []
+    occupancy = hundredths(placement.weight[standing])
+    nitrogen = np.array([backbone[n][0].pos.tolist() for n in standing])
+    coords, exists = _build(placement, standing, occupancy, nitrogen)
+    built = []
+    for i, n in enumerate(standing):
+        b_iso = float(np.mean([atom.b_iso for atom in backbone[n]]))
+        kind, altloc = int(placement.token[n]), placement.frame_altloc[n]
+        if _rebuild(found[n], kind, altloc, occupancy[i], coords[i], exists[i], b_iso):
+            built.append(_name(found[n]))
+    return built
+
+
+def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | None]:
+    """The residue of each key; None where a position holds several residue types."""
+    residues: dict[tuple, gemmi.Residue] = {}
+    count: dict[tuple, int] = {}
+    for chain in model:
+        for residue in chain:
+            place = (residue.subchain, residue.seqid.num, residue.seqid.icode.strip())
+            count[place] = count.get(place, 0) + 1
+            if residue.name in TOKEN or residue.name == "MSE":
+                residues[(*place, residue.name)] = residue
+    return [residues.get(key) if count.get(tuple(key[:3])) == 1 else None for key in keys]
+
+
+def _backbone(residue: gemmi.Residue, altloc: str) -> list[gemmi.Atom] | None:
+    """N, CA, C of one conformer: its own atoms, blank ones where it has none."""
+    atoms = []
+    for name in ("N", "CA", "C"):
+        atom = residue.find_atom(name, altloc or BLANK) or residue.find_atom(name, BLANK)
+        if atom is None:
+            return None
+        atoms.append(atom)
+    return atoms
+
+
+def _build(placement: Placement, standing: list[int], occupancy: np.ndarray, nitrogen: np.ndarray):
+    """coords (n,J,A,3) and exists (n,J,A) of all modes of all residues, in one call."""
+    n = np.asarray(standing)
+    num_modes = occupancy.shape[1]
+    at = np.repeat(n, num_modes)
+    selenium = np.array([placement.key[i][3] == "MSE" for i in standing])
+    coords, exists = build_side_chains(
+        placement.rotation[at],
+        placement.translation[at],
+        placement.token[at],
+        placement.chi[n].reshape(-1, placement.chi.shape[-1]),
+        nitrogen=np.repeat(nitrogen, num_modes, axis=0),
+        selenium=np.repeat(selenium, num_modes),
+    )
+    shape = (len(n), num_modes, coords.shape[1])
+    return coords.reshape(*shape, 3), exists.reshape(shape)
+
+
+def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> bool:
+    """Whether atoms were built. occupancy (J,) hundredths, coords (J,A,3), exists (J,A)."""
+    names = SIDE_CHAIN_ATOMS[TOKENS[token]]
+    has_chi = NUM_CHI[token] > 0
+    own = {atom.name for atom in residue if frame_altloc and atom.altloc == frame_altloc}
+    keeps = BACKBONE_NAMES if has_chi else BACKBONE_NAMES | set(names)
+    has_cb = False
+    for i in reversed(range(len(residue))):
+        atom = residue[i]
+        # Hydrogens of ALA and GLY stand where they did: nothing there was rebuilt.
+        stays = atom.name in keeps or (not has_chi and atom.is_hydrogen())
+        if stays and atom.has_altloc():
+            stays = atom.altloc == frame_altloc
+        elif stays:
+            stays = atom.name not in own
+        if not stays:
+            del residue[i]
+            continue
+        if atom.has_altloc():
+            atom.altloc, atom.occ = BLANK, 1.0
+        has_cb |= atom.name == "CB"
+    # Without chi there is CB or nothing to build, and it is built only where it is missing.
+    modes = np.flatnonzero(occupancy) if has_chi else range(0 if has_cb else min(1, len(names)))
+    if not len(modes):
+        return False
+    atom = gemmi.Atom()
+    atom.b_iso = b_iso
+    selenium = residue.name == "MSE"
+    for a, name in enumerate(names):
+        shared = len(modes) == 1 or name == "CB"
+        atom.name = "SE" if selenium and name == "SD" else name
+        atom.element = gemmi.Element("Se" if selenium and name == "SD" else name[0])
+        for altloc, mode in zip(ALTLOCS, modes[:1] if shared else modes, strict=False):
+            if not exists[mode, a]:
+                continue
+            atom.altloc = BLANK if shared else altloc
+            atom.occ = 1.0 if shared else occupancy[mode] / 100.0
+            atom.pos = gemmi.Position(*coords[mode, a])
+            residue.add_atom(atom)
+    return True
+
+
+def _name(residue: gemmi.Residue) -> str:
+    return f"{residue.subchain}/{residue.name} {residue.seqid}"
+
+
+# --- Files ------------------------------------------------------------------------------------
+
+
+def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
+    """The structure and, of an mmCIF file, its document, whose other categories are to be kept.
+
+    Read in the same way as for the tables (structure.py), so that the ids agree.
+    """
+    data = Path(path).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    text = data.decode("utf-8", errors="replace")
+    if looks_like_cif(data):
+        document = gemmi.cif.read_string(text)
+        structure = gemmi.make_structure_from_block(document[0])
+        structure.merge_chain_parts()
+    else:
+        document = None
+        structure = gemmi.read_pdb_string(text)
+        structure.merge_chain_parts()
+    del structure[1:]
+    structure.setup_entities()
+    return structure, document
+
+
+def mmcif_text(
+    structure: gemmi.Structure, document: gemmi.cif.Document | None, note: dict[str, str]
+) -> str:
+    """The structure as mmCIF: the input's document with new atoms where there is one."""
+    structure.assign_serial_numbers()
+    if document is None:
+        groups = gemmi.MmcifOutputGroups(True)
+        groups.auth_all = True
+        document = structure.make_mmcif_document(groups)
+    else:
+        groups = gemmi.MmcifOutputGroups(False)
+        groups.atoms = groups.group_pdb = groups.auth_all = True
+        structure.update_mmcif_block(document[0], groups)
+    document[0].set_pairs("_qfitlatent.", {k: gemmi.cif.quote(v) for k, v in note.items()})
+    return document.as_string(gemmi.cif.Style.Pdbx)
+
+
+def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:
+    """The structure in PDB format; None where that format cannot hold it.
+
+    It has two characters for a chain; longer residue names are shortened as gemmi does.
+    """
+    if any(len(chain.name) > 2 for chain in structure[0]):
+        return None
+    copy = structure.clone()
+    copy.shorten_ccd_codes()
+    lines = copy.make_pdb_string().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line[:6].strip() not in _TITLE_SECTION)
+    text = [part for key, value in note.items() for part in wrap(f"{key.upper()}: {value}", 68)]
+    return "".join([*lines[:at], *(f"REMARK 999 {line:<69}\n" for line in text), *lines[at:]])
+
+
+_TITLE_SECTION = frozenset(
+    "HEADER OBSLTE TITLE SPLIT CAVEAT COMPND SOURCE KEYWDS EXPDTA NUMMDL MDLTYP AUTHOR REVDAT "  # noqa: SIM905
+    "SPRSDE JRNL REMARK".split()
+)
+"""Records that stand before and among the remarks."""
