@@ -21,7 +21,11 @@ TINY = {
     "split": {"fractions": {"train": 0.6, "validation": 0.2, "test": 0.2}, "method": "builtin"},
     "model": {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 2},
     "train": {"epochs": 2, "device": "cpu"},
-    "evaluate": {"bootstrap_samples": 100, "num_samples": 32},
+    "evaluate": {
+        "bootstrap_samples": 100,
+        "num_samples": 32,
+        "baselines": ["uniform", "type_library"],
+    },
 }
 """A configuration that goes through every stage in seconds."""
 
@@ -54,9 +58,10 @@ class Checkout:
             name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")
         }
         environment.pop("PYTHONPATH", None)
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
+        # --cores last: --configfile would take a target for a second file.
+        command = [sys.executable, "-m", "snakemake", "--configfile", "own.yaml"]
         return subprocess.run(
-            [*command, "--configfile", "own.yaml", *arguments],
+            [*command, "--cores", str(cores), *arguments],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,

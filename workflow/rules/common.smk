@@ -124,3 +124,8 @@ def initial_model(wildcards):
     if start is None:
         return []
     return start if start.endswith(".safetensors") else f"{start}/model.safetensors"
+
+
+def num_gpus():
+    """GPUs of a training, for the limit in the profile; `auto` may find one."""
+    return {"cpu": 0, "cuda": config["train"]["devices"]}.get(config["train"]["device"], 1)

@@ -20,7 +20,7 @@ rule predict_structures:
     resources:
         mem_mb=by_attempt(4000),
         runtime=by_attempt(240),
-        gpu=0 if config["train"]["device"] == "cpu" else 1,
+        gpu=min(1, num_gpus()),
     params:
         predict=config["predict"],
         code=code_of("predict_structures"),

@@ -31,7 +31,7 @@ rule train_model:
     resources:
         mem_mb=by_attempt(4000),
         runtime=by_attempt(1440),
-        gpu=0 if config["train"]["device"] == "cpu" else config["train"]["devices"],
+        gpu=num_gpus(),
     params:
         model=config["model"],
         train=config["train"],
