@@ -1,7 +1,7 @@
 """A trained model as one file that explains itself: weights, settings, format and checksum.
 
-The file is safetensors. Its header holds ``format_version``, the resolved configuration as JSON and
-the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign file is
+The file is safetensors. Its header holds, as JSON, ``format_version``, the resolved configuration
+and the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign file is
 refused with a sentence.
 """
 
@@ -26,6 +26,7 @@ from qfitlatent.model import ModelConfig, QFitLatent
 
 FORMAT_VERSION = "1"
 MODEL_FILE = "model.safetensors"
+HEADER_KEY = "qfitlatent"
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ def shipped_model_path() -> Path:
 def save_model(model: QFitLatent, config: Mapping[str, Any], path: str | Path) -> None:
     """Writes the weights and ``config``, the whole resolved configuration, atomically."""
     weights = {name: value.detach().cpu().contiguous() for name, value in _state(model).items()}
-    metadata = {
+    header = {
         "format_version": FORMAT_VERSION,
-        "config": json.dumps(config, sort_keys=True),
+        "config": dict(config),
         "sha256": _digest(weights),
     }
+    # One metadata key: safetensors writes several in an order that changes from run to run.
+    content = save(weights, {HEADER_KEY: json.dumps(header, sort_keys=True)})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, metadata))
+        temporary.write_bytes(content)
 
 
 def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedModel:
@@ -70,7 +73,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         )
     try:
         with safe_open(path, "pt", device="cpu") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise QfitLatentError(
@@ -85,7 +88,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         )
     if _digest(weights) != metadata["sha256"]:
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
-    config = json.loads(metadata["config"])
+    config = metadata["config"]
     model = QFitLatent(ModelConfig.from_dict(config["model"]))
     load_weights(model, weights, path)
     return LoadedModel(model.to(device).eval().requires_grad_(False), config, path)

@@ -1,0 +1,266 @@
+"""Training: it learns, resumes to the byte, refuses what it must, and divides among processes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from proteins import make_protein
+
+from qfitlatent import checkpoint, train
+from qfitlatent import config as configuration
+from qfitlatent.dataset import Dataset
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.files import read_json, sha256_file
+
+
+def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:
+    """Tables of small proteins, with the columns that training reads; returns the split."""
+    import pyarrow.parquet as pq
+
+    parts: dict[str, list[pa.Table]] = {"residues": [], "frames": [], "conformers": []}
+    for e in range(num_entries):
+        protein = make_protein(24 + 3 * e, seed=e)
+        num = len(protein)
+        key = {
+            "entry": [f"e{e:02d}"] * num,
+            "chain": ["A"] * num,
+            "index": pa.array(range(num), pa.int32()),
+        }
+        torsion = {
+            f"{name}_rad": pa.array(protein.torsion[:, i].numpy())
+            for i, name in enumerate(("phi", "psi", "omega"))
+        }
+        parts["residues"].append(
+            pa.table(
+                {
+                    **key,
+                    "label_seq": pa.array(range(1, num + 1), pa.int32()),
+                    "author_number": pa.array(range(1, num + 1), pa.int32()),
+                    "segment": pa.array([0] * num, pa.int32()),
+                    "token": pa.array(protein.token.numpy().astype(np.int8)),
+                    **torsion,
+                }
+            )
+        )
+        rotation = protein.rotation.flatten(1).tolist()
+        parts["frames"].append(
+            pa.table(
+                {
+                    **key,
+                    "rotation": pa.array(rotation, pa.list_(pa.float32(), 9)),
+                    "translation_angstrom": pa.array(
+                        protein.translation.tolist(), pa.list_(pa.float32(), 3)
+                    ),
+                }
+            )
+        )
+        rows = protein.row_residue.numpy()
+        if not multiconformer:
+            rows = np.unique(rows)
+        # A rule to learn: chi1 follows the residue type.
+        chi = np.where(
+            protein.defined.numpy()[: len(rows)],
+            (protein.token.numpy()[rows] % 6 - 3.0)[:, None],
+            0,
+        )
+        key = {name: pa.array(np.asarray(value)[rows]) for name, value in key.items()}
+        columns = {
+            f"chi{d + 1}_rad": pa.array(
+                np.where(chi[:, d] == 0, np.nan, chi[:, d]).astype(np.float32), from_pandas=True
+            )
+            for d in range(4)
+        }
+        occupancy = 1.0 / np.bincount(rows)[rows]
+        parts["conformers"].append(pa.table({**key, "occupancy_normalised": occupancy, **columns}))
+    folder.mkdir(parents=True)
+    for name, tables in parts.items():
+        pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
+    names = [f"e{e:02d}" for e in range(num_entries)]
+    splits = ["train"] * (num_entries - 3) + ["validation"] * 2 + ["test"]
+    pq.write_table(pa.table({"entry": names, "split": splits}), folder.parent / "split.parquet")
+    return folder.parent / "split.parquet"
+
+
+def make_config(**changes) -> dict:
+    config = configuration.load(
+        {
+            "model": {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 3},
+            "train": {"epochs": 4, "learning_rate": 3e-3, "device": "cpu"},
+        }
+    )
+    for name, value in changes.items():
+        section = "model" if name in config["model"] else "train"
+        config[section][name] = value
+    return config
+
+
+def run(folder: Path, config: dict, name: str = "run") -> Path:
+    train.train_run(
+        config, folder / "tables", folder / "split.parquet", folder / name, log=io.StringIO()
+    )
+    return folder / name
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_tables(tmp_path / "tables")
+    return tmp_path
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9, "dropout": 0.1}])
+def test_a_killed_training_resumes_to_the_same_bytes(data, changes, monkeypatch):
+    config = make_config(**changes)
+    whole = run(data, config, "whole")
+    original, calls = train.Trainer._one_epoch, []
+
+    def killed(self, progress):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, progress)
+
+    monkeypatch.setattr(train.Trainer, "_one_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, config, "parts")
+    monkeypatch.setattr(train.Trainer, "_one_epoch", original)
+    parts = run(data, config, "parts")
+    assert sha256_file(whole / "model.safetensors") == sha256_file(parts / "model.safetensors")
+
+
+def test_artifacts_explain_the_run(data):
+    folder = run(data, make_config())
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    manifest = read_json(folder / "manifest.json")
+    assert set(manifest["inputs"]) >= {"tables/residues.parquet", "split.parquet"}
+    assert manifest["outputs"]["model.safetensors"]["sha256"] == sha256_file(
+        folder / "model.safetensors"
+    )
+    assert configuration.load(folder / "config.yaml") == make_config()
+    loaded = checkpoint.load_model(folder)
+    best = min(float(row["validation_loss"]) for row in rows)
+    trainer = train.Trainer(
+        make_config(),
+        Dataset.load(data / "tables", data / "split.parquet", ("train",)),
+        Dataset.load(data / "tables", data / "split.parquet", ("validation",)),
+        torch.device("cpu"),
+    )
+    trainer.model = loaded.model
+    assert trainer.validate()["validation_loss"] == pytest.approx(best, rel=1e-4)
+
+
+def test_a_run_folder_of_another_configuration_is_refused(data):
+    run(data, make_config())
+    with pytest.raises(QfitLatentError, match=r"learning_rate is 0\.003 there and 0\.1 here"):
+        run(data, make_config(learning_rate=0.1))
+
+
+def test_training_data_without_altlocs_is_refused(tmp_path):
+    write_tables(tmp_path / "tables", multiconformer=False)
+    with pytest.raises(QfitLatentError, match="no residue with two or more altlocs"):
+        run(tmp_path, make_config())
+    run(tmp_path, make_config(train_on="all", epochs=1))
+
+
+def test_a_non_finite_loss_names_the_entry(data, monkeypatch):
+    original = train.Trainer._loss
+
+    def broken(self, proteins):
+        loss, weight = original(self, proteins)
+        return loss * (float("nan") if proteins[0].entry == "e03" else 1.0), weight
+
+    monkeypatch.setattr(train.Trainer, "_loss", broken)
+    with pytest.raises(QfitLatentError, match="e03"):
+        run(data, make_config())
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(data):
+    first = run(data, make_config(epochs=1))
+    with pytest.raises(QfitLatentError, match="another architecture"):
+        run(data, make_config(epochs=1, d_s=24, initial_model=str(first)), "second")
+
+
+def test_fine_tuning_starts_from_the_weights(data):
+    first = run(data, make_config())
+    second = run(data, make_config(epochs=1, learning_rate=1e-9, initial_model=str(first)), "next")
+    a, b = (checkpoint.load_model(folder).model.state_dict() for folder in (first, second))
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "foreign"])
+def test_a_damaged_model_is_refused(data, damage):
+    path = run(data, make_config(epochs=1)) / "model.safetensors"
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        path.write_bytes(content[:-4] + b"\0\0\0\0" if content[-4:] != b"\0" * 4 else content[:-1])
+    else:
+        path.write_text("not a model")
+    with pytest.raises(QfitLatentError, match=r"model.safetensors"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 2, "crop": 20, "backbone_noise_angstrom": 0.1, "warmup_steps": 3},
+        {"gradient_clip": 0.5, "patience": 1, "density": "normalised", "train_on": "all"},
+    ],
+)
+def test_options_train(data, changes):
+    folder = run(data, make_config(**changes))
+    assert checkpoint.load_model(folder).config["train"]["epochs"] == 4
+
+
+def test_an_epoch_holds_every_entry_once_among_all_processes(data):
+    config = make_config(batch_size=2)
+    splits = [
+        Dataset.load(data / "tables", data / "split.parquet", (s,)) for s in ("train", "validation")
+    ]
+    seen = []
+    for rank in range(2):
+        trainer = train.Trainer(config, *splits, torch.device("cpu"), world=2, rank=rank)
+        batches = list(trainer._batches(torch.Generator().manual_seed(1)))
+        assert len(batches) == trainer.steps_per_epoch
+        seen += [protein.entry for batch in batches for protein in batch]
+    assert sorted(seen) == splits[0].entries
+
+
+def test_two_processes_follow_one_with_the_same_global_batch(data):
+    """Two processes with one protein each against one process with two proteins a step."""
+    script = data / "work.py"
+    script.write_text(
+        "import sys, io, json\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_train import make_config, run\n"
+        "from pathlib import Path\n"
+        "run(Path(sys.argv[1]), make_config(dropout=0.0), 'two')\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script), str(data)], env=environment, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run(data, make_config(dropout=0.0, batch_size=2), "one")
+
+    def curve(name):
+        with open(data / name / "metrics.csv") as file:
+            return [float(row["validation_loss"]) for row in csv.DictReader(file)]
+
+    # The batches differ in composition, the optimisation does not.
+    np.testing.assert_allclose(curve("two"), curve("one"), atol=0.15)
