@@ -1,8 +1,8 @@
 """A trained model as one file that explains itself: weights, settings, format and checksum.
 
 The file is safetensors. Its header holds, as JSON, ``format_version``, the resolved configuration
-and the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign file is
-refused with a sentence.
+and the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign
+file is refused with a sentence.
 """
 
 from __future__ import annotations
