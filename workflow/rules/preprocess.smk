@@ -15,6 +15,8 @@ rule preprocess_entries:
         f"{DATA_LOGS}/preprocess_entries/{{shard}}.log",
     benchmark:
         f"{DATA_BENCHMARKS}/preprocess_entries/{{shard}}.tsv"
+    # Before further downloads: a processor is free while they wait for the network.
+    priority: 1
     conda:
         "../../envs/qfitlatent.yaml"
     threads: 1
