@@ -7,6 +7,9 @@ Three ways to bring the same files, interleaved in each round, each into an empt
 * one connection: this project's client, everything checked, flushed to disk and logged;
 * eight connections: the same.
 
+With --overlap the workflow itself downloads and preprocesses shards from that server, and the share
+of preprocessing that was done before the last download is printed; 1 if there was none.
+
 The server is a process of its own. Prints a table and writes it as JSON with --out; exits with 1
 if eight connections are less than 6 times as fast as the loop.
 """
@@ -18,6 +21,7 @@ import io
 import json
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -67,12 +71,34 @@ def client(ids: list[str], template: str, folder: Path, connections: int) -> Non
         raise SystemExit("files are missing: the measurement means nothing")
 
 
+def overlap(ids: list[str], template: str, folder: Path, num_shards: int) -> float:
+    """Share of shards whose tables were there before the log of the last download."""
+    (folder / "ids.txt").write_text("\n".join(ids))
+    config = {
+        "dataset": "overlap",
+        "results_dir": str(folder / "results"),
+        "entries": {"source": "rcsb", "list": str(folder / "ids.txt"), "shards": num_shards},
+        "download": {"rcsb_url": template},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    data = folder / "results" / "data" / "overlap"
+    targets = [data / "shards" / f"{i:03d}" / "entries.parquet" for i in range(num_shards)]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all"]
+    command += ["--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--workflow-profile", str(ROOT / "profiles" / "default")]
+    command += ["--configfile", str(folder / "config.yaml"), "--", *map(str, targets)]
+    subprocess.run(command, check=True)
+    last = max(path.stat().st_mtime for path in (data / "download").iterdir())
+    return sum(path.stat().st_mtime < last for path in targets) / num_shards
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--atoms", type=int, default=2000, help="atoms in a file")
     parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overlap", type=int, metavar="SHARDS", help="run the workflow instead")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     options = parser.parse_args()
 
@@ -80,10 +106,17 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(
-        target=serve, args=(ids, options.atoms, options.latency_ms / 1000, there)
+        target=serve, args=(ids, options.atoms, options.latency_ms / 1000, there), daemon=True
     )
     server.start()
     template, num_bytes = here.recv()
+    if options.overlap:
+        with tempfile.TemporaryDirectory() as folder:
+            share = overlap(ids, template, Path(folder), options.overlap)
+        here.send("done")
+        server.join()
+        print(f"{share:.0%} of {options.overlap} shards were preprocessed before the last download")
+        sys.exit(share == 0)
     ways = {
         "loop": loop,
         "one connection": lambda *args: client(*args, connections=1),
