@@ -1,0 +1,167 @@
+"""What is in an entry or in a table, as text for the terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.errors import QfitLatentError
+from qfitlatent.structure import read_entry
+from qfitlatent.tables import read_table
+
+_CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+_TABLES = ("entries", "residues", "conformers", "rejected")
+
+
+def inspect_entry(
+    entry: str, tables_dir: str | Path | None = None, *, only_multiconformer: bool = False
+) -> str:
+    """One entry's residues and altlocs: an id in the tables, or the path of a structure file.
+
+    Angles are in degrees, as crystallographers read them.
+
+    Args:
+        entry: the id, or a path.
+        tables_dir: folder of the tables, such as results/data/<dataset>/tables; without it
+            ``entry`` is a file.
+        only_multiconformer: leave out residues with fewer than two conformers.
+    Raises:
+        QfitLatentError: no such entry or file.
+    """
+    if tables_dir is None:
+        path = Path(entry)
+        if not path.is_file():
+            raise QfitLatentError(
+                f"There is no file {entry}: give the path of a structure, or an id and the folder "
+                "of the tables that hold it."
+            )
+        records = read_entry(path, path.name.split(".")[0]).tables()
+        tables = {name: records[name].to_pylist() for name in _TABLES}
+    else:
+        found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in _TABLES}
+        tables = {name: table.to_pylist() for name, table in found.items()}
+        if not tables["entries"] and not tables["rejected"]:
+            raise QfitLatentError(
+                f"There is no entry {entry} in {tables_dir}: check the id (ids are case-sensitive)."
+            )
+    lines = [_headline(row) for row in tables["entries"]]
+    conformers: dict[tuple, list[dict]] = {}
+    for row in tables["conformers"]:
+        conformers.setdefault((row["chain"], row["index"]), []).append(row)
+    lines.append(
+        f"{'chain':<6}{'residue':<12}{'ss':<8}{'phi':>6}{'psi':>6}  "
+        f"altloc  occ   {'chi1':>6}{'chi2':>6}{'chi3':>6}{'chi4':>6}   B"
+    )
+    for residue in tables["residues"]:
+        of_residue = conformers.get((residue["chain"], residue["index"]), [])
+        if only_multiconformer and len(of_residue) < 2:
+            continue
+        lines += _residue_lines(residue, of_residue)
+    if tables["rejected"]:
+        lines += ["", f"Left out ({len(tables['rejected'])}):"]
+        lines += [_rejected_line(row) for row in tables["rejected"]]
+    return "\n".join(lines) + "\n"
+
+
+def _of_entry(path: Path, entry: str) -> pa.Table:
+    """Rows of one entry; row groups that cannot hold it are not read."""
+    if not path.exists():
+        return read_table(path)  # raises the error that says what to do
+    return pq.read_table(path, filters=[("entry", "=", entry)])
+
+
+def _headline(row: dict) -> str:
+    resolution = row["resolution_angstrom"]
+    parts = [
+        row["method"] or "method not stated",
+        f"{resolution:.2f} Å" if resolution else "resolution not stated",
+        f"{row['num_residues']} residues in {row['num_chains']} chain(s)",
+        f"{row['num_conformers']} conformers",
+        f"{row['num_multiconformer']} residues with two or more",
+    ]
+    return f"{row['entry']}: {', '.join(parts)}"
+
+
+def _degrees(value: float | None) -> str:
+    return f"{math.degrees(value):6.0f}" if value is not None else f"{'-':>6}"
+
+
+def _residue_lines(residue: dict, conformers: list[dict]) -> list[str]:
+    name = f"{residue['name']} {residue['author_number']}{residue['insertion_code']}"
+    head = (
+        f"{residue['author_chain']:<6}{name:<12}{residue['secondary']:<8}"
+        f"{_degrees(residue['phi_rad'])}{_degrees(residue['psi_rad'])}  "
+    )
+    if not conformers:
+        return [head.rstrip()]
+    lines = []
+    for row in conformers:
+        chi = "".join(_degrees(row[c]) for c in _CHI[: residue["num_chi"]])
+        lines.append(
+            f"{head}{row['altloc'] or '.':<8}{row['occupancy']:.2f}  {chi:<26}"
+            f"{row['mean_b_angstrom2']:5.1f}"
+        )
+        head = " " * len(head)
+    return lines
+
+
+def _rejected_line(row: dict) -> str:
+    place = ""
+    if row["chain"] is not None:
+        number = f"{row['author_number']}{row['insertion_code']}"
+        place = f" {row['author_chain']}/{row['name']} {number}"
+    altloc = f" altloc {row['altloc'] or '.'}" if row["altloc"] is not None else ""
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    return f"  {row['scope']}{place}{altloc}: {row['reason']}{detail}"
+
+
+def describe_table(path: str | Path) -> str:
+    """A table's columns: type, unit, missing values, range, and what they mean.
+
+    Raises:
+        QfitLatentError: no such file, or no Parquet.
+    """
+    table = read_table(path)
+    version = (table.schema.metadata or {}).get(b"qfitlatent_schema", b"-").decode()
+    lines = [f"{path}: {len(table):,} rows, {table.num_columns} columns, schema {version}"]
+    rows = [("column", "type", "unit", "missing", "range", "meaning")]
+    for field in table.schema:
+        metadata = field.metadata or {}
+        column = table[field.name]
+        rows.append(
+            (
+                field.name,
+                str(field.type).replace("fixed_size_list<element: float not null>", "float"),
+                metadata.get(b"unit", b"").decode(),
+                f"{column.null_count:,}",
+                _range(column),
+                metadata.get(b"description", b"").decode(),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _range(column: pa.ChunkedArray) -> str:
+    """Smallest to largest; the number of distinct values of text; the share of true flags."""
+    kind = column.type
+    if len(column) == column.null_count:
+        return "-"
+    if pa.types.is_boolean(kind):
+        return f"{100 * pc.mean(column).as_py():.3g} % true"
+    if pa.types.is_string(kind):
+        return f"{pc.count_distinct(column).as_py():,} values"
+    if pa.types.is_fixed_size_list(kind):
+        column = pc.list_flatten(column)
+    low, high = pc.min_max(column).as_py().values()
+    if pa.types.is_integer(column.type):
+        return f"{low:,} to {high:,}"
+    return f"{low:.5g} to {high:.5g}"
