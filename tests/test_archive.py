@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from archive_server import ArchiveServer, gzipped, mmcif
 
-from qfitlatent import archive
+from qfitlatent import archive, config
 from qfitlatent.archive import check_missing, download_entries, log_local_files
 from qfitlatent.entries import EntryRef, middle
 from qfitlatent.errors import QfitLatentError, Reason
@@ -50,8 +50,7 @@ class Runner:
         self.server, self.folder = server, folder
         self.cache, self.log = folder / "raw", folder / "log.parquet"
         self.text = ""
-        self.settings = {
-            "format": "mmcif",
+        self.settings = config.section(config.load(), "download") | {
             "rcsb_url": server.template,
             "rcsb_pdb_url": server.url + "/{id}.pdb.gz",
             "pdb_redo_url": server.url + "/redo/{id}_final.cif",
@@ -343,6 +342,15 @@ def test_retry_after_holds_for_every_connection(run, server, form):
     assert max(later - earlier for earlier, later in itertools.pairwise(moments)) > 0.9
 
 
+def test_retry_after_of_a_last_attempt_holds_too(run, server):
+    put(server, "0abc", "1abc")
+    server.script["/0abc.cif.gz"] = [server_of.status(429, Retry_After="1")]
+    rows = run("0abc", "1abc", connections=1, attempts=1)
+    assert rows["0abc"]["reason"] == Reason.SERVER_ERROR
+    assert rows["1abc"]["reason"] is None
+    assert server.requests[1][1] - server.requests[0][1] > 0.9
+
+
 def test_redirect_is_followed_and_said(run, server):
     data = put(server, "1abc")["/1abc.cif.gz"]
     server.files["/moved/1abc.cif.gz"] = data
@@ -445,6 +453,7 @@ OBSLTE    31-JUL-94 116L     216L
 OBSLTE    18-JUL-84 1HHB     2HHB 3HHB 4HHB
 OBSLTE    18-JUL-99 2HHB     5HHB
 OBSLTE    21-NOV-03 1HG6
+OBSLTE    21-NOV-06 1OLD     2NEW
 OBSLTE    21-NOV-04 1CIR     2CIR
 OBSLTE    21-NOV-05 2CIR     1CIR
 OBSLTE    21-NOV-25 pdb_10001ext     pdb_10002ext
@@ -452,10 +461,11 @@ OBSLTE    21-NOV-25 pdb_10001ext     pdb_10002ext
 
 
 def test_obsolete_entries_are_replaced_and_recorded(run, server):
-    files = put(server, "216l", "5hhb", "pdb_10002ext")
+    successors = {"116l": "216l", "1hhb": "5hhb", "1old": "2new", "pdb_10001ext": "pdb_10002ext"}
+    files = put(server, *successors.values())
     server.files["/obsolete.dat"] = OBSOLETE
-    rows = run("116l", "1hhb", "pdb_10001ext")
-    for entry, other in (("116l", "216l"), ("1hhb", "5hhb"), ("pdb_10001ext", "pdb_10002ext")):
+    rows = run(*successors)
+    for entry, other in successors.items():
         assert_there(run, rows[entry], files[f"/{other}.cif.gz"])
         assert rows[entry]["replaced_by"] == other
         assert f"obsolete, replaced by {other}" in rows[entry]["detail"]
@@ -463,7 +473,7 @@ def test_obsolete_entries_are_replaced_and_recorded(run, server):
         assert rows[entry]["attempts"] == 2
     assert server.asked("/obsolete.dat") == 1
     before, asked = run.log.read_bytes(), len(server.requests)
-    run("116l", "1hhb", "pdb_10001ext")
+    run(*successors)
     assert (run.log.read_bytes(), len(server.requests)) == (before, asked)
 
 
@@ -474,6 +484,7 @@ def test_replacement_that_is_already_there_is_not_fetched_twice(run, server):
     row = run("116l", "216l")["116l"]
     assert (row["replaced_by"], row["attempts"]) == ("216l", 1)
     assert server.asked("/216l.cif.gz") == 1
+    assert "116l and 216l are one and the same file" in check_missing([run.log], 0.0)
 
 
 def test_obsolete_without_replacement_unknown_and_circular(run, server):
@@ -745,7 +756,7 @@ def test_too_many_missing_names_which_and_why(run, server, tmp_path):
     assert "1 of 4 entries are missing" in str(error.value)
     assert "4abc: not_found, HTTP 404" in str(error.value)
     assert "1 not_found" in str(error.value)
-    assert [row["entry"] for row in archive.rejected_rows(archive.read_logs(logs))] == ["4abc"]
+    assert archive.read_logs(logs).column("entry").to_pylist() == ["1abc", "2abc", "3abc", "4abc"]
 
 
 def test_shards_that_another_attempt_may_complete_are_asked_again(run, server, tmp_path):

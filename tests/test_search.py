@@ -9,7 +9,7 @@ import pytest
 from archive_server import ArchiveServer, search_answer
 from jsonschema import Draft202012Validator
 
-from qfitlatent import archive, search
+from qfitlatent import archive, config, search
 from qfitlatent.entries import read_entry_list
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.search import compile_request, search_entries
@@ -180,7 +180,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def settings(server):
-    return {
+    return config.section(config.load(), "download") | {
         "search_url": server.url + "/query",
         "connect_timeout_s": 2.0,
         "read_timeout_s": 0.5,
@@ -198,6 +198,11 @@ def test_requests_have_the_documented_shape(criteria):
     Draft202012Validator.check_schema(REQUEST)
     Draft202012Validator(REQUEST).validate(request)
     assert request["request_options"]["paginate"] == {"start": 20_000, "rows": 10_000}
+
+
+def test_every_criterion_of_the_configuration_is_known():
+    criteria = config.load({"entries": {"source": "rcsb", "search": {}}})["entries"]["search"]
+    assert criteria == NONE | {"method": "X-RAY DIFFRACTION"}
 
 
 def test_the_shape_can_fail():

@@ -264,21 +264,6 @@ def read_logs(log_paths: Iterable[str | Path]) -> pa.Table:
     return pa.concat_tables(tables).sort_by("entry")
 
 
-def rejected_rows(log: pa.Table) -> list[dict[str, str]]:
-    """What the table ``rejected`` says of the entries that are missing from a log."""
-    return [
-        {
-            "entry": row["entry"],
-            "stage": "download",
-            "scope": "entry",
-            "reason": row["reason"],
-            "detail": row["detail"] or "",
-        }
-        for row in log.to_pylist()
-        if row["reason"] is not None
-    ]
-
-
 def check_missing(log_paths: Iterable[str | Path], max_missing_fraction: float) -> str:
     """Judges the logs of all shards together, after the last of them.
 
@@ -294,7 +279,7 @@ def check_missing(log_paths: Iterable[str | Path], max_missing_fraction: float) 
     rows = sorted((row for log in logs.values() for row in log), key=lambda row: row["entry"])
     missing = [row for row in rows if row["reason"] is not None]
     if not missing or (len(missing) <= max_missing_fraction * len(rows) < len(rows)):
-        return summary(rows)
+        return "\n".join([summary(rows), *_twice(rows)])
     hopeful = [row for row in missing if row["reason"] not in _FINAL and row["source"] != "local"]
     for path, log in logs.items():
         if any(row in hopeful for row in log):
@@ -367,6 +352,7 @@ class Archive:
         path = self._record_path(row["entry"])
         # Not flushed to the disk: a record that a power failure spoils costs one more download.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(json.dumps(row, sort_keys=True) + "\n", "utf-8")
             os.replace(temporary, path)
@@ -383,13 +369,13 @@ class Archive:
         except FileNotFoundError:
             return None, ""
         except (ValueError, KeyError, TypeError):
-            return None, "its record in the cache was unreadable; fetched again"
+            return None, "its record in the cache was unreadable, so it was asked for again"
         try:
             if path.stat().st_size == row["num_bytes"] and sha256_file(path) == row["sha256"]:
                 return row | {"path": str(path)}, ""
         except FileNotFoundError:
             return None, ""
-        return None, "its bytes on disk no longer had the logged sha256; fetched again"
+        return None, "its bytes on disk no longer had the logged sha256, so it was asked for again"
 
     # -- one entry ------------------------------------------------------------------------------
 
@@ -411,21 +397,17 @@ class Archive:
                     "reason": fault.reason,
                     "detail": "; ".join([*notes, fault.detail]),
                 }
+                if fault.wait_s is not None:  # a Retry-After holds for every thread
+                    with self._lock:
+                        self._resume_at = max(self._resume_at, time.monotonic() + fault.wait_s)
                 if not fault.again:
                     return row
                 try:
                     retry = retry.increment("GET", row["url"], error=HTTPError(fault.detail))
                 except MaxRetryError:
                     return row
-                self._pause(fault, retry)
-
-    def _pause(self, fault: Fault, retry: Retry) -> None:
-        """Waits before the next attempt; a Retry-After holds for every thread."""
-        if fault.wait_s is not None:
-            with self._lock:
-                self._resume_at = max(self._resume_at, time.monotonic() + fault.wait_s)
-        else:
-            self._sleep(retry_wait(retry))
+                if fault.wait_s is None:
+                    self._sleep(retry_wait(retry))
 
     def _sleep(self, seconds: float) -> None:
         if self.stop.wait(max(0.0, seconds)):
@@ -856,6 +838,19 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     size = format_bytes(sum(row["num_bytes"] or 0 for row in rows))
     text = f"{len(rows) - len(missing)} of {len(rows)} entries are there ({size})"
     return text + (f"; {len(missing)} are missing: {_reasons(missing)}" if missing else "")
+
+
+def _twice(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Entries whose files are the same to the byte: they weigh double in what is learned."""
+    same: dict[str, list[str]] = {}
+    for row in rows:
+        if row["sha256"] is not None:
+            same.setdefault(row["sha256"], []).append(row["entry"])
+    return [
+        f"{' and '.join(entries)} are one and the same file: remove all but one from the list"
+        for entries in same.values()
+        if len(entries) > 1
+    ]
 
 
 def _disk_error(
