@@ -56,6 +56,36 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("entry", help="a structure file, or an id together with --tables")
+    parser.add_argument("--tables", type=Path, help="folder of tables that holds the entry")
+    parser.add_argument(
+        "--multiconformer", action="store_true", help="only residues with two or more conformers"
+    )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from qfitlatent.inspect import inspect_entry
+
+    print(
+        inspect_entry(
+            options.entry, options.tables, only_multiconformer=options.multiconformer
+        ).rstrip("\n")
+    )
+    return 0
+
+
+def _describe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=Path, help="a Parquet file of a data set")
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from qfitlatent.inspect import describe_table
+
+    print(describe_table(options.table).rstrip("\n"))
+    return 0
+
+
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder, such as results/runs/simulated")
 
@@ -132,6 +162,8 @@ def _train(options: argparse.Namespace) -> int:
 
 COMMANDS = (
     *(Command(*command) for command in predict_commands.COMMANDS),
+    Command("inspect", "show an entry's residues and altlocs", _inspect_arguments, _inspect),
+    Command("describe", "show a table's columns and units", _describe_arguments, _describe),
     Command("verify", "check a run against its manifest", _verify_arguments, _verify),
     Command("config", "show a configuration with all its defaults", _config_arguments, _config),
     Command("train", "train a model on tables, without the workflow", _train_arguments, _train),

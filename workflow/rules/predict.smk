@@ -1,7 +1,7 @@
 # The trained model is applied to a folder of structures.
 #
 # Needs:  <run>/model.safetensors or predict.model, and the folder predict.structures
-# Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ...
+# Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ... and summary.csv
 
 
 rule predict_structures:
@@ -9,7 +9,8 @@ rule predict_structures:
         model=config["predict"]["model"] or f"{RUN}/model.safetensors",
         structures=folder_of_structures,
     output:
-        directory(f"{RUN}/predictions"),
+        # Not the folder: Snakemake would delete it, and what an interrupted job has finished.
+        f"{RUN}/predictions/summary.csv",
     log:
         f"{LOGS}/predict_structures.log",
     benchmark:

@@ -1,14 +1,27 @@
-"""Applies the model to every structure of a folder."""
+"""Applies the model to every structure of a folder, and says for each what became of it."""
 
+import csv
+from pathlib import Path
+
+import torch
+
+from qfitlatent.files import atomic_path
 from qfitlatent.job import job
-from qfitlatent.predict import predict_folder
+from qfitlatent.predict import predict_structures
 
 with job(snakemake.rule, snakemake.log[0]) as log:
-    predict_folder(
-        snakemake.params.predict["structures"],
-        snakemake.output[0],
-        model=snakemake.input.model,
+    torch.set_num_threads(snakemake.threads)
+    summary = Path(snakemake.output[0])
+    results = predict_structures(
+        [snakemake.input.structures],
+        snakemake.input.model,
+        summary.parent,
         min_weight=snakemake.params.predict["min_weight"],
-        threads=snakemake.threads,
+        overwrite=True,
+        resume=True,
         stream=log,
     )
+    with atomic_path(summary) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["structure", "num_residues", "error"])
+        writer.writerows([result.entry, result.num_residues, result.error] for result in results)
