@@ -666,7 +666,8 @@ def threshold_table(scores: dict[str, dict[str, np.ndarray]], data: EvaluationSe
                 out["mode_weight"].append(threshold)
                 out["recall"].append(float(recall[keep].mean()))
                 # At a threshold that no mode of any residue reaches there is no precision.
-                out["precision"].append(float(torch.nanmean(precision[keep])))
+                known = precision[keep & precision.isfinite()]
+                out["precision"].append(float(known.mean()) if len(known) else None)
     return pa.table(out)
 
 

@@ -12,6 +12,7 @@ import csv
 import html
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ GROUP_WORDS = {
 
 def label(method: str) -> str:
     return LABELS.get(method, method.replace("_", " "))
+
+
+METHOD_ORDER = ("model", "backbone_library", "type_library", "nearest_rotamer", "uniform")
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """The model first, then the baselines from best to simplest, then any other method."""
+    rank = {name: i for i, name in enumerate(METHOD_ORDER)}
+    return sorted(methods, key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def colour(method: str, methods: list[str]) -> str:
@@ -180,7 +190,7 @@ def draw_calibration(calibration: pa.Table, population: str, folder: Path) -> st
     figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
     axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--", label="perfect")
     rows = _pick(calibration, population=population)
-    methods = list(dict.fromkeys(rows["method"].to_pylist()))
+    methods = ordered(set(rows["method"].to_pylist()))
     for method in methods:
         if method == "uniform":
             continue
@@ -205,7 +215,7 @@ def draw_mode_curves(curves: pa.Table, population: str, folder: Path) -> str:
     plt = _pyplot()
     figure, panels = plt.subplots(1, 2, figsize=(6.6, 3.2), layout="constrained", sharey=True)
     rows = _pick(curves, population=population)
-    methods = list(dict.fromkeys(rows["method"].to_pylist()))
+    methods = ordered(set(rows["method"].to_pylist()))
     for method in methods:
         if method == "uniform":
             continue
@@ -320,7 +330,7 @@ def draw_learning_curve(run_dir: Path, folder: Path) -> str | None:
 
 def draw_roc(scores: pa.Table, folder: Path) -> str | None:
     """Finding residues with distinct rotamers by predicted entropy, all residues."""
-    methods = list(dict.fromkeys(scores["method"].to_pylist()))
+    methods = ordered(set(scores["method"].to_pylist()))
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
     drawn = False
@@ -420,7 +430,7 @@ def headline(metrics: dict[str, Any]) -> str:
 
 def _metric_rows(populations: dict[str, Any], population: str) -> tuple[list[str], list[list[str]]]:
     methods = populations[population]["methods"]
-    names = [m for m in methods if m == "model"] + [m for m in methods if m != "model"]
+    names = ordered(methods)
     rows = []
     for metric, (words, unit, _, _) in METRIC_WORDS.items():
         if not any(metric in methods[m] for m in names):
@@ -435,6 +445,7 @@ def _difference_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Paired differences of the model to each reference, for the main metrics."""
     differences = populations[population].get("differences", {}).get("model", {})
+    differences = {name: differences[name] for name in ordered(differences)}
     shown = ["nll", "nll_folded", "all_within_20", "recall", "precision", "wasserstein_rad"]
     rows = []
     for metric in shown:
@@ -454,7 +465,7 @@ def _group_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """NLL of every method in each level of a group."""
     rows = _pick(by_group, population=population, reference=None, metric="nll", group=group)
-    methods = list(dict.fromkeys(rows["method"].to_pylist()))
+    methods = ordered(set(rows["method"].to_pylist()))
     levels = list(dict.fromkeys(rows["level"].to_pylist()))
     at = {(row["method"], row["level"]): row for row in rows.to_pylist()}
     out = []
@@ -529,7 +540,11 @@ figcaption { color: #4c5760; font-size: .9rem; margin-top: .3rem; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .6rem; text-align: right; border-bottom: 1px solid #e6e9ec;
   vertical-align: top; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+td { white-space: nowrap; }
+td.text, td:first-child { white-space: normal; }
+td small { display: block; color: #5d6871; font-weight: 400; font-size: .74rem; }
+th:first-child, td:first-child { min-width: 6.5rem;
+  text-align: left; position: sticky; left: 0; background: #fff; }
 td.text, th.text { text-align: left; }
 thead th { border-bottom: 2px solid #b9c2ca; vertical-align: bottom; }
 tbody td:nth-child(2) { font-weight: 600; }
@@ -551,7 +566,9 @@ def html_table(head: list[str], rows: list[list[str]], plain: bool = False, text
     def cells(tag: str, row: list[str]) -> str:
         first_text = len(row) - text
         return "".join(
-            f"<{tag}{' class=text' if i >= first_text else ''}>{html.escape(c)}</{tag}>"
+            f"<{tag} class=text>{html.escape(c)}</{tag}>"
+            if i >= first_text
+            else f"<{tag}>{_with_small_interval(c)}</{tag}>"
             for i, c in enumerate(row)
         )
 
@@ -561,6 +578,14 @@ def html_table(head: list[str], rows: list[list[str]], plain: bool = False, text
         f"<div class=scroll><table{kind}><thead><tr>{cells('th', head)}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _with_small_interval(cell: str) -> str:
+    """``2.02 (1.95 to 2.10)`` on two lines, the interval small: narrow columns for a phone."""
+    value, parenthesis, interval = html.escape(cell).partition(" (")
+    if not parenthesis or " to " not in interval:
+        return html.escape(cell)
+    return f"{value}<small>{interval.removesuffix(')')}</small>"
 
 
 def html_figure(folder: Path, name: str | None, words: str) -> str:
@@ -596,6 +621,8 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
     if not (out_dir / "metrics.json").exists():
         raise QfitLatentError(f"No evaluation in {out_dir}: run `snakemake evaluate` first.")
     metrics = read_json(out_dir / "metrics.json")
+    found = metrics["populations"]
+    metrics["populations"] = {name: found[name] for name in POPULATION_WORDS if name in found}
     tables = {
         name: read_table(out_dir / f"{name}.parquet")
         for name in ("by_group", "calibration", "curves", "scores", "altlocs")
