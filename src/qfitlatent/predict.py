@@ -250,7 +250,7 @@ def predict_structures(
     *,
     min_weight: float = 0.1,
     merge_within_degrees: float = 30.0,
-    entropy_samples: int = 64,
+    entropy_samples: int = 32,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
@@ -411,7 +411,10 @@ def _predicted(
     with torch.inference_mode():
         mixture = density.as_mixture()
         modes = mixture.modes(min_weight, math.radians(merge_within_degrees))
-        entropy = density.entropy(entropy_samples, _generator(seed, entry))
+        has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
+        entropy = torch.zeros(len(protein))
+        sampled = density.select(has_chi).entropy(entropy_samples, _generator(seed, entry))
+        entropy[has_chi] = sampled
     width = int(modes.valid.sum(1).max())
     predicted = Predicted(
         row=_as_rows(protein),
@@ -423,9 +426,8 @@ def _predicted(
         mode_weight=torch.where(modes.valid, modes.weight, 0.0)[:, :width].numpy(),
         mode_chi=modes.chi[:, :width].numpy(),
     )
-    has_chi = NUM_CHI[protein.token.numpy()] > 0
     for name in ("weight", "mean", "kappa", "entropy", "mode_chi"):
-        if not np.isfinite(getattr(predicted, name)[has_chi]).all():
+        if not np.isfinite(getattr(predicted, name)[has_chi.numpy()]).all():
             raise QfitLatentError(
                 f"The model gives {name} that is not a number for {entry}: the model is damaged or "
                 "its training diverged; use another."

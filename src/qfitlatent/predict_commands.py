@@ -49,7 +49,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
         help="components are one mode when every chi is so near (default 30)",
     )
     parser.add_argument(
-        "--entropy-samples", type=int, default=64, help="draws behind each entropy (default 64)"
+        "--entropy-samples", type=int, default=32, help="draws behind each entropy (default 32)"
     )
     parser.add_argument(
         "--workers", type=int, help="processes that read and write (default: by number of files)"

@@ -6,6 +6,7 @@ The mixture parameters are embedded and a small script evaluates the density, wi
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from importlib.resources import files
@@ -31,29 +32,33 @@ def page(
 
     summary: ``prediction_files.RESIDUES``, all residues; predicted: n of them, of types token (n,).
     """
-    place = {int(row): i for i, row in enumerate(predicted.row)}
-    chains: dict[str, dict[str, Any]] = {}
-    for row, residue in enumerate(summary.to_pylist()):
-        chain = chains.setdefault(
-            residue["chain"], {"author": residue["author_chain"], "residues": []}
-        )
-        i = place.get(row)
-        item: dict[str, Any] = {
-            "id": f"{residue['author_number']}{residue['insertion_code']}",
-            "name": residue["name"],
-            "letter": ONE_LETTER[token[i]] if i is not None else "x",
-            "note": residue["note"],
-        }
-        if residue["entropy"] is not None:
-            item["entropy"] = round(residue["entropy"], 3)
-            item["heterogeneity"] = round(residue["heterogeneity"], 3)
-            item |= _mixture(predicted, i, int(token[i]))
-        chain["residues"].append(item)
+    has_chi = NUM_CHI[token] > 0
+    slot = np.full(len(summary), -1)
+    slot[predicted.row[has_chi]] = np.arange(has_chi.sum())
+    letter = np.full(len(summary), "x")
+    letter[predicted.row] = np.array(list(ONE_LETTER))[token]
+    columns = {name: summary[name].to_pylist() for name in _COLUMNS}
+    ids = [
+        f"{number}{code}"
+        for number, code in zip(columns["author_number"], columns["insertion_code"], strict=True)
+    ]
     data = {
         "entry": entry,
         "model": identity["model_sha256"][:12],
         "minWeight": identity["min_weight"],
-        "chains": [{"name": name, **chain} for name, chain in chains.items()],
+        "columns": {
+            "chain": columns["chain"],
+            "author": columns["author_chain"],
+            "id": ids,
+            "name": columns["name"],
+            "note": columns["note"],
+            "letter": letter.tolist(),
+            "slot": slot.tolist(),
+        },
+        # Of the residues with chi, in the order of their slots.
+        "numChi": NUM_CHI[token[has_chi]].tolist(),
+        "symmetric": [int(d.argmax()) if d.any() else -1 for d in PI_SYMMETRIC[token[has_chi]]],
+        "arrays": {name: _base64(getattr(predicted, name)[has_chi]) for name in _ARRAYS},
     }
     # A name in the file must not be able to end the script element.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -61,21 +66,10 @@ def page(
     return template.replace("@TITLE@", html.escape(entry)).replace("@DATA@", text)
 
 
-def _mixture(predicted: Predicted, i: int, token: int) -> dict[str, Any]:
-    num_chi = int(NUM_CHI[token])
-    modes = np.flatnonzero(predicted.mode_weight[i])
-    degrees = np.rad2deg(predicted.mode_chi[i, modes, :num_chi])
-    return {
-        "symmetric": [int(x) for x in PI_SYMMETRIC[token, :num_chi]],
-        "modes": [
-            [round(float(predicted.mode_weight[i, m]), 3), *(round(float(x)) for x in chi)]
-            for m, chi in zip(modes, degrees, strict=True)
-        ],
-        "weight": _rounded(predicted.weight[i]),
-        "mean": [_rounded(x) for x in predicted.mean[i, :, :num_chi]],
-        "kappa": [_rounded(x) for x in predicted.kappa[i, :, :num_chi]],
-    }
+_COLUMNS = ("chain", "author_chain", "author_number", "insertion_code", "name", "note")
+_ARRAYS = ("entropy", "top_weight", "mode_weight", "mode_chi", "weight", "mean", "kappa")
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [float(f"{x:.4g}") for x in values.tolist()]
+def _base64(values: np.ndarray) -> str:
+    """Little-endian float32: a tenth of the time, and half of the bytes, of numbers as text."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")

@@ -1,0 +1,71 @@
+"""Structures per second of `qfitlatent predict`, and the share of time outside the network.
+
+    python benchmarks/predict.py [STRUCTURE ...] [--model RUN] [--number 100] [--rounds 3]
+
+Without structures it predicts simulated ones, as many as --number, without a model the one that
+ships. Rounds are interleaved over the numbers of worker processes, the best of each counts; every
+round starts from nothing, start-up of the workers included. "outside" is the time in which the
+network stood still, divided by all time; "in processes" that of the same work done without workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from qfitlatent.checkpoint import load_model
+from qfitlatent.predict import Timing, predict_structures
+from qfitlatent.prediction_files import find_structures
+from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("structures", nargs="*", type=Path, help="files or folders")
+    parser.add_argument("--model", type=Path, help="run folder or model file")
+    parser.add_argument("--number", type=int, default=100, help="structures at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1, help="threads of the network")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = load_model(options.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = options.structures
+        if not paths:
+            settings = SimulatorSettings(num_entries=options.number)
+            paths = write_entries(entry_ids(settings), Path(scratch) / "in", settings, 1)
+        paths = find_structures(paths)[: options.number]
+        kind = "given" if options.structures else "simulated"
+        print(
+            f"{len(paths)} {kind} structures, {len(os.sched_getaffinity(0))} cores, "
+            f"{options.threads} threads of the network, device {options.device}"
+        )
+        best: dict[int, tuple[Timing, int]] = {}
+        for number in range(options.rounds + 1):
+            for workers in options.workers:
+                timing = Timing()
+                out = Path(scratch) / f"out_{number}_{workers}"
+                # The first round warms up caches and is not counted.
+                chosen = paths if number else paths[:8]
+                results = predict_structures(
+                    chosen, model, out, workers=workers, device=options.device, timing=timing
+                )
+                residues = sum(result.num_residues for result in results)
+                if number and (workers not in best or timing.total < best[workers][0].total):
+                    best[workers] = timing, residues
+    print(f"{'workers':>8}{'structures/s':>14}{'residues/s':>12}{'network s':>11}{'outside':>9}")
+    for workers, (timing, residues) in best.items():
+        print(
+            f"{workers:>8}{len(paths) / timing.total:>14.1f}{residues / timing.total:>12.0f}"
+            f"{timing.network:>11.2f}{1.0 - timing.network / timing.total:>9.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
