@@ -45,6 +45,8 @@ Shapes: A atoms, N kept residues, G named altlocs of residues, M conformers.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -244,20 +246,26 @@ def parse_file(
         "sha256": hashlib.sha256(data).hexdigest(),
         "num_bytes": len(data),
     }
-    # gemmi does not notice a gzip stream that ends early in a PDB file, so it is not asked to.
-    if data[:2] == b"\x1f\x8b":
+    head = data[:_HEAD_BYTES]
+    is_gzip = head[:2] == b"\x1f\x8b"
+    by_gemmi = is_gzip and str(path).endswith(".gz") and _ends_well(data)
+    if is_gzip and not by_gemmi:
         try:
             data = _gunzip(data)
         except (zlib.error, EOFError) as error:
             return reject(Reason.TRUNCATED, f"the gzip stream is damaged: {error}")
-    if not data.strip():
+        head = data[:_HEAD_BYTES]
+    elif is_gzip:
+        head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+    if not head.strip() and not data.strip():
         return reject(Reason.EMPTY, "the file holds nothing")
-    is_cif = _looks_like_cif(data)
+    is_cif = _OPENS_CIF.match(head) is not None
+    kind = gemmi.CoorFormat.Mmcif if is_cif else gemmi.CoorFormat.Pdb
     try:
-        structure = gemmi.read_structure_string(
-            data,
-            merge_chain_parts=True,
-            format=gemmi.CoorFormat.Mmcif if is_cif else gemmi.CoorFormat.Pdb,
+        structure = (
+            gemmi.read_structure(str(path), merge_chain_parts=True, format=kind)
+            if by_gemmi
+            else gemmi.read_structure_string(data, merge_chain_parts=True, format=kind)
         )
     except (ValueError, RuntimeError, IndexError) as error:
         return reject(Reason.UNREADABLE, " ".join(str(error).split())[:200])
@@ -292,6 +300,21 @@ def _setup_entities(structure: gemmi.Structure) -> None:
         chain.name = ""
 
 
+_HEAD_BYTES = 1024
+_OPENS_CIF = re.compile(rb"(\xef\xbb\xbf)?(\s+|#[^\n]*\n)*data_", re.IGNORECASE)
+"""An mmCIF file opens a data block before anything else but comments."""
+
+
+def _ends_well(data: bytes) -> bool:
+    """Whether a gzip file ends with a size that its content can have.
+
+    gemmi unpacks faster than zlib of Python, but does not notice a PDB file that ends early. There
+    the last four bytes are no size but anything, and such a file goes through :func:`_gunzip`.
+    """
+    size = int.from_bytes(data[-4:], "little")
+    return 1.5 * len(data) < size < 20 * len(data)
+
+
 def _gunzip(data: bytes) -> bytes:
     """All members of a gzip file. Raises zlib.error or EOFError where it is damaged or short."""
     out = []
@@ -304,19 +327,11 @@ def _gunzip(data: bytes) -> bytes:
     return b"".join(out)
 
 
-def _looks_like_cif(data: bytes) -> bool:
-    """An mmCIF file opens a data block before anything else but comments."""
-    for line in data[:65536].removeprefix(b"\xef\xbb\xbf").splitlines():
-        if line.strip() and not line.startswith(b"#"):
-            return line.lower().startswith(b"data_")
-    return False
-
-
 def _shown_path(path: str | Path) -> str:
     """Relative to the working directory where below it, so that tables do not name machines."""
-    absolute = Path(path).resolve()
-    here = Path.cwd().resolve()
-    return (absolute.relative_to(here) if absolute.is_relative_to(here) else absolute).as_posix()
+    absolute = os.path.abspath(path)
+    here = os.getcwd() + os.sep
+    return Path(absolute.removeprefix(here)).as_posix()
 
 
 def _header(structure: gemmi.Structure, is_cif: bool, num_models: int) -> dict[str, object]:
@@ -344,41 +359,41 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
     flat = gemmi.FlatStructure(structure)
     _rename_chains(model, long_names)
 
-    subchain, name = _as_int(flat.subchains), _as_int(flat.residue_names)
-    number, insertion_code = flat.resnums, flat.icodes
+    # gemmi's residues, in the order of its atoms.
+    length = np.array([len(r) for chain in model for r in chain], dtype=np.int64)
+    start = (np.cumsum(length) - length)[length > 0]
+    label_seq = np.zeros(len(length), dtype=np.int32)
     if is_cif:
-        counted = [(len(residue), residue.label_seq or 0) for c in model for residue in c]
-        length, label_seq = np.array(counted, dtype=np.int32).T
-        start = np.cumsum(length) - length
-    else:
-        new = np.ones(len(name), dtype=bool)
-        new[1:] = (name[1:] != name[:-1]) | (subchain[1:] != subchain[:-1])
-        new[1:] |= (number[1:] != number[:-1]) | (insertion_code[1:] != insertion_code[:-1])
-        start = np.flatnonzero(new)
-        length = np.diff(start, append=len(name))
-        label_seq = np.zeros(len(start), dtype=np.int32)
+        label_seq[:] = [r.label_seq or 0 for chain in model for r in chain]
+    length, label_seq = length[length > 0], label_seq[length > 0]
 
     short = {long: code for code, long in long_names.items()}
     codes = np.array([_name_as_int(short.get(s, s)) for s in peptides], dtype=np.int64)
-    wanted = (flat.entity_type[start] == _POLYMER) & np.isin(subchain[start], codes)
-    position = flat.pos
-    kept = np.repeat(wanted, length) & np.isfinite(position.sum(axis=1))
+    subchain = _as_int(flat.subchains[start])
+    wanted = (flat.entity_type[start] == _POLYMER) & np.isin(subchain, codes)
     first = start[wanted]
+    residue = np.repeat(np.where(wanted, np.cumsum(wanted) - 1, -1), length)
+    kept = np.flatnonzero(residue >= 0)
+    position = flat.pos[kept]
+    if not np.isfinite(position.sum()):
+        # mmCIF may give ? for a coordinate: such an atom is not there.
+        placed = np.isfinite(position.sum(axis=1))
+        kept, position = kept[placed], position[placed]
     elements = flat.elements[kept]
     return Atoms(
-        residue=np.repeat(np.cumsum(wanted) - 1, length)[kept],
-        name=_as_int(flat.atom_names)[kept],
+        residue=residue[kept],
+        name=_as_int(flat.atom_names[kept]),
         altloc=flat.altlocs[kept],
         is_hydrogen=(elements == _HYDROGEN) | (elements == _DEUTERIUM),
         # The decimals as written, which float32 does not hold.
         occupancy=np.round(flat.occ[kept].astype(np.float64), 6),
         b_factor=flat.b_iso[kept],
-        position=position[kept],
-        residue_name=name[first],
-        chain=subchain[first],
-        author_chain=_as_int(flat.chain_ids)[first],
-        author_number=number[first],
-        insertion_code=insertion_code[first],
+        position=position,
+        residue_name=_as_int(flat.residue_names[first]),
+        chain=subchain[wanted],
+        author_chain=_as_int(flat.chain_ids[first]),
+        author_number=flat.resnums[first],
+        insertion_code=flat.icodes[first],
         label_seq=label_seq[wanted],
         is_het=flat.het_flags[first] == ord("H"),
         long_names=long_names,
