@@ -225,6 +225,19 @@ def test_options_train(data, changes):
     assert checkpoint.load_model(folder).config["train"]["epochs"] == 4
 
 
+def test_proteins_too_large_for_the_memory_are_cropped_with_a_message(data, monkeypatch, capsys):
+    config = make_config()
+    model = train.ModelConfig.from_dict(config["model"])
+    monkeypatch.setattr(
+        train, "device_memory_bytes", lambda device: 2 * train.training_bytes(model, 30)
+    )
+    run(data, config)
+    assert "are cropped to 30 residues" in capsys.readouterr().err
+    monkeypatch.setattr(train, "device_memory_bytes", lambda device: 1000)
+    with pytest.raises(QfitLatentError, match="Not even the smallest"):
+        run(data, config, "other")
+
+
 def test_an_epoch_holds_every_entry_once_among_all_processes(data):
     config = make_config(batch_size=2)
     splits = [

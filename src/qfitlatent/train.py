@@ -12,9 +12,11 @@ of the global batch of W batches: each process scales its summed loss by W over 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +34,7 @@ from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, sha256_file, write_json
 from qfitlatent.mixture import nll_sum
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model import ModelConfig, QFitLatent, training_bytes
 from qfitlatent.progress import Progress
 from qfitlatent.provenance import manifest
 
@@ -124,9 +126,36 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.best = math.inf
         self.seconds = self.session_seconds = 0.0
+        self.crop = self._longest_protein()
         batches = math.ceil(len(train) / self.settings["batch_size"])
         self.steps_per_epoch = math.ceil(batches / world)
         self.num_steps = self.steps_per_epoch * self.settings["epochs"]
+
+    def _longest_protein(self) -> int:
+        """Residues that a training protein may have; longer ones are cropped, 0 crops none.
+
+        ``train.crop``, and no more than fits into half of the memory of the device.
+        """
+        crop = self.settings["crop"]
+        sizes = np.sort(self.train.num_residues)
+        shown = sizes if not crop else np.minimum(sizes, crop)
+        memory = 0.5 * device_memory_bytes(self.device) / self.settings["batch_size"]
+        config = self.model.config
+        fits = [n for n in shown.tolist() if training_bytes(config, n) <= memory]
+        if len(fits) == len(shown):
+            return crop
+        if not fits:
+            raise QfitLatentError(
+                f"Not even the smallest training protein fits into the memory of {self.device}: "
+                "set `model.neighbours`, or a smaller `train.batch_size`."
+            )
+        print(
+            f"{len(shown) - len(fits)} training proteins of up to {shown[-1]} residues need up to "
+            f"{training_bytes(config, int(shown[-1])) / 1e9:.1f} GB and are cropped to "
+            f"{fits[-1]} residues, which is what half of the memory holds.",
+            file=sys.stderr,
+        )
+        return fits[-1]
 
     # --- state ---
 
@@ -197,6 +226,7 @@ class Trainer:
                         _save(self.ema or self._weights(), run_dir / BEST_FILE)
                     self.save_state(run_dir)
                     write_metrics(self.history, run_dir / "metrics.csv")
+                    write_tensorboard(row, run_dir / "tensorboard")
 
     def _exhausted(self, patience: int) -> bool:
         if not patience or len(self.history) <= patience:
@@ -262,9 +292,9 @@ class Trainer:
             yield []
 
     def _prepare(self, protein: Protein, generator: torch.Generator) -> Protein:
-        crop, noise = self.settings["crop"], self.settings["backbone_noise_angstrom"]
-        if crop:
-            protein = protein.crop(crop, generator)
+        noise = self.settings["backbone_noise_angstrom"]
+        if self.crop:
+            protein = protein.crop(self.crop, generator)
         if noise:
             shift = torch.randn(protein.translation.shape, generator=generator) * noise
             protein = replace(protein, translation=protein.translation + shift)
@@ -417,6 +447,13 @@ def choose_device(name: str) -> torch.device:
     )
 
 
+def device_memory_bytes(device: torch.device) -> int:
+    """Memory of the device, or of this machine for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _join_processes(device: torch.device) -> tuple[int, int]:
     """(world size, rank) under torchrun; (1, 0) alone."""
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -478,6 +515,17 @@ def write_metrics(history: Sequence[Mapping[str, float]], path: Path) -> None:
         writer.writeheader()
         for row in history:
             writer.writerow({n: f"{row[n]:.6g}" if n in row else "" for n in METRICS})
+
+
+def write_tensorboard(row: Mapping[str, float], folder: Path) -> None:
+    """The same row as TensorBoard events, where the package ``tensorboard`` is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for name in METRICS[2:]:
+            writer.add_scalar(name, row[name], row["epoch"])
 
 
 def draw_learning_curve(history: Sequence[Mapping[str, float]], stem: Path) -> None:
