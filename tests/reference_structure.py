@@ -122,9 +122,12 @@ def read(path: str, max_conformers: int = 6) -> Result:
 
 
 def _summed_occupancy(residue: gemmi.Residue) -> float:
+    standard = "MET" if residue.name in ("MSE", "FME") else residue.name
+    counted = {"N", "CA", "C", *" ".join(QUADRUPLES.get(standard, [])).split()}
     by_altloc: dict[str, list[float]] = {}
     for atom in residue:
-        if not atom.is_hydrogen():
+        name = "SD" if residue.name == "MSE" and atom.name == "SE" else atom.name
+        if name in counted:
             by_altloc.setdefault(atom.altloc, []).append(round(atom.occ, 6))
     return round(sum(sum(o) / len(o) for o in by_altloc.values()), 4)
 

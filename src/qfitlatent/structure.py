@@ -11,7 +11,7 @@ Which type
     D residue is 20, without chi. The deposited name is kept.
 Microheterogeneity
     Of several names at one place the one with the highest summed occupancy is kept (for each
-    altloc the mean over its atoms other than hydrogen; ties by name), the rest is rejected.
+    altloc the mean over its N, CA, C and chi-defining atoms; ties by name), the rest is rejected.
 Altlocs
     Conformer ``A`` is its own atoms, and blank atoms where it has none of that name; atoms are
     never taken from another named altloc, and an own atom wins over a blank one. A named altloc
@@ -194,13 +194,13 @@ def preprocess_entries(
 class Atoms:
     """The protein of one entry: arrays over its atoms, and over its residues in file order.
 
-    Names are eight bytes as one integer, so that numpy compares them at once.
+    Of blank atoms only those that define a frame or a chi are here. Names of residues and chains
+    are eight bytes as one integer, so that numpy compares them at once.
     """
 
     residue: np.ndarray  # (A,) index into the residues below
-    name: np.ndarray  # (A,) int64
+    name: np.ndarray  # (A,) index into _ATOM_NAMES, -1 for any other
     altloc: np.ndarray  # (A,) int8, 0 for blank
-    is_hydrogen: np.ndarray  # (A,) bool
     occupancy: np.ndarray  # (A,) float64
     b_factor: np.ndarray  # (A,) float32
     position: np.ndarray  # (A,3) float64, angstrom
@@ -360,47 +360,57 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
     _rename_chains(model, long_names)
 
     # gemmi's residues, in the order of its atoms.
+    spans = [(chain, span) for chain in model for span in chain.subchains()]
+    num_residues = [len(span) for _, span in spans]
     length = np.array([len(r) for chain in model for r in chain], dtype=np.int64)
-    start = (np.cumsum(length) - length)[length > 0]
-    label_seq = np.zeros(len(length), dtype=np.int32)
-    if is_cif:
-        label_seq[:] = [r.label_seq or 0 for chain in model for r in chain]
-    length, label_seq = length[length > 0], label_seq[length > 0]
+    start = np.cumsum(length) - length
+    is_peptide = np.repeat([span.subchain_id() in peptides for _, span in spans], num_residues)
+    rows = np.flatnonzero(is_peptide & (length > 0))
+    rows = rows[flat.entity_type[start[rows]] == _POLYMER]
+    first = start[rows]
 
-    short = {long: code for code, long in long_names.items()}
-    codes = np.array([_name_as_int(short.get(s, s)) for s in peptides], dtype=np.int64)
-    subchain = _as_int(flat.subchains[start])
-    wanted = (flat.entity_type[start] == _POLYMER) & np.isin(subchain, codes)
-    first = start[wanted]
-    residue = np.repeat(np.where(wanted, np.cumsum(wanted) - 1, -1), length)
+    # From here on only atoms that matter: the arrays become half as long.
+    position_in = np.full(len(length), -1)
+    position_in[rows] = np.arange(len(rows))
+    residue = np.repeat(position_in, length)
     kept = np.flatnonzero(residue >= 0)
+    code = _as_int(flat.atom_names)[kept]
+    name = np.minimum(np.searchsorted(_ATOM_CODES, code), len(_ATOM_CODES) - 1)
+    name[_ATOM_CODES[name] != code] = -1
+    altloc = flat.altlocs[kept]
+    matters = np.flatnonzero((name >= 0) | (altloc != 0))
+    kept, name, altloc = kept[matters], name[matters], altloc[matters]
     position = flat.pos[kept]
     if not np.isfinite(position.sum()):
         # mmCIF may give ? for a coordinate: such an atom is not there.
         placed = np.isfinite(position.sum(axis=1))
-        kept, position = kept[placed], position[placed]
-    elements = flat.elements[kept]
+        kept, name, altloc, position = (v[placed] for v in (kept, name, altloc, position))
+
+    def of_spans(names: list[str]) -> np.ndarray:
+        short = {long: code for code, long in long_names.items()}
+        return np.repeat([_name_as_int(short.get(n, n)) for n in names], num_residues)[rows]
+
+    label_seq = [r.label_seq or 0 for chain in model for r in chain] if is_cif else length * 0
     return Atoms(
         residue=residue[kept],
-        name=_as_int(flat.atom_names[kept]),
-        altloc=flat.altlocs[kept],
-        is_hydrogen=(elements == _HYDROGEN) | (elements == _DEUTERIUM),
+        name=name,
+        altloc=altloc,
         # The decimals as written, which float32 does not hold.
         occupancy=np.round(flat.occ[kept].astype(np.float64), 6),
         b_factor=flat.b_iso[kept],
         position=position,
-        residue_name=_as_int(flat.residue_names[first]),
-        chain=subchain[wanted],
-        author_chain=_as_int(flat.chain_ids[first]),
+        residue_name=_as_int(flat.residue_names)[first],
+        chain=of_spans([span.subchain_id() for _, span in spans]),
+        author_chain=of_spans([chain.name for chain, _ in spans]),
         author_number=flat.resnums[first],
         insertion_code=flat.icodes[first],
-        label_seq=label_seq[wanted],
+        label_seq=np.array(label_seq, dtype=np.int32)[rows],
         is_het=flat.het_flags[first] == ord("H"),
         long_names=long_names,
     )
 
 
-def _peptide_subchains(structure: gemmi.Structure) -> list[str]:
+def _peptide_subchains(structure: gemmi.Structure) -> set[str]:
     """Subchains of polypeptides. Where the file does not say so, the residues decide."""
     polypeptide = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
     found = []
@@ -415,7 +425,7 @@ def _peptide_subchains(structure: gemmi.Structure) -> list[str]:
                 for subchain in entity.subchains
                 if structure[0].get_subchain(subchain).check_polymer_type() in polypeptide
             ]
-    return found
+    return set(found)
 
 
 def _short_names(model: gemmi.Model) -> dict[str, str]:
@@ -578,7 +588,6 @@ class _Tables:
         )
         self.atom_name = over_residues("name")
         self.altloc = over_residues("altloc")
-        self.is_hydrogen = over_residues("is_hydrogen")
         self.occupancy = over_residues("occupancy")
         self.b_factor = over_residues("b_factor")
         self.position = over_residues("position")
@@ -589,8 +598,9 @@ class _Tables:
         }
         self.residue |= {name: over_residues(name) for name in ("label_seq", "is_het")}
         self._number_places(over_residues("chain"))
-        self._choose_residue_types()
         self._assign_slots()
+        self._choose_residue_types()
+        self._describe_types()
         self._find_altlocs()
         self._make_frames()
         self._follow_backbone()
@@ -663,10 +673,10 @@ class _Tables:
         )
 
     def _summed_occupancy(self, residues: np.ndarray) -> np.ndarray:
-        """Sum over altlocs of the mean occupancy of their atoms other than hydrogen."""
+        """Sum over altlocs of the mean occupancy of their atoms that have a slot."""
         local = np.full(len(self.place), -1)
         local[residues] = np.arange(len(residues))
-        atoms = np.flatnonzero((local[self.atom_residue] >= 0) & ~self.is_hydrogen)
+        atoms = np.flatnonzero((local[self.atom_residue] >= 0) & (self.atom_slot >= 0))
         group, inverse = np.unique(
             local[self.atom_residue[atoms]] * 256 + self.altloc[atoms].view(np.uint8),
             return_inverse=True,
@@ -676,31 +686,33 @@ class _Tables:
         return np.round(total, 4)
 
     def _assign_slots(self) -> None:
-        """Token and flags of each place; row and slot of each atom that matters."""
-        name_codes, name = np.unique(
-            self.residue["residue_name"][self.residue_row], return_inverse=True
-        )
-        self.component_names = _as_text(name_codes)
-        self.component = name
+        """component and template of each residue read, slot of each atom (-1: none)."""
+        codes, self.component = np.unique(self.residue["residue_name"], return_inverse=True)
+        self.component_names = _as_text(codes)
         number = {n: t for t, n in enumerate(_TEMPLATES) if n}
-        template = np.array([number.get(n, UNKNOWN_TOKEN) for n in self.component_names])[name]
-        self.is_d = np.array([_is_d_residue(n) for n in self.component_names])[name]
-        self.is_modified = np.array([n not in TOKEN for n in self.component_names])[name]
+        template = np.array([number.get(n, UNKNOWN_TOKEN) for n in self.component_names])
+        self.template = template[self.component]
+        slot = _SLOT[self.template[self.atom_residue], self.atom_name]
+        self.atom_slot = np.where(self.atom_name >= 0, slot, -1)
+
+    def _describe_types(self) -> None:
+        """Token and flags of each place, row of each atom."""
+        self.component = self.component[self.residue_row]
+        self.is_d = np.array([_is_d_residue(n) for n in self.component_names])[self.component]
+        self.is_modified = np.array([n not in TOKEN for n in self.component_names])[self.component]
+        template = self.template[self.residue_row]
         self.token, self.path_length = _TOKEN[template], _PATH_LENGTH[template]
         self.num_chi = NUM_CHI[self.token]
-
         row_of_residue = np.full(len(self.place), -1)
         row_of_residue[self.residue_row] = np.arange(len(self.residue_row))
-        row = row_of_residue[self.atom_residue]
-        column = np.minimum(np.searchsorted(_ATOM_CODES, self.atom_name), len(_ATOM_CODES) - 1)
-        known = _ATOM_CODES[column] == self.atom_name
-        slot = np.where(known & (row >= 0), _SLOT[template[row], column], -1)
-        self.atom_row, self.atom_slot = row, slot
+        self.atom_row = row_of_residue[self.atom_residue]
 
     def _find_altlocs(self) -> None:
         """blank (N,8) atom of each slot, -1 for none; the same for named altlocs, own (G,8)."""
         num = len(self.residue_row)
-        used = np.flatnonzero(self.atom_slot >= 0)[::-1]  # of repeated atoms the first is last
+        used = np.flatnonzero((self.atom_slot >= 0) & (self.atom_row >= 0))[
+            ::-1
+        ]  # of repeated atoms the first is last
         blank = used[self.altloc[used] == 0]
         self.blank = np.full((num, _NUM_SLOTS), -1)
         self.blank[self.atom_row[blank], self.atom_slot[blank]] = blank
@@ -831,12 +843,8 @@ class _Tables:
         label = np.r_[self.group_label[named], np.zeros(len(lone), dtype=np.int64)]
         own = np.concatenate([own[named], shared[lone]])
         atoms = np.where(own >= 0, own, shared[row])
-        self.num_conformers_read = np.bincount(
-            self.entry, np.bincount(row, minlength=len(has_chi)) + 0.0, len(self.names)
-        ).astype(np.int64)
-        self.num_conformers_read += np.bincount(
-            self.entry[self.group_row[no_own]], minlength=len(self.names)
-        )
+        read = np.r_[row, self.group_row[no_own]]
+        self.num_conformers_read = np.bincount(self.entry[read], minlength=len(self.names))
 
         points = self._points(atoms)
         chi = np.full((len(row), NUM_CHI_MAX), np.nan)
@@ -844,18 +852,15 @@ class _Tables:
             of = np.flatnonzero(self.num_chi[row] > d)
             chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
         there = own >= 0
+        of_atom = self.occupancy[own]
         occupancy = self._mean_occupancy(own)
         self.conformer = {
             "row": row,
             "label": label,
             "chi": chi,
             "occupancy": occupancy,
-            "occupancy_min": np.where(there, self.occupancy[own], np.inf).min(
-                axis=1, initial=np.inf
-            ),
-            "occupancy_max": np.where(there, self.occupancy[own], -np.inf).max(
-                axis=1, initial=-np.inf
-            ),
+            "occupancy_min": np.where(there, of_atom, np.inf).min(axis=1, initial=np.inf),
+            "occupancy_max": np.where(there, of_atom, -np.inf).max(axis=1, initial=-np.inf),
             "num_atoms_own": there.sum(axis=1),
             "num_atoms_shared": (atoms >= 0).sum(axis=1) - there.sum(axis=1),
             "num_atoms_missing": self.path_length[row] - (atoms >= 0).sum(axis=1),
@@ -1061,7 +1066,6 @@ _INSERTION_CODES = pa.array(
 )
 _SECONDARY = pa.array(["loop", "helix", "strand"])
 _POLYMER = gemmi.EntityType.Polymer.value
-_HYDROGEN, _DEUTERIUM = 1, 119  # as FlatStructure numbers elements
 
 
 def _table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:

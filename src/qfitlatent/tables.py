@@ -39,9 +39,7 @@ class TableWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
             self._writer = stack.enter_context(
-                pq.ParquetWriter(
-                    temporary, self._schema, compression="zstd", write_page_index=False
-                )
+                pq.ParquetWriter(temporary, self._schema, **_encodings(self._schema))
             )
             self._stack = stack.pop_all()
         return self
@@ -80,6 +78,24 @@ class TableWriter:
         rest = rows.slice(num).combine_chunks()
         self._pending = [rest] if len(rest) else []
         self._num_pending = len(rest)
+
+
+def _encodings(schema: pa.Schema) -> dict[str, object]:
+    """How Parquet stores each column.
+
+    Measured numbers hardly repeat: a dictionary of them takes twice the time and half as much
+    space again as their bytes, first bytes together, last bytes together.
+    """
+    measured = {
+        field.name + (".list.element" if pa.types.is_fixed_size_list(field.type) else "")
+        for field in schema
+        if pa.types.is_floating(field.type) or pa.types.is_fixed_size_list(field.type)
+    }
+    return {
+        "compression": "zstd",
+        "use_dictionary": [name for name in schema.names if name not in measured],
+        "column_encoding": dict.fromkeys(sorted(measured), "BYTE_STREAM_SPLIT"),
+    }
 
 
 def conform(table: pa.Table, schema: pa.Schema, where: str | Path) -> pa.Table:
