@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from qfitlatent import config as configuration
@@ -63,8 +67,11 @@ def make_run(folder: Path, name: str, **model) -> Path:
     return run
 
 
-def evaluate_tiny(folder: Path) -> Evaluated:
-    """Simulate, split, and evaluate an untrained model with the report."""
+@cache
+def evaluated_tiny() -> Evaluated:
+    """Simulate, split, and evaluate an untrained model with the report; once a test process."""
+    folder = Path(tempfile.mkdtemp(prefix="qfitlatent-evaluated-"))
+    atexit.register(shutil.rmtree, folder)
     tables, split, truth = make_data_set(folder)
     run = make_run(folder, "untrained")
     evaluate_run(run, tables, split, run / "evaluation", SETTINGS, truth_dir=truth)
