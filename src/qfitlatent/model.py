@@ -113,8 +113,8 @@ def training_bytes(config: ModelConfig, num_residues: int) -> int:
     """Memory of a training step on one protein of ``num_residues``, bytes, beyond weights.
 
     Counts the activations that the backward pass reads; measured peaks of 600 residues are within
-    a quarter of it. A static pair representation grows with N (attention weights above a size are not
-    kept), an explicit one with N J, J being N without a neighbour list.
+    a quarter of it. A static pair representation grows with N (attention weights above a size are
+    not kept), an explicit one with N J, J being N without a neighbour list.
     """
     n = num_residues
     num_keys = min(config.neighbours or n, n)
