@@ -30,7 +30,7 @@ import numpy as np
 
 from qfitlatent.building import build_side_chains
 from qfitlatent.chemistry import BACKBONE_ATOMS, NUM_CHI, SIDE_CHAIN_ATOMS, TOKEN, UNKNOWN_TOKEN
-from qfitlatent.structure import _looks_like_cif as looks_like_cif
+from qfitlatent.structure import _HEAD_BYTES, _OPENS_CIF, _setup_entities
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 BLANK = "\0"
@@ -38,8 +38,17 @@ BLANK = "\0"
 
 _TERMINAL_NAMES = ("OXT", "OT1", "OT2", "HXT", "HN", "HT1", "HT2", "HT3")
 _HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
+_OLD_HYDROGENS = ("1H", "2H", "3H", "1HA", "2HA", "1D", "2D", "3D", "1DA", "2DA")
+NAMELESS = "_"
+"""Name in mmCIF of a chain without one, as in structure.py."""
+
 BACKBONE_NAMES = frozenset(
-    (*BACKBONE_ATOMS, *_TERMINAL_NAMES, *(x + place for x in "HD" for place in _HYDROGEN_PLACES))
+    (
+        *BACKBONE_ATOMS,
+        *_TERMINAL_NAMES,
+        *_OLD_HYDROGENS,
+        *(x + place for x in "HD" for place in _HYDROGEN_PLACES),
+    )
 )
 """Atoms that stay where they are; side-chain hydrogens do not."""
 
@@ -217,7 +226,7 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     text = data.decode("utf-8", errors="replace")
-    if looks_like_cif(data):
+    if _OPENS_CIF.match(data[:_HEAD_BYTES]):
         document = gemmi.cif.read_string(text)
         structure = gemmi.make_structure_from_block(document[0])
         structure.merge_chain_parts()
@@ -226,7 +235,7 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
         structure = gemmi.read_pdb_string(text)
         structure.merge_chain_parts()
     del structure[1:]
-    structure.setup_entities()
+    _setup_entities(structure)
     return structure, document
 
 
@@ -236,9 +245,15 @@ def mmcif_text(
     """The structure as mmCIF: the input's document with new atoms where there is one."""
     structure.assign_serial_numbers()
     if document is None:
+        if any(not chain.name for chain in structure[0]):
+            # Old PDB files have chains without a name, which mmCIF cannot write.
+            structure = structure.clone()
+            structure.rename_chain("", NAMELESS)
         groups = gemmi.MmcifOutputGroups(True)
         groups.auth_all = True
         document = structure.make_mmcif_document(groups)
+        for row in document[0].find(["_struct_asym.id"]):
+            row[0] = gemmi.cif.quote(row[0])  # gemmi 0.7 writes _xp here without its quotes
     else:
         groups = gemmi.MmcifOutputGroups(False)
         groups.atoms = groups.group_pdb = groups.auth_all = True
