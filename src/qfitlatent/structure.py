@@ -138,7 +138,7 @@ def read_entry(
         source, url: written into the entries table.
         max_conformers: conformers of a residue that are used at most, highest occupancy first.
     """
-    parsed = parse_file(path, entry, source=source, url=url)
+    parsed = parse_file(path, entry, source=source, url=url, keep_structure=True)
     return EntryRecords(**make_tables([parsed], max_conformers), structure=parsed.structure)
 
 
@@ -175,9 +175,9 @@ def preprocess_entries(
                 rejection = ("download", Reason(row["reason"]), row["detail"] or "")
                 batch.append(Parsed(row["entry"], row["source"], row["url"], rejection=rejection))
             else:
-                parsed = parse_file(row["path"], row["entry"], source=row["source"], url=row["url"])
-                parsed.structure = None
-                batch.append(parsed)
+                batch.append(
+                    parse_file(row["path"], row["entry"], source=row["source"], url=row["url"])
+                )
             if (
                 len(batch) >= _BATCH_ENTRIES
                 or sum(len(p.atoms.occupancy) for p in batch if p.atoms) >= _BATCH_ATOMS
@@ -228,9 +228,17 @@ class Parsed:
 
 
 def parse_file(
-    path: str | Path, entry: str, *, source: str = "local", url: str | None = None
+    path: str | Path,
+    entry: str,
+    *,
+    source: str = "local",
+    url: str | None = None,
+    keep_structure: bool = False,
 ) -> Parsed:
-    """Read one file; what is wrong with it is in ``rejection``."""
+    """Read one file; what is wrong with it is in ``rejection``.
+
+    keep_structure: whether ``structure`` is wanted afterwards, complete with its waters.
+    """
     parsed = Parsed(entry, source, url)
 
     def reject(reason: Reason, detail: str) -> Parsed:
@@ -238,7 +246,8 @@ def parse_file(
         return parsed
 
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
     except FileNotFoundError:
         return reject(Reason.NOT_FOUND, f"no file {_shown_path(path)}")
     parsed.header = {
@@ -275,7 +284,10 @@ def parse_file(
     if num_models == 0 or structure[0].count_atom_sites() == 0:
         return reject(Reason.EMPTY, "the file holds no atoms")
     _setup_entities(structure)
-    parsed.structure = structure
+    if keep_structure:
+        parsed.structure = structure
+    else:
+        structure.remove_waters()  # a third of the atoms
     parsed.header |= _header(structure, is_cif, num_models)
     atoms = _protein_atoms(structure, is_cif)
     if len(atoms.residue_name) == 0:
@@ -386,9 +398,11 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
         placed = np.isfinite(position.sum(axis=1))
         kept, name, altloc, position = (v[placed] for v in (kept, name, altloc, position))
 
+    short = {long: code for code, long in long_names.items()}
+
     def of_spans(names: list[str]) -> np.ndarray:
-        short = {long: code for code, long in long_names.items()}
-        return np.repeat([_name_as_int(short.get(n, n)) for n in names], num_residues)[rows]
+        codes = {name: _name_as_int(short.get(name, name)) for name in set(names)}
+        return np.repeat([codes[name] for name in names], num_residues)[rows]
 
     label_seq = [r.label_seq or 0 for chain in model for r in chain] if is_cif else length * 0
     return Atoms(
