@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread for each test process, before torch is imported: with several of them on a few cores,
+# threads that wait for each other would take most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _SETS = ("multiconformer", "mostly_single")
 
 

@@ -1,7 +1,9 @@
 """The workflow: what reruns after which change, equal bytes in two clones, and clear refusals."""
 
 import hashlib
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -57,8 +59,7 @@ def digests(folder, *patterns):
 
 def test_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in finished.run()
-    for target in ("download", "preprocess", "audit", "train", "evaluate"):
-        assert finished.plan(target) == {}, target
+    assert finished.plan("download", "preprocess", "audit", "train", "evaluate") == {}
 
 
 def test_all_artifacts_are_there(finished):
@@ -136,14 +137,66 @@ def test_each_stage_can_be_forced_alone(finished):
     assert jobs == {"train_model": 1}
 
 
-def test_two_clones_give_the_same_bytes(finished, tmp_path):
-    other = Checkout(tmp_path / "two", TINY)
-    other.run("train")
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A second clone, for tests that run something."""
+    checkout = Checkout(tmp_path_factory.mktemp("workflow") / "two", TINY)
+    checkout.run("train")
+    return checkout
+
+
+def test_two_clones_give_the_same_bytes(finished, other):
     patterns = [f"{DATA}/tables/*.parquet", f"{DATA}/split.parquet", f"{DATA}/download.parquet"]
     patterns += [f"{DATA}/simulated/**/*.cif.gz", f"{RUN}/model.safetensors", f"{RUN}/config.yaml"]
     first, second = (digests(checkout.folder, *patterns) for checkout in (finished, other))
     assert len(first) > 20
     assert first == second
+
+
+def test_training_killed_at_any_moment_resumes_to_the_same_bytes(other):
+    """SIGKILL to Snakemake and all its jobs; then unlock, and the same command again."""
+    models = {}
+    for run in ("whole", "killed"):
+        other.write_config(TINY | {"run": run, "train": TINY["train"] | {"epochs": 40}})
+        folder = other.folder / "results" / "runs" / run
+        if run == "killed":
+            process = other.start("train")
+            wait_for((folder / "state" / "last.pt").is_file)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            assert not (folder / "model.safetensors").exists()
+            other.run("--unlock")
+        other.run("train")
+        assert not (folder / "state").exists()
+        assert len((folder / "metrics.csv").read_text().splitlines()) == 41
+        models[run] = (folder / "model.safetensors").read_bytes()
+    # The header holds the configuration, and with it the name of the run.
+    whole, killed = (model[-1000:] for model in models.values())
+    assert whole == killed
+    assert len(models["whole"]) > 2000
+    other.write_config(TINY)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_changed_learning_rate_trains_anew_in_the_same_run(other):
+    before = (other.folder / RUN / "model.safetensors").read_bytes()
+    other.change_config("train", learning_rate=0.01)
+    other.run("train")
+    assert (other.folder / RUN / "model.safetensors").read_bytes() != before
+
+
+def test_an_empty_test_set_is_a_sentence(other):
+    other.change_config("split", fractions={"train": 0.8, "validation": 0.2, "test": 0.0})
+    printed = other.refused("preprocess")
+    assert "split_entries: The test split is empty" in printed
+    assert "Traceback" not in printed
+    other.write_config(TINY)
 
 
 def test_planning_ten_thousand_ids(tmp_path):
@@ -182,15 +235,6 @@ def test_mistakes_are_refused_before_anything_runs(bare, given, words):
     printed = bare.refused("-n")
     assert words in printed
     assert "Traceback" not in printed
-
-
-def test_an_empty_test_set_is_a_sentence(finished, config):
-    config("split", fractions={"train": 0.8, "validation": 0.2, "test": 0.0})
-    printed = finished.refused("preprocess")
-    assert "split_entries: The test split is empty" in printed
-    assert "Traceback" not in printed
-    finished.write_config(TINY)
-    finished.run()
 
 
 def test_the_snakefile_is_a_table_of_contents():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,23 +54,33 @@ class Checkout:
         config.setdefault(section, {}).update(values)
         self.write_config(config)
 
-    def snakemake(self, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
+    def start(self, *arguments: str, cores: int = 1) -> subprocess.Popen:
+        """Snakemake as a process group of its own."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")
         }
         environment.pop("PYTHONPATH", None)
         # --cores last: --configfile would take a target for a second file.
         command = [sys.executable, "-m", "snakemake", "--configfile", "own.yaml"]
-        return subprocess.run(
+        return subprocess.Popen(
             [*command, "--cores", str(cores), *arguments],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=600,
-            check=False,
+            start_new_session=True,
         )
+
+    def snakemake(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, cores=cores)
+        try:
+            out, err = process.communicate(timeout=600)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, *arguments: str) -> str:
         """Runs to the end, and returns what was printed."""

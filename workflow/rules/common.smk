@@ -12,6 +12,8 @@ sys.path.insert(0, str(SOURCE_DIR))
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE_DIR), os.getenv("PYTHONPATH")]))
 )
+# Threads that wait must not spin: beside other jobs on the same cores training would stand still.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from qfitlatent import config as configuration
 from qfitlatent import entries as entry_lists
