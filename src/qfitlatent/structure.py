@@ -367,7 +367,7 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
     model = structure[0]
     peptides = _peptide_subchains(structure)
     # FlatStructure holds names of up to 7 bytes.
-    long_names = _rename_chains(model, _short_names(model))
+    long_names = _rename_chains(model, _short_names(structure))
     flat = gemmi.FlatStructure(structure)
     _rename_chains(model, long_names)
 
@@ -442,20 +442,22 @@ def _peptide_subchains(structure: gemmi.Structure) -> set[str]:
     return set(found)
 
 
-def _short_names(model: gemmi.Model) -> dict[str, str]:
-    """A short code for each chain and subchain whose name has more than 7 bytes."""
-    names = {chain.name for chain in model}
-    names |= {sub.subchain_id() for chain in model for sub in chain.subchains()}
+def _short_names(structure: gemmi.Structure) -> dict[str, str]:
+    """A short code for each chain, subchain and entity whose name has more than 7 bytes."""
+    names = {chain.name for chain in structure[0]}
+    for entity in structure.entities:
+        names |= {entity.name, *entity.subchains}
     return {name: f"~{i}" for i, name in enumerate(sorted(names)) if len(name.encode()) > 7}
 
 
 def _rename_chains(model: gemmi.Model, new_name: dict[str, str]) -> dict[str, str]:
-    """Rename chains and subchains of the model; returns what undoes it."""
+    """Rename chains, subchains and entities of the model; returns what undoes it."""
     if new_name:
         for chain in model:
             chain.name = new_name.get(chain.name, chain.name)
             for residue in chain:
                 residue.subchain = new_name.get(residue.subchain, residue.subchain)
+                residue.entity_id = new_name.get(residue.entity_id, residue.entity_id)
     return {new: old for old, new in new_name.items()}
 
 
