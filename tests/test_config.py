@@ -63,6 +63,13 @@ def test_simulator_defaults_are_the_schemas():
     assert dataclasses.asdict(SimulatorSettings()) == config.load()["simulate"]
 
 
+def test_evaluation_defaults_are_the_schemas():
+    from qfitlatent.evaluate import DEFAULT_SETTINGS
+
+    defaults = config.load()["evaluate"]
+    assert defaults == {name: DEFAULT_SETTINGS[name] for name in defaults}
+
+
 def test_later_parts_lie_over_earlier_ones(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("seed: 5\ntrain: {epochs: 7, patience: 2}\n")
