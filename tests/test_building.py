@@ -310,7 +310,7 @@ def complete_residues(path: Path) -> dict[str, list[np.ndarray]]:
 
 
 def test_real_residues_are_rebuilt_from_their_own_chi(shared_data):
-    paths = sorted(p for p in shared_data.glob("*") if p.suffix in (".pdb", ".cif"))[::25]
+    paths = sorted(p for p in shared_data.rglob("*") if p.suffix in (".pdb", ".cif"))[::25]
     assert len(paths) > 20
     per_type: dict[str, list[np.ndarray]] = {name: [] for name in WITH_SIDE_CHAIN}
     for path in paths:
@@ -346,7 +346,7 @@ def test_real_residues_are_rebuilt_from_their_own_chi(shared_data):
 
 
 def test_the_hand_of_branched_residues_is_that_of_real_ones(shared_data):
-    path = next(p for p in sorted(shared_data.glob("*.pdb")) if p.stat().st_size > 200_000)
+    path = next(p for p in sorted(shared_data.rglob("*.pdb")) if p.stat().st_size > 200_000)
     found = complete_residues(path)
     for name, sign in (("ILE", 1), ("THR", 1), ("VAL", -1)):
         xyz = np.stack(found[name])

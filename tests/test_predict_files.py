@@ -177,7 +177,7 @@ def test_written_files_hold_the_conformers_that_were_placed(simulated, tmp_path)
         assert any(key[2] for key in placement.key)  # insertion codes
         assert any(key[3] == "MSE" for key in placement.key)
         # PDB coordinates have three decimals, on bonds of 1.5 angstrom.
-        again = check_conformers(records, placement, built, cif, 2e-3)
+        again = check_conformers(records, placement, built, cif, 1e-3)
         check_conformers(records, placement, built, pdb, 2e-3)
         kept = ["chain", "index", "author_chain", "author_number", "insertion_code", "label_seq"]
         assert again.residues.select(kept).equals(records.residues.select(kept))
@@ -350,7 +350,7 @@ def one_chain(simulated):
 def test_a_backbone_alone_gets_side_chains(one_chain, tmp_path):
     path = minimal_pdb(residue_lines(one_chain, ("N", "CA", "C", "O")), "bb.pdb", tmp_path)
     records, placement, built, (cif, pdb) = write_both(path, tmp_path)
-    check_conformers(records, placement, built, cif, 2e-3)
+    check_conformers(records, placement, built, cif, 1e-3)
     check_conformers(records, placement, built, pdb, 2e-3)
     alanines = sum(key[3] == "ALA" for key in placement.key)
     assert alanines
@@ -392,7 +392,7 @@ def test_a_residue_without_backbone_stays_as_it_was(one_chain, tmp_path):
     kept = [x for x in lines if not (x[17:27] == place and x[12:16].strip() == "C")]
     path = minimal_pdb(kept, "nobackbone.pdb", tmp_path)
     records, placement, built, (cif, pdb) = write_both(path, tmp_path)
-    check_conformers(records, placement, built, cif, 2e-3)
+    check_conformers(records, placement, built, cif, 1e-3)
     before = [x for x in kept if x[17:27] == place]
     after = [x for x in pdb.read_text().splitlines() if x[17:27] == place and x[:4] == "ATOM"]
     assert [x[12:66] for x in after] == [x[12:66] for x in before]
@@ -412,7 +412,7 @@ def test_alternative_backbones_become_the_one_of_the_frame(one_chain, tmp_path):
     path = minimal_pdb(lines, "alternative.pdb", tmp_path)
     records, placement, built, (cif, _) = write_both(path, tmp_path)
     assert "B" in placement.frame_altloc
-    check_conformers(records, placement, built, cif, 2e-3)
+    check_conformers(records, placement, built, cif, 1e-3)
     for chain in gemmi.read_structure(str(cif))[0]:
         for residue in chain:
             for name in ("N", "CA", "C", "O"):
@@ -458,7 +458,7 @@ def test_nucleic_acids_ligands_and_d_residues_stay(one_chain, tmp_path):
     ]
     path = minimal_pdb([*residue_lines(one_chain), "TER", *dna, "TER", *extra], "mix.pdb", tmp_path)
     records, placement, built, (cif, pdb) = write_both(path, tmp_path)
-    check_conformers(records, placement, built, cif, 2e-3)
+    check_conformers(records, placement, built, cif, 1e-3)
     text = [line[12:54] for line in pdb.read_text().splitlines()]
     for line in (*extra, *dna):
         assert line[12:54] in text
@@ -470,7 +470,7 @@ def test_a_chain_without_a_name_is_predicted_too(one_chain, tmp_path):
     ssbond = "SSBOND   1 CYS      {0}    CYS      {0}".format("  1")
     path = minimal_pdb([ssbond, *(f"{x[:21]} {x[22:]}" for x in first)], "old.pdb", tmp_path)
     records, placement, built, (cif, pdb) = write_both(path, tmp_path)
-    check_conformers(records, placement, built, cif, 2e-3)
+    check_conformers(records, placement, built, cif, 1e-3)
     check_conformers(records, placement, built, pdb, 2e-3)
 
 

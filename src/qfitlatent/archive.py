@@ -73,6 +73,7 @@ STALE_AGE_S = 3600.0
 HEAD_BYTES = 65536
 SNIFF_BYTES = 8192
 PIECE_BYTES = 262144
+USER_AGENT = f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
 
 _PDB_RECORDS = frozenset(
     b"ANISOU ATOM AUTHOR CAVEAT CISPEP COMPND CRYST1 DBREF EXPDTA HEADER HELIX HET HETATM HETNAM "
@@ -648,9 +649,7 @@ def new_session(url: str) -> requests.Session:
     session.proxies, session.verify = environment["proxies"], environment["verify"]
     session.cert, session.auth = environment["cert"], requests.utils.get_netrc_auth(url)
     session.trust_env = False
-    session.headers["User-Agent"] = (
-        f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
-    )
+    session.headers["User-Agent"] = USER_AGENT
     # Files are stored as they are: an encoding on top of .gz would only obscure the length.
     session.headers["Accept-Encoding"] = "identity"
     session.max_redirects = MAX_REDIRECTS

@@ -47,8 +47,11 @@ COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 MIN_ROWS_PER_COMPONENT = 12
 """A choice of K is tried only where a component would have this many observations on average."""
 
-EM_STEPS = 60
-EM_TOLERANCE = 2e-5
+EM_STEPS = 120
+TRIAL_STEPS = 30
+"""Steps of expectation-maximisation, at most: of the final fit, and of each that is compared."""
+
+EM_TOLERANCE = 1e-5
 """Stop when the mean log-likelihood (nats) gains less than this in a step."""
 
 PRIOR_ROWS = 3.0
@@ -135,14 +138,14 @@ def log_i0(kappa: Tensor) -> Tensor:
     return torch.special.i0e(kappa).log() + kappa
 
 
-def kappa_of_resultant(resultant: Tensor) -> Tensor:
-    """Solve I1(k)/I0(k) = R for k: Banerjee et al. 2005 (eq. 4.4) and three Newton steps.
+def kappa_of_resultant(resultant: Tensor, steps: int = 3) -> Tensor:
+    """Solve I1(k)/I0(k) = R for k: Banerjee et al. 2005 (eq. 4.4), then Newton steps.
 
     Newton works on 1 - R, which keeps its digits for narrow components.
     """
     r = resultant.double().clamp(0.0, 1.0 - 1.0 / (2.2 * KAPPA_MAX))
     kappa = (r * (2.0 - r * r) / (1.0 - r * r)).clamp(min=1e-6)
-    for _ in range(3):
+    for _ in range(steps):
         a = torch.special.i1e(kappa) / torch.special.i0e(kappa)
         slope = (1.0 - a / kappa - a * a).clamp(min=1e-9)
         kappa = (kappa - (a - r) / slope).clamp(1e-6, KAPPA_MAX)
@@ -329,7 +332,7 @@ def rotamer_start(rows: TypeRows, token: int, num: int, seed: int) -> Components
     return Components(weights / weights.sum(), torch.stack([torch.zeros_like(base[0]), *eta]))
 
 
-def fit_components(rows: TypeRows, fitted: Components) -> Components:
+def fit_components(rows: TypeRows, fitted: Components, steps: int = EM_STEPS) -> Components:
     """Expectation-maximisation from a start; component 0 stays flat (the background).
 
     A pi-symmetric chi counts each component twice, at its mean and turned by pi, with half the
@@ -338,7 +341,7 @@ def fit_components(rows: TypeRows, fitted: Components) -> Components:
     total_weight = rows.weight.sum()
     last = -math.inf
     flat_rows = rows.point.flatten(1)
-    for _ in range(EM_STEPS):
+    for _ in range(steps):
         posterior, density = rows.responsibilities(fitted.weight.log(), fitted.eta)
         value = float((density * rows.weight).sum() / total_weight)
         straight, turned = rows.turned(posterior)
@@ -371,7 +374,8 @@ def fit_type(
     for num in COMPONENT_CHOICES:
         if curve and len(training.weight) < MIN_ROWS_PER_COMPONENT * num:
             break
-        fitted = fit_components(training, rotamer_start(training, token, num, seed))
+        start = rotamer_start(training, token, num, seed)
+        fitted = fit_components(training, start, TRIAL_STEPS)
         value = held_out_log_likelihood(held_out, fitted)
         if not curve or value > max(v for _, v in curve):
             best = fitted
@@ -515,7 +519,7 @@ class BackboneFit:
         length = resultant.norm(dim=-1)
         mean_length = length / count.unflatten(-1, (num, num_chi)).clamp(min=1e-12)
         eta = resultant / length.clamp(min=1e-12)[..., None]
-        eta = eta * kappa_of_resultant(mean_length)[..., None]
+        eta = eta * kappa_of_resultant(mean_length, steps=1)[..., None]
         eta[:, :, 0] = 0.0
         weight = weight.clamp(min=1e-6)
         return BackboneComponents(weight / weight.sum(-1, keepdim=True), eta)

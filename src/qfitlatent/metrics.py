@@ -49,6 +49,9 @@ SMALLEST_MODE = 0.01
 """Modes below this mass are left out of the curves over the weight threshold."""
 
 
+PRICE_SWEEPS = 6
+"""Rounds over the altlocs that find the prices from which optimal transport starts."""
+
 MASS_TOLERANCE = 1e-7
 """Optimal transport stops when less than this share of the mass is at the wrong altloc."""
 
@@ -294,18 +297,20 @@ def _two_atoms(cost: Tensor, first: Tensor) -> Tensor:
 def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
     """(n,) exact optimal transport cost of S equal sources to A targets, many problems at once.
 
-    cost (n,S,A), demand (n,A) summing to 1. Successive shortest paths on the A targets: every
-    source starts at its nearest target (optimal if demand were free); mass then moves from targets
-    with too much to targets with too little along the cheapest path, a step from a to b costing
-    the smallest cost[s,b] - cost[s,a] over the sources s held at a (Ahuja, Magnanti, Orlin 1993,
-    section 9.7). Each round moves one path of every problem that still has surplus.
+    cost (n,S,A), demand (n,A) summing to 1. Every source starts at the target that is nearest
+    after a price for each target (``_prices``), which is optimal for what the targets then hold.
+    Successive shortest paths do the rest: mass moves from targets with too much to targets with
+    too little along the cheapest path, a step from a to b costing the smallest
+    cost[s,b] - cost[s,a] over the sources s held at a (Ahuja, Magnanti, Orlin 1993, section 9.7).
+    Each round moves one path of every problem that still has surplus; good prices leave few.
     """
     num, num_samples, _ = cost.shape
     cost = cost.double()
     demand = demand.double()
     demand = demand / demand.sum(1, keepdim=True)
     held = torch.zeros_like(cost)
-    held.scatter_(2, cost.argmin(2, keepdim=True), 1.0 / num_samples)
+    priced = cost - _prices(cost, demand)[:, None, :]
+    held.scatter_(2, priced.argmin(2, keepdim=True), 1.0 / num_samples)
     # move[s,a,b] never changes; only which sources are held at a does.
     move = cost[:, :, None, :] - cost[:, :, :, None]  # (n,S,A,A)
     active = torch.arange(num)
@@ -317,6 +322,25 @@ def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
             break
         _move_along_cheapest_path(held, move, active, surplus)
     return (held * cost).sum((1, 2)).float()
+
+
+def _prices(cost: Tensor, demand: Tensor) -> Tensor:
+    """(n,A) prices under which the targets attract about what they demand.
+
+    Coordinate ascent on the dual: each target in turn takes the price at which it wins as many
+    sources from the others as it demands, between those of the last winner and the first loser.
+    """
+    num_samples, num_atoms = cost.shape[1:]
+    price = torch.zeros_like(demand)
+    wins = (demand * num_samples).round().long().clamp(1, num_samples - 1)
+    for _ in range(PRICE_SWEEPS):
+        for a in range(num_atoms):
+            others = (cost - price[:, None, :]).index_fill(2, torch.tensor([a]), math.inf)
+            margin = (cost[:, :, a] - others.amin(2)).sort(dim=1).values
+            last = margin.gather(1, wins[:, a : a + 1] - 1)
+            first_loser = margin.gather(1, wins[:, a : a + 1])
+            price[:, a] = 0.5 * (last + first_loser)[:, 0]
+    return price
 
 
 def _move_along_cheapest_path(held: Tensor, move: Tensor, active: Tensor, surplus: Tensor) -> None:
@@ -550,9 +574,9 @@ def bootstrap_auroc(
     label: np.ndarray,
     entry: np.ndarray,
     weights: np.ndarray,
-    num_bins: int = 512,
+    num_bins: int = 256,
 ) -> tuple[float, float, float]:
-    """AUROC and its 95 % interval over entries; the resamples see the score's rank in 512 bins."""
+    """AUROC and its 95 % interval over entries; the resamples see the score's rank in 256 bins."""
     if not len(score):
         return math.nan, math.nan, math.nan
     rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
