@@ -13,6 +13,7 @@ Shapes: N residues, M rows, K components of one chi, D chi, S samples, W width o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,6 +71,32 @@ class AutoregressiveHead(nn.Module):
         return weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min
 
 
+class AverageHead(nn.Module):
+    """The heads of M models as one with M K components a chi, each model having weight 1/M.
+
+    ``residue`` takes the models' single representations side by side, (N, M d_s).
+    """
+
+    def __init__(self, heads: Sequence[AutoregressiveHead]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.num_components = sum(head.num_components for head in heads)
+        self.kappa_min = min(head.kappa_min for head in heads)
+
+    def residue(self, s: Tensor) -> Tensor:
+        """(N, D M hidden): for each chi the slices of all models."""
+        parts = zip(self.heads, s.chunk(len(self.heads), dim=-1), strict=True)
+        slices = [head.residue(part).unflatten(-1, (NUM_CHI_MAX, -1)) for head, part in parts]
+        return torch.cat(slices, dim=-1).flatten(-2)
+
+    def step(self, d: int, residue: Tensor, chi: Tensor, known: Tensor):
+        """As ``AutoregressiveHead.step``, of all models."""
+        parts = zip(self.heads, residue.chunk(len(self.heads), dim=-1), strict=True)
+        steps = [head.step(d, part, chi, known) for head, part in parts]
+        log_weight, mean, kappa = (torch.cat(x, dim=-1) for x in zip(*steps, strict=True))
+        return log_weight - math.log(len(self.heads)), mean, kappa
+
+
 def spread_bias(num_components: int, num_chi: int) -> Tensor:
     """Bias of (weight, east, north, kappa): means spread over the circle, moderate width."""
     angle = (torch.arange(num_components) + 0.5) * (2 * math.pi / num_components) - math.pi
@@ -83,7 +110,7 @@ def spread_bias(num_components: int, num_chi: int) -> Tensor:
 class AutoregressiveDensity:
     """The density of N residues; s (N,d_s), chi_mask and symmetric (N,D) bool."""
 
-    head: AutoregressiveHead
+    head: AutoregressiveHead | AverageHead
     s: Tensor
     chi_mask: Tensor
     symmetric: Tensor

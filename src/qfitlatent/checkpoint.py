@@ -22,7 +22,7 @@ from torch import Tensor
 
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model import QFitLatent, build_model
 
 FORMAT_VERSION = "1"
 MODEL_FILE = "model.safetensors"
@@ -43,9 +43,16 @@ def shipped_model_path() -> Path:
     return Path(str(files("qfitlatent").joinpath("data/pretrained", MODEL_FILE)))
 
 
-def save_model(model: QFitLatent, config: Mapping[str, Any], path: str | Path) -> None:
-    """Writes the weights and ``config``, the whole resolved configuration, atomically."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in _state(model).items()}
+def save_model(
+    model: QFitLatent,
+    config: Mapping[str, Any],
+    path: str | Path,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Writes the weights, in ``dtype``, and ``config``, the whole configuration, atomically."""
+    weights = {
+        name: value.detach().to("cpu", dtype).contiguous() for name, value in _state(model).items()
+    }
     header = {
         "format_version": FORMAT_VERSION,
         "config": dict(config),
@@ -89,7 +96,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
     if _digest(weights) != metadata["sha256"]:
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
     config = metadata["config"]
-    model = QFitLatent(ModelConfig.from_dict(config["model"]))
+    model = build_model(config)
     load_weights(model, weights, path)
     return LoadedModel(model.to(device).eval().requires_grad_(False), config, path)
 
@@ -106,11 +113,12 @@ def load_weights(model: QFitLatent, weights: Mapping[str, Tensor], path: str | P
                 f"{shapes[1]} in the model of this configuration. Use its own settings under "
                 "`model`, or another `run` name."
             )
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(dict(weights), strict=False)  # the names were compared above
 
 
 def _state(model: QFitLatent) -> dict[str, Tensor]:
-    return dict(model.state_dict())
+    """Without what an average of models shares with its members."""
+    return {n: v for n, v in model.state_dict().items() if not n.startswith("head.heads.")}
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ B proteins in a batch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -190,8 +191,12 @@ class Dataset:
         tables_dir: str | Path,
         split_path: str | Path | None = None,
         splits: Sequence[str] = ("train", "validation", "test"),
+        max_entries: int = 0,
     ) -> Dataset:
         """The entries of these splits, or every entry where no split is given.
+
+        max_entries: keep so many, the first by a hash of their names, so that a larger number holds
+        the smaller; 0 keeps all.
 
         Raises QfitLatentError for a missing table or column, and for splits that hold no entry.
         """
@@ -205,7 +210,11 @@ class Dataset:
             return cls(tables)
         split = read_table(split_path, ["entry", "split"])
         chosen = np.isin(_column(split)("split"), list(splits))
-        dataset = cls(tables, np.unique(_column(split)("entry")[chosen]))
+        entries = np.unique(_column(split)("entry")[chosen])
+        if max_entries:
+            order = [hashlib.sha256(str(entry).encode()).digest() for entry in entries]
+            entries = entries[np.argsort(order, kind="stable")[:max_entries]]
+        dataset = cls(tables, entries)
         if not dataset.entries:
             raise QfitLatentError(
                 f"No entry of {split_path} is in {' or '.join(splits)} and has a backbone: "

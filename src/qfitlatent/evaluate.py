@@ -61,6 +61,7 @@ MODEL = "model"
 GENERATOR = "generator"
 DEFAULT_SETTINGS: dict[str, Any] = {
     "split": "test",
+    "model": None,
     "bootstrap_samples": 1000,
     "num_samples": 256,
     "mode_weight": 0.1,
@@ -675,14 +676,16 @@ def threshold_table(scores: dict[str, dict[str, np.ndarray]], data: EvaluationSe
 
 
 def evaluate_run(
-    run_dir: str | Path | None,
+    source: str | Path | None,
     tables_dir: str | Path,
     split_path: str | Path,
     out_dir: str | Path,
     settings: dict[str, Any],
     truth_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Score a run (None: the baselines alone) and write everything below out_dir; returns metrics.
+    """Score a run and write everything below out_dir; returns the metrics.
+
+    source is a run folder or model file; None scores the baselines alone.
 
     settings is the config section ``evaluate``; absent keys take ``DEFAULT_SETTINGS``. truth_dir is
     the simulator's folder: with it, the generator is scored too and the gap to its entropy given.
@@ -704,11 +707,11 @@ def evaluate_run(
     if truth_dir is not None:
         truth = read_truth_table(truth_dir, data.entries)
         methods.append(table_method(GENERATOR, truth, data, chunk))
-    if run_dir is not None:
+    if source is not None:
         from qfitlatent.checkpoint import load_model
         from qfitlatent.dataset import Dataset
 
-        loaded = load_model(run_dir)
+        loaded = load_model(source)
         dataset = Dataset.load(tables_dir, split_path, splits=(settings["split"],))
         methods.insert(0, model_method(loaded.model, dataset, data))
     _refuse_repeated([m.name for m in methods])
@@ -742,7 +745,7 @@ def evaluate_run(
     if settings["report"]:
         from qfitlatent.report import write_report
 
-        write_report(out_dir, run_dir)
+        write_report(out_dir, None if loaded is None else loaded.path.parent)
     return metrics
 
 

@@ -25,7 +25,12 @@ from qfitlatent.attention import (
     InvariantPointAttention,
     StaticPair,
 )
-from qfitlatent.autoregressive import AutoregressiveDensity, AutoregressiveHead, spread_bias
+from qfitlatent.autoregressive import (
+    AutoregressiveDensity,
+    AutoregressiveHead,
+    AverageHead,
+    spread_bias,
+)
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
 from qfitlatent.dataset import Batch, Protein, collate
 from qfitlatent.errors import QfitLatentError
@@ -313,6 +318,15 @@ class MixtureHead(nn.Module):
         return VonMisesMixture(self.weight(s).log_softmax(-1), mean, kappa, chi_mask, symmetric)
 
 
+def density_of(
+    head: nn.Module, s: Tensor, chi_mask: Tensor, symmetric: Tensor
+) -> VonMisesMixture | AutoregressiveDensity:
+    """The density that ``head`` gives to residues s (N,d_s); chi_mask and symmetric (N,D)."""
+    if isinstance(head, MixtureHead):
+        return head(s, chi_mask, symmetric)
+    return AutoregressiveDensity(head, s, chi_mask, symmetric)
+
+
 # --- The model --------------------------------------------------------------------------------
 
 
@@ -377,10 +391,7 @@ class QFitLatent(nn.Module):
 
     def density(self, s: Tensor, token: Tensor) -> VonMisesMixture | AutoregressiveDensity:
         """s (n,d_s) as ``encode`` gives it, token (n,)."""
-        chi_mask, symmetric = self.chi_mask[token], self.symmetric[token]
-        if isinstance(self.head, AutoregressiveHead):
-            return AutoregressiveDensity(self.head, s, chi_mask, symmetric)
-        return self.head(s, chi_mask, symmetric)
+        return density_of(self.head, s, self.chi_mask[token], self.symmetric[token])
 
     @torch.no_grad()
     def predict(self, protein: Protein) -> VonMisesMixture | AutoregressiveDensity:
@@ -392,3 +403,39 @@ class QFitLatent(nn.Module):
         density = self.density(s, protein.token.to(device))
         self.train(was_training)
         return density.to("cpu") if isinstance(density, VonMisesMixture) else density
+
+
+class AverageModel(QFitLatent):
+    """Several trained models of one architecture as one: the mean of their densities, chi by chi.
+
+        p(chi_d | chi_<d) = 1/M sum_m p_m(chi_d | chi_<d)
+
+    ``encode`` gives the members' single representations side by side, (n, M d_s).
+    """
+
+    def __init__(self, config: ModelConfig, num_members: int) -> None:
+        nn.Module.__init__(self)
+        if config.head != "autoregressive":
+            raise QfitLatentError(
+                "Only models with model.head: autoregressive can be averaged: "
+                f"these have {config.head}."
+            )
+        self.config = config
+        self.members = nn.ModuleList(QFitLatent(config) for _ in range(num_members))
+        self.head = AverageHead([member.head for member in self.members])
+        self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
+        self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        return self.members[0].embedding
+
+    def encode(self, batch: Batch) -> Tensor:
+        return torch.cat([member.encode(batch) for member in self.members], dim=-1)
+
+
+def build_model(config: Mapping[str, Any]) -> QFitLatent:
+    """The untrained network of a whole configuration: one model, or the average of several."""
+    settings = ModelConfig.from_dict(config["model"])
+    num_members = len(config["train"].get("members", ()))
+    return AverageModel(settings, num_members) if num_members else QFitLatent(settings)

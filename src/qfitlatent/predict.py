@@ -40,6 +40,7 @@ from qfitlatent.dataset import Protein, collate, protein_from_tables
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, sha256_file
 from qfitlatent.mixture import Modes, VonMisesMixture, circular_distance
+from qfitlatent.model import density_of
 from qfitlatent.prediction_files import (
     SAMPLES,
     SCORES,
@@ -150,10 +151,7 @@ class Runner:
         start = time.perf_counter()
         chi_mask = torch.from_numpy(CHI_DEFINED)[token]
         symmetric = torch.from_numpy(PI_SYMMETRIC)[token]
-        if self.model.config.head == "autoregressive":
-            density: Density = AutoregressiveDensity(self.head, s, chi_mask, symmetric)
-        else:
-            density = self.head(s, chi_mask, symmetric)
+        density = density_of(self.head, s, chi_mask, symmetric)
         self.timing.network += time.perf_counter() - start
         return density
 

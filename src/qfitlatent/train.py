@@ -79,7 +79,7 @@ def train_run(
         torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     world, rank = _join_processes(device)
 
-    train = Dataset.load(tables_dir, split_path, ("train",))
+    train = Dataset.load(tables_dir, split_path, ("train",), settings["max_entries"])
     validation = Dataset.load(tables_dir, split_path, ("validation",))
     for dataset, name in ((train, "training"), (validation, "validation")):
         _check_observed(dataset, name, settings)
@@ -110,7 +110,8 @@ class Trainer:
         self.train, self.validation = train, validation
         self.data: dict[str, str] = {}  # sha256 of each table, part of what a resume needs
         self.device, self.world, self.rank = device, world, rank
-        torch.manual_seed(config["seed"])
+        self.seed = config["seed"] if self.settings["seed"] is None else self.settings["seed"]
+        torch.manual_seed(self.seed)
         self.model = QFitLatent(ModelConfig.from_dict(config["model"])).to(device)
         if self.settings["initial_model"]:
             start = load_model(self.settings["initial_model"])
@@ -237,7 +238,7 @@ class Trainer:
     def _one_epoch(self, progress: Progress) -> dict[str, float]:
         started = time.monotonic()
         # One seed for order, noise and crops, the same in every process; dropout differs by rank.
-        seed = int(np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed + self.rank)
         self.model.train()
@@ -564,7 +565,7 @@ def _write_artifacts(trainer, config, tables_dir, split_path, run_dir, seconds) 
             code=[__file__],
             inputs={**tables, "split.parquet": split_path},
             outputs={name: run_dir / name for name in outputs},
-            seeds={"seed": config["seed"]},
+            seeds={"seed": trainer.seed},
             wall_time_s=seconds,
             num_parameters=sum(p.numel() for p in trainer.model.parameters()),
             num_train_entries=len(trainer.train),

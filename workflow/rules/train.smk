@@ -11,6 +11,7 @@ rule train_model:
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
         initial=initial_model,
+        members=[f"{run}/model.safetensors" for run in config["train"]["members"]],
     output:
         model=f"{RUN}/model.safetensors",
         config=f"{RUN}/config.yaml",

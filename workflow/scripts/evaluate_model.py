@@ -10,7 +10,7 @@ from qfitlatent.job import job
 with job(snakemake.rule, snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
     evaluate_run(
-        Path(snakemake.input.model).parent,
+        snakemake.input.model,
         Path(snakemake.input.tables[0]).parent,
         snakemake.input.split,
         Path(snakemake.output.metrics).parent,
