@@ -1,10 +1,17 @@
-"""The README is true: its blocks, its option table, its targets and its links."""
+"""The README is true: its blocks, its tables, its queries, its targets and its links."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
-from qfitlatent import config
+import duckdb
+import numpy as np
+import pytest
+from evaluated import make_data_set
+
+from qfitlatent import config, errors
+from qfitlatent.audit import make_audit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,6 +45,60 @@ def test_ci_runs_the_second_block():
 def test_option_table_is_that_of_the_schema():
     table = re.search(r"<!-- options:.*?-->\n(.*?)<!-- end of options -->", README, re.S).group(1)
     assert table.strip() == config.option_table(), "replace it with `qfitlatent config --table`"
+
+
+def test_reason_table_is_that_of_the_code():
+    table = re.search(r"<!-- reasons:.*?-->\n(.*?)<!-- end of reasons -->", README, re.S).group(1)
+    assert table.strip() == errors.reason_table(), "run tools/update_options.py"
+    assert set(errors.REASON_HELP) == set(errors.Reason)
+
+
+def queries():
+    """Language, the place in audit.json that the first comment names, and the text."""
+    blocks = re.findall(r"^```(sql|python)\n(.*?)^```$", section("The tables"), re.M | re.S)
+    keys = [re.match(r"(?:--|#) ([\w, ]+)", text).group(1) for _, text in blocks]
+    return [
+        pytest.param(language, key.split(", "), text, id=key)
+        for key, (language, text) in zip(keys, blocks, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """A small simulated data set and the numbers of its audit."""
+    folder = tmp_path_factory.mktemp("audited")
+    tables, split, _ = make_data_set(folder, num_entries=16)
+    make_audit(tables, split, folder / "audit")
+    return folder, json.loads((folder / "audit" / "audit.json").read_text())
+
+
+def test_there_are_five_queries():
+    assert len(queries()) == 5
+
+
+@pytest.mark.parametrize(("language", "key", "text"), queries())
+def test_queries_give_the_numbers_of_the_audit(audited, monkeypatch, language, key, text):
+    folder, audit = audited
+    monkeypatch.chdir(folder)
+    expected = audit[key[0]]
+    if language == "python":
+        found = {}
+        exec(text, found)
+        assert np.sum(expected[key[1]]) > 10
+        np.testing.assert_allclose(found["density"], expected[key[1]], atol=1e-3)
+        return
+    rows = duckdb.sql(text).fetchall()
+    assert rows
+    if key[0] == "rejected":
+        expected = [(r["stage"], r["scope"], r["reason"], r["rows"]) for r in expected]
+    elif key[0] == "split":
+        expected = [(name, numbers[key[1]]) for name, numbers in sorted(expected.items())]
+    elif "edges" in expected:
+        bins = zip(expected["edges"][:-1], expected["counts"], strict=True)
+        expected = [(edge, count) for edge, count in bins if count]
+    else:
+        expected = [(int(value), count) for value, count in expected.items()]
+    assert rows == expected
 
 
 def test_targets_exist():

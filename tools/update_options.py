@@ -1,19 +1,36 @@
-"""Brings config.yaml and the README's option table up to date with the schema.
+"""Brings config.yaml and the README's tables up to date with the schema and the reasons.
 
-Run after a change of src/qfitlatent/schemas/config.schema.yaml. Values in config.yaml stay.
+Run after a change of src/qfitlatent/schemas/config.schema.yaml or of src/qfitlatent/errors.py.
+Values in config.yaml stay.
 """
 
 import re
 from pathlib import Path
 
-from qfitlatent import config
+from qfitlatent import config, errors
 
 ROOT = Path(__file__).parents[1]
-START, END = "<!-- options: made by `qfitlatent config --table` -->\n", "<!-- end of options -->"
+TABLES = {
+    "<!-- options: made by `qfitlatent config --table` -->\n(.*?)<!-- end of options -->": (
+        config.option_table()
+    ),
+    "<!-- reasons: made by tools/update_options.py -->\n(.*?)<!-- end of reasons -->": (
+        errors.reason_table()
+    ),
+}
+"""Where a table stands in the README, and what it is."""
 
-path = ROOT / "config.yaml"
-path.write_text(config.commented(config.load(path)))
-readme = ROOT / "README.md"
-pattern = re.escape(START) + ".*?" + re.escape(END)
-table = START + config.option_table() + "\n" + END
-readme.write_text(re.sub(pattern, lambda _: table, readme.read_text(), flags=re.S))
+
+def main() -> None:
+    path = ROOT / "config.yaml"
+    path.write_text(config.commented(config.load(path)))
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    for place, table in TABLES.items():
+        found = re.search(place, text, re.S)
+        text = text[: found.start(1)] + table + "\n" + text[found.end(1) :]
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -117,3 +117,9 @@ REASON_HELP: dict[Reason, tuple[str, str]] = {
         "Raise `preprocess.max_conformers`.",
     ),
 }
+
+
+def reason_table() -> str:
+    """All reasons as a Markdown table: the one in the README."""
+    rows = [f"| `{reason}` | {what} | {to_do} |" for reason, (what, to_do) in REASON_HELP.items()]
+    return "\n".join(["| `reason` | what it means | what you can do |", "|---|---|---|", *rows])
