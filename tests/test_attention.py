@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from textbook import attention as textbook_attention
 
 from qfitlatent import attention
 from qfitlatent.attention import ExplicitPair, InvariantPointAttention, StaticPair
-from qfitlatent.dataset import collate
+from qfitlatent.dataset import collate, protein_from_tables
+from qfitlatent.structure import read_entry
 
 D_S, D_Z, HEADS = 24, 6, 3
 
@@ -26,7 +28,11 @@ def make_layer(dtype, pair_values=False, form="auto"):
 
 
 def make_inputs(sizes, dtype):
-    batch = collate([make_protein(n, seed=n) for n in sizes])
+    return inputs_of([make_protein(n, seed=n) for n in sizes], dtype)
+
+
+def inputs_of(proteins, dtype):
+    batch = collate(proteins)
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape):
@@ -83,6 +89,35 @@ def test_equals_textbook_fp32():
     torch.testing.assert_close(fast, slow, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["2yl0.pdb", "1us0.pdb", "1vme.cif"])
+def test_equals_textbook_on_real_backbones(shared_data, name):
+    """126, 314 and 800 residues, two chains and gaps among them; fp32 against fp64."""
+    records = read_entry(shared_data / "multiconformer" / name, "real")
+    protein = protein_from_tables(records.tables())
+    protein = protein.select(torch.arange(min(len(protein), 800)))
+    inputs = inputs_of([protein], torch.float64)
+    layers = {form: make_layer(torch.float64, form=form) for form in ("fused", "blocked")}
+    layer = layers["fused"]
+    slow, slow_grads = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    for form in layers.values():
+        fast, fast_grads = gradients(form, form, *inputs)
+        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+        for a, b in zip(fast_grads, slow_grads, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10 * max(1.0, float(b.abs().max())), rtol=0)
+    s, rotation, x, pair = inputs
+    single = StaticPair(**{n: to_fp32(value) for n, value in vars(pair).items()})
+    layer = copy.deepcopy(layer).float()
+    fast, fast_grads = gradients(layer, layer, to_fp32(s), rotation.float(), x.float(), single)
+    torch.testing.assert_close(fast.double(), slow, atol=2e-4, rtol=0)
+    for a, b in zip(fast_grads, slow_grads, strict=True):
+        limit = 2e-4 * max(1.0, float(b.abs().max()))
+        torch.testing.assert_close(a.double(), b, atol=limit, rtol=0)
+
+
+def to_fp32(x):
+    return x.detach().float().requires_grad_(x.requires_grad) if x.is_floating_point() else x
+
+
 def test_explicit_pair_with_values_equals_textbook():
     layer = make_layer(torch.float64, pair_values=True)
     s, rotation, x, static = make_inputs((21, 9), torch.float64)
@@ -121,3 +156,15 @@ def test_padding_is_never_attended_to():
     right[1, 11:] += 100.0
     again = layer(changed, rotation, x, replace(pair, right=right))[1, :11]
     torch.testing.assert_close(out, again, atol=1e-12, rtol=0)
+
+
+def test_logits_stay_in_fp32_under_mixed_precision():
+    """Only the projections lose digits: what follows them is the fp32 result."""
+    layer = make_layer(torch.float32)
+    s, rotation, x, pair = make_inputs((64,), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        projected = layer.project(s)
+        low = layer(s, rotation, x, pair)
+    assert projected.dtype == torch.bfloat16
+    expected = layer.output(layer._attend(projected.float(), rotation, x, pair))
+    torch.testing.assert_close(low.float(), expected, atol=0.02, rtol=0.02)
