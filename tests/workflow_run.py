@@ -34,6 +34,8 @@ TINY = {
 class Checkout:
     """A copy of the workflow and the package in a folder of its own."""
 
+    timeout_s = 600
+
     def __init__(self, folder: Path, config: dict) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
@@ -54,16 +56,17 @@ class Checkout:
         config.setdefault(section, {}).update(values)
         self.write_config(config)
 
-    def start(self, *arguments: str, cores: int = 1) -> subprocess.Popen:
-        """Snakemake as a process group of its own."""
+    def start(self, *arguments: str, cores: int | None = 1) -> subprocess.Popen:
+        """Snakemake as a process group of its own; cores None leaves them to the profile."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")
         }
         environment.pop("PYTHONPATH", None)
         # --cores last: --configfile would take a target for a second file.
         command = [sys.executable, "-m", "snakemake", "--configfile", "own.yaml"]
+        limit = [] if cores is None else ["--cores", str(cores)]
         return subprocess.Popen(
-            [*command, "--cores", str(cores), *arguments],
+            [*command, *limit, *arguments],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -73,18 +76,18 @@ class Checkout:
             start_new_session=True,
         )
 
-    def snakemake(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess:
+    def snakemake(self, *arguments: str, cores: int | None = 1) -> subprocess.CompletedProcess:
         process = self.start(*arguments, cores=cores)
         try:
-            out, err = process.communicate(timeout=600)
+            out, err = process.communicate(timeout=self.timeout_s)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, cores: int | None = 1) -> str:
         """Runs to the end, and returns what was printed."""
-        done = self.snakemake(*arguments)
+        done = self.snakemake(*arguments, cores=cores)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
 

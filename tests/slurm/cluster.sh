@@ -3,8 +3,10 @@
 #
 # Needs root and Debian or Ubuntu; installs slurm-wlm and munge where they are absent. The
 # configuration has to be /etc/slurm/slurm.conf, because jobs do not inherit SLURM_CONF; one that
-# this script has not written is left alone, and the script ends. There is no accounting, as on
-# many small clusters, and a job that takes more memory than it asked for is killed within seconds.
+# this script has not written is left alone. There is no accounting, as on many small clusters, and
+# a job that takes more memory than it asked for is killed within seconds.
+#
+# Exit status 3: there can be no cluster here, for a reason that is printed.
 set -euo pipefail
 
 CONF=/etc/slurm/slurm.conf
@@ -21,10 +23,13 @@ stop() {
 }
 
 install_packages() {
-    if command -v slurmctld slurmd munged >/dev/null; then return; fi
+    if command -v slurmctld && command -v slurmd && command -v munged; then return; fi >/dev/null
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null
+    if ! { apt-get update -qq &&
+        apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }; then
+        echo "slurm-wlm and munge are not here and cannot be installed." >&2
+        exit 3
+    fi
 }
 
 write_configuration() {
@@ -63,7 +68,7 @@ AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_min_interval=500000,batch_sched_delay=0
 # A make-believe GPU, so that jobs that ask for one are scheduled.
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory Gres=gpu:1 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=$memory Gres=gpu:1 State=UNKNOWN
 # The names that profiles/slurm/config.yaml has as its placeholders.
 PartitionName=cpu Nodes=$host Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=$host MaxTime=INFINITE State=UP

@@ -55,7 +55,11 @@ def code_of(rule_name):
 
 
 def by_attempt(amount):
-    """A resource that grows with each attempt, so that a job killed for memory or time may pass."""
+    """A resource that grows with each attempt, so that a job killed for memory or time may pass.
+
+    Memory is more than docs/scaling.md measures, by the 400 MB of the two Snakemake processes that
+    Slurm counts with each job and by room for larger entries.
+    """
     return lambda wildcards, attempt: amount * attempt
 
 
@@ -129,5 +133,5 @@ def initial_model(wildcards):
 
 
 def num_gpus():
-    """GPUs of a training, for the limit in the profile; `auto` may find one."""
-    return {"cpu": 0, "cuda": config["train"]["devices"]}.get(config["train"]["device"], 1)
+    """GPUs of a training, one for each process; `auto` may find them. The profile limits them."""
+    return 0 if config["train"]["device"] == "cpu" else config["train"]["devices"]

@@ -23,7 +23,7 @@ if config["entries"]["search"]:
             "../../envs/qfitlatent.yaml"
         threads: 1
         resources:
-            mem_mb=by_attempt(500),
+            mem_mb=by_attempt(1000),
             runtime=by_attempt(10),
             connections=1,
         params:
@@ -72,7 +72,7 @@ else:
             "../../envs/qfitlatent.yaml"
         threads: 1
         resources:
-            mem_mb=by_attempt(500),
+            mem_mb=by_attempt(1000),
             runtime=by_attempt(120),
             # Half of what is allowed: while one shard waits for its last files, another begins.
             connections=1 if SOURCE == "local" else max(1, config["download"]["connections"] // 2),
@@ -99,7 +99,7 @@ rule merge_downloads:
         "../../envs/qfitlatent.yaml"
     threads: 1
     resources:
-        mem_mb=by_attempt(500),
+        mem_mb=by_attempt(1000),
         runtime=by_attempt(10),
     params:
         max_missing_fraction=config["entries"]["max_missing_fraction"],

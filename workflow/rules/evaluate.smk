@@ -79,7 +79,7 @@ rule describe_results:
         "../../envs/qfitlatent.yaml"
     threads: 1
     resources:
-        mem_mb=by_attempt(500),
+        mem_mb=by_attempt(1000),
         runtime=by_attempt(10),
     params:
         dataset=config["dataset"],
