@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from train_step import Textbook
+from forms import exchange_attention
 
 from qfitlatent import config as configuration
 from qfitlatent.archive import log_local_files
@@ -70,8 +70,7 @@ def main() -> None:
         name: Trainer(config, train, validation, torch.device("cpu"))
         for name in ("ours", "textbook")
     }
-    for block in trainers["textbook"].model.blocks:
-        block.attention = Textbook(block.attention, recompute=False)
+    exchange_attention(trainers["textbook"].model, "textbook")
     seconds = dict.fromkeys(trainers, 0.0)
     reached: dict[str, float] = {}
     print("| epoch | ours: nll | seconds | textbook: nll | seconds |")
