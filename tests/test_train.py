@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,129 @@ def test_a_damaged_model_is_refused(data, damage):
 def test_options_train(data, changes):
     folder = run(data, make_config(**changes))
     assert checkpoint.load_model(folder).config["train"]["epochs"] == 4
+
+
+def trainer_of(folder: Path, config: dict) -> train.Trainer:
+    """A trainer on the tables of ``data``, on the CPU."""
+    parts = [
+        Dataset.load(folder / "tables", folder / "split.parquet", (split,))
+        for split in ("train", "validation")
+    ]
+    return train.Trainer(config, *parts, torch.device("cpu"))
+
+
+def test_the_schedule_warms_up_and_falls_as_a_cosine(data):
+    config = make_config(learning_rate=1.0, warmup_steps=4, final_learning_rate_fraction=0.01)
+    trainer = trainer_of(data, config)
+    rates = []
+    for step in range(trainer.num_steps):
+        trainer.step = step
+        rates.append(trainer._learning_rate())
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    turn = np.linspace(0, np.pi, trainer.num_steps - 4)
+    np.testing.assert_allclose(rates[4:], 0.01 + 0.99 * (1 + np.cos(turn)) / 2, atol=1e-12)
+
+
+def test_the_running_mean_of_the_weights_is_what_is_validated_and_kept(data):
+    """With a decay of nearly 1 the mean is the plain average at first: (1 + n) / (10 + n)."""
+    trainer = trainer_of(data, make_config(ema_decay=0.9999))
+    expected = {n: p.clone() for n, p in trainer.model.state_dict().items()}
+    for step, batch in enumerate(trainer._batches(torch.Generator().manual_seed(0))):
+        trainer.step = step
+        trainer._one_step(batch, 0.01)
+        decay = (1 + step) / (10 + step)
+        for name, value in trainer.model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+    for name, value in expected.items():
+        torch.testing.assert_close(trainer.ema[name], value, atol=1e-6, rtol=0)
+    moved = trainer.model.state_dict()["embedding.weight"].clone()
+    with_mean = trainer.validate()["validation_loss"]
+    torch.testing.assert_close(
+        trainer.model.state_dict()["embedding.weight"], moved, atol=0, rtol=0
+    )
+    trainer.model.load_state_dict(trainer.ema)
+    trainer.ema = None
+    assert trainer.validate()["validation_loss"] == pytest.approx(with_mean, rel=1e-6)
+
+
+def test_training_on_all_residues_weighs_the_two_populations(data):
+    """The loss of `all` is the weighted mean of the losses of both kinds."""
+    sums = {}
+    for name, options in {
+        "multi": {},
+        "single": {"train_on": "all", "single_weight": 1.0, "multiconformer_weight": 0.0},
+        "both": {"train_on": "all", "single_weight": 0.25, "multiconformer_weight": 2.0},
+    }.items():
+        trainer = trainer_of(data, make_config(dropout=0.0, **options))
+        sums[name] = [float(x.detach()) for x in trainer._loss([trainer.train[2]])]
+    assert sums["multi"][1] > 0
+    assert sums["single"][1] > 0
+    for i in range(2):
+        expected = 2.0 * sums["multi"][i] + 0.25 * sums["single"][i]
+        assert sums["both"][i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_clipping_bounds_the_gradient_and_weight_decay_shrinks_the_weights(data):
+    lengths = {}
+    for clip in (0.0, 1e-3):
+        trainer = trainer_of(data, make_config(gradient_clip=clip))
+        trainer._one_step([trainer.train[0]], 0.0)
+        lengths[clip] = torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm()
+    assert lengths[0.0] > 2e-3
+    assert float(lengths[1e-3]) == pytest.approx(1e-3, rel=1e-3)
+    trainer = trainer_of(data, make_config(weight_decay=0.5))
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.5}
+
+
+def test_crops_hold_the_residues_nearest_to_one(data):
+    protein = trainer_of(data, make_config()).train[4]
+    crop = protein.crop(20, torch.Generator().manual_seed(3))
+    assert len(crop) == 20
+    assert (crop.residue_row.diff() > 0).all()
+    distance = torch.cdist(protein.translation, protein.translation)
+    own = torch.isin(protein.residue_row, crop.residue_row)
+    nearest = [set(row.topk(20, largest=False).indices.tolist()) for row in distance]
+    assert set(torch.nonzero(own)[:, 0].tolist()) in nearest
+    # The observed rows follow their residues.
+    kept = own[protein.row_residue]
+    torch.testing.assert_close(crop.chi, protein.chi[kept])
+    torch.testing.assert_close(
+        crop.residue_row[crop.row_residue], protein.residue_row[protein.row_residue[kept]]
+    )
+
+
+def test_batches_hold_proteins_of_like_lengths(data):
+    trainer = trainer_of(data, make_config(batch_size=2))
+    lengths = sorted(trainer.train.num_residues.tolist())
+    neighbours = {*pairwise(lengths), (lengths[-1],)}
+    for seed in range(5):
+        for batch in trainer._batches(torch.Generator().manual_seed(seed)):
+            assert tuple(len(protein) for protein in batch) in neighbours
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(data, monkeypatch):
+    losses = iter([3.0, 2.0, 2.5, 2.4, 1.0, 1.0])
+    original = train.Trainer.validate
+
+    def scripted(self):
+        return original(self) | {"validation_loss": next(losses)}
+
+    monkeypatch.setattr(train.Trainer, "validate", scripted)
+    folder = run(data, make_config(epochs=6, patience=2), "stopped")
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 4
+    assert read_json(folder / "manifest.json")["best_epoch"] == 2
+
+
+def test_metrics_are_also_events_where_tensorboard_is_installed(data):
+    pytest.importorskip("tensorboard")
+    folder = run(data, make_config(epochs=2))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    with open(folder / "metrics.csv") as file:
+        expected = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    found = [event.value for event in events.Scalars("validation_loss")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_proteins_too_large_for_the_memory_are_cropped_with_a_message(data, monkeypatch, capsys):
