@@ -48,7 +48,8 @@ def train(
         file.write(configuration.dump(config))
         file.flush()
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={devices}", "-m", "qfitlatent", "train"]
+        # "--": without it torchrun takes our options for abbreviations of its own.
+        command += [f"--nproc-per-node={devices}", "-m", "--", "qfitlatent", "train"]
         command += ["--config", file.name, "--tables", str(tables_dir), "--split", str(split_path)]
         command += ["--run", str(run_dir), "--threads", str(each)]
         environment = os.environ | {"OMP_NUM_THREADS": str(each)}
