@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from archive_server import ArchiveServer, gzipped, mmcif, status
 from workflow_run import ROOT, TINY, Checkout
 
 from qfitlatent import config as configuration
@@ -197,6 +199,34 @@ def test_an_empty_test_set_is_a_sentence(other):
     assert "split_entries: The test split is empty" in printed
     assert "Traceback" not in printed
     other.write_config(TINY)
+
+
+def test_fetching_more_patiently_fetches_nothing_again(tmp_path):
+    """Addresses decide what arrives; timeouts, attempts and connections only reach the client."""
+    files = {
+        "/1abc.cif.gz": gzipped(mmcif("1abc")),
+        "/2abc.cif.gz": status(503, **{"Retry-After": "0"}),
+        "/obsolete.dat": b" LIST OF OBSOLETE COORDINATE ENTRIES AND SUCCESSORS\n",
+    }
+    with ArchiveServer(files) as server:
+        config = {
+            "dataset": "patient",
+            "entries": {"source": "rcsb", "ids": ["1abc", "2abc"], "max_missing_fraction": 0.5},
+            "download": {
+                "rcsb_url": f"{server.url}/{{id}}.cif.gz",
+                "status_url": f"{server.url}/obsolete.dat",
+                "attempts": 2,
+            },
+        }
+        checkout = Checkout(tmp_path / "patient", config)
+        checkout.run("download")
+        log = pq.read_table(checkout.folder / "results/data/patient/download.parquet").to_pylist()
+        assert {row["entry"]: row["attempts"] for row in log} == {"1abc": 1, "2abc": 2}
+        times = {"connect_timeout_s": 5, "read_timeout_s": 50}
+        checkout.change_config("download", attempts=3, connections=2, **times)
+        assert checkout.plan("download") == {}
+        checkout.change_config("download", rcsb_url=f"{server.url}/other/{{id}}.cif.gz")
+        assert "download_entries" in checkout.plan("download")
 
 
 def test_planning_ten_thousand_ids(tmp_path):

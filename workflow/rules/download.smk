@@ -8,6 +8,12 @@
 #         <results>/raw/                    files of an archive, shared by all data sets
 
 SIMULATOR = {name: value for name, value in config["simulate"].items() if name != "num_entries"}
+# What decides which files arrive. The scripts read the rest, connections, timeouts and attempts,
+# from `snakemake.config`: fetching more patiently is no reason to fetch again.
+FETCHED = {
+    name: config["download"][name]
+    for name in ("format", "rcsb_url", "rcsb_pdb_url", "pdb_redo_url", "url", "status_url")
+}
 
 
 if config["entries"]["search"]:
@@ -28,7 +34,7 @@ if config["entries"]["search"]:
             connections=1,
         params:
             search=config["entries"]["search"],
-            download=config["download"],
+            search_url=config["download"]["search_url"],
             cache=CACHE,
             code=code_of("search_entries"),
         script:
@@ -79,7 +85,7 @@ else:
         params:
             entries=entries_of_shard,
             source=SOURCE,
-            download=config["download"],
+            download=FETCHED,
             cache=CACHE,
             code=code_of("download_entries"),
         script:

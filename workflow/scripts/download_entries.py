@@ -12,7 +12,7 @@ with job(snakemake.rule, snakemake.log[0]) as log:
         download_entries(
             refs,
             snakemake.params.source,
-            snakemake.params.download,
+            snakemake.config["download"] | snakemake.params.download,
             snakemake.params.cache,
             snakemake.output[0],
             connections=snakemake.resources.connections,

@@ -6,7 +6,7 @@ from qfitlatent.search import search_entries
 with job(snakemake.rule, snakemake.log[0]) as log:
     ids = search_entries(
         snakemake.params.search,
-        snakemake.params.download,
+        snakemake.config["download"] | {"search_url": snakemake.params.search_url},
         snakemake.params.cache,
         snakemake.output[0],
     )
