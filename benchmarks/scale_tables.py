@@ -2,8 +2,8 @@
 
     python benchmarks/scale_tables.py results/data/<dataset> [--copies 1 3 10] [--out docs/x.json]
 
-The shards of a finished data set are copied under other names, and merged, split, audited and loaded
-for training, each in a process of its own, of which core time and peak memory are reported. For the
+The shards of a finished data set are copied under other names, then merged, split, audited and read
+for training, each in a process of its own, whose core time and peak memory are reported. For the
 split the residue types of each copy are permuted, so that copies are unrelated families and not
 clusters ten times as large. One thread.
 """
