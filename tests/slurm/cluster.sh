@@ -25,8 +25,8 @@ stop() {
 install_packages() {
     if command -v slurmctld && command -v slurmd && command -v munged; then return; fi >/dev/null
     export DEBIAN_FRONTEND=noninteractive
-    if ! { apt-get update -qq &&
-        apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }; then
+    local apt="timeout 300 apt-get -qq -o Acquire::http::Timeout=15"
+    if ! { $apt update && $apt install -y --no-install-recommends slurm-wlm munge >/dev/null; }; then
         echo "slurm-wlm and munge are not here and cannot be installed." >&2
         exit 3
     fi
