@@ -365,6 +365,13 @@ def test_nothing_to_score_gives_zero_and_zero_gradients():
 # --- Sampling, entropy, regions ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kappa", [math.nan, math.inf])
+def test_a_concentration_that_is_no_number_gives_nan_and_returns(kappa):
+    """The rejection loop went on for ever."""
+    draws = sample_von_mises(torch.zeros(3), torch.tensor([kappa, 1.0, 10.0]))
+    assert draws.isnan().tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("kappa", [1e-3, 0.1, 1.0, 4.0, 50.0, 1e3, 1e6])
 def test_samples_follow_the_von_mises_distribution(kappa):
     generator = torch.Generator().manual_seed(7)

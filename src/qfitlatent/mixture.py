@@ -130,6 +130,7 @@ def sample_von_mises(
     Best & Fisher, Appl Statist 28 (1979) 152: rejection from a wrapped Cauchy, which is a uniform
     angle under a Moebius map, here tan(x/2) = (1-rho)/(1+rho) tan(u/2). In half angles neither the
     proposal nor kappa (r - cos x) cancels at large kappa. At least 0.65 of proposals are accepted.
+    A kappa that is not finite gives nan.
     """
     kappa64 = kappa.detach().double().clamp(min=_SMALLEST_SAMPLED_KAPPA).reshape(-1)
     tau = 1.0 + (1.0 + 4.0 * kappa64.square()).sqrt()
@@ -139,8 +140,9 @@ def sample_von_mises(
     scale = (1.0 - rho) / (1.0 + rho)
     offset = kappa64 * (1.0 - rho).square() / (2.0 * rho)  # kappa (r - 1)
 
-    angle = torch.empty_like(kappa64)
-    pending = torch.arange(len(kappa64), device=kappa64.device)
+    angle = torch.full_like(kappa64, math.nan)
+    # No proposal is ever accepted where the offset is nan.
+    pending = torch.nonzero(offset.isfinite()).squeeze(1)
     while len(pending):
         u = torch.rand(
             (2, len(pending)), generator=generator, dtype=torch.float64, device=kappa64.device

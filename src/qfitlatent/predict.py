@@ -131,6 +131,11 @@ class Runner:
         self.path = loaded.path
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
+        if not all(torch.isfinite(value).all() for value in self.model.parameters()):
+            raise QfitLatentError(
+                f"The model {loaded.path} has weights that are not a number: it is damaged or its "
+                "training diverged; use another."
+            )
         # Densities are small and are evaluated on the CPU; the trunk is what needs the device.
         self.head = copy.deepcopy(self.model.head)
         self.model = self.model.to(self.device)
