@@ -5,14 +5,18 @@
 Without structures it predicts simulated ones, as many as --number, without a model the one that
 ships. Rounds are interleaved over the numbers of worker processes, the best of each counts; every
 round starts from nothing, start-up of the workers included. "outside" is the time in which the
-network stood still, divided by all time; "in processes" that of the same work done without workers.
+network stood still, divided by all time. The last line is one command on one structure, the start
+of Python included.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -59,12 +63,24 @@ def main() -> None:
                 residues = sum(result.num_residues for result in results)
                 if number and (workers not in best or timing.total < best[workers][0].total):
                     best[workers] = timing, residues
+        seconds = min(one_command(paths[0], model.path, Path(scratch) / "one") for _ in range(2))
     print(f"{'workers':>8}{'structures/s':>14}{'residues/s':>12}{'network s':>11}{'outside':>9}")
     for workers, (timing, residues) in best.items():
         print(
             f"{workers:>8}{len(paths) / timing.total:>14.1f}{residues / timing.total:>12.0f}"
             f"{timing.network:>11.2f}{1.0 - timing.network / timing.total:>9.0%}"
         )
+    print(f"qfitlatent predict {paths[0].name}: {seconds:.1f} s from start to end")
+
+
+def one_command(path: Path, model: Path, out: Path) -> float:
+    """Seconds of one `qfitlatent predict` in a process of its own."""
+    command = [sys.executable, "-m", "qfitlatent", "predict", str(path), "--overwrite"]
+    start = time.perf_counter()
+    subprocess.run(
+        [*command, "--model", str(model), "-o", str(out)], check=True, stdout=subprocess.DEVNULL
+    )
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
