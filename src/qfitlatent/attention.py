@@ -37,9 +37,10 @@ ANGSTROM_PER_UNIT = 10.0
 MASKED = -1e9
 """Logit of a key that is padding."""
 
-SAVE_PROBABILITIES_BELOW = 1 << 21
-"""Attention weights of one protein and layer (H N N) kept for the backward pass up to this number;
-above it they are recomputed from the logsumexp, so memory grows with N and not with N^2."""
+SAVE_PROBABILITIES_BELOW = 1 << 24
+"""Attention weights of one protein and layer (H N N) kept for the backward pass up to this number,
+64 MiB, which is 2048 residues with four heads; above it they are recomputed from the logsumexp,
+which takes half as long again, so that memory grows with N and not with N^2."""
 
 BLOCK_ELEMENTS = 1 << 18
 """Logits handled at a time, over all heads: 1 MiB of fp32 stays in the second-level cache."""
