@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from workflow_run import TINY, Checkout
 
 from qfitlatent import cli, config
 from qfitlatent.checkpoint import load_model, save_model
@@ -616,6 +617,27 @@ def test_embeddings_are_the_single_representation(structures, model_path, tmp_pa
         np.testing.assert_array_equal(arrays["embedding"], flat)
         assert arrays["name"].tolist() == table["name"].to_pylist()
         assert arrays["author_number"].tolist() == table["author_number"].to_pylist()
+
+
+# --- The workflow -----------------------------------------------------------------------------
+
+
+def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in structures[:2]:
+        shutil.copy(path, folder)
+    (folder / "broken.pdb").write_text("this is no structure\n")
+    settings = {"predict": {"structures": str(folder), "model": str(model_path)}}
+    checkout = Checkout(tmp_path / "one", TINY | settings)
+    assert checkout.plan("predict") == {"predict_structures": 1}
+    checkout.run("predict")
+    out = checkout.folder / "results/runs/tiny/predictions"
+    summary = pd.read_csv(out / "summary.csv", keep_default_na=False)
+    assert summary["structure"].tolist() == ["broken", "sim00000", "sim00001"]
+    assert [bool(error) for error in summary["error"]] == [True, False, False]
+    assert all(p.exists() for x in ("sim00000", "sim00001") for p in output_paths(out, x))
+    assert checkout.plan("predict") == {}
 
 
 # --- Start-up ---------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     qfitlatent predict 1aac.pdb.gz -o predicted
     python tools/picture_page.py predicted/1aac.html docs/prediction.png
 
-Needs Chromium. The picture is reduced to 64 colours, which is all that such a page has.
+Needs Chromium. The picture is reduced to 128 colours, enough for such a page.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
             check=True,
         )  # fmt: skip
         with Image.open(raw) as image:
-            image.convert("RGB").quantize(64).save(picture, optimize=True)
+            image.convert("RGB").quantize(128).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
