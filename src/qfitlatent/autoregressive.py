@@ -131,13 +131,13 @@ class AutoregressiveDensity:
             rows = torch.arange(len(self), device=chi.device)
         used = defined & self.chi_mask[rows]
         symmetric = self.symmetric[rows]
-        residue = self._residue().index_select(0, rows)
+        own = self._residue()
         total = chi.new_zeros(len(rows))
         for d in range(NUM_CHI_MAX):
             at = torch.nonzero(used[:, d]).squeeze(1)
             if not len(at):
                 continue
-            log_weight, mean, kappa = self.head.step(d, residue[at, d], chi[at, :d], used[at, :d])
+            log_weight, mean, kappa = self._step(d, own, rows[at], chi[at], used[at])
             kernel = log_von_mises(chi[at, d, None] - mean, kappa, symmetric[at, d, None], folded)
             total = total.index_add(0, at, (log_weight + kernel).logsumexp(-1))
         return total
@@ -146,17 +146,28 @@ class AutoregressiveDensity:
         """(N,D,hidden)."""
         return self.head.residue(self.s).unflatten(-1, (NUM_CHI_MAX, -1))
 
+    def _step(self, d: int, own: Tensor, rows: Tensor, chi: Tensor, known: Tensor):
+        """The head's step for rows (M,) of the residues own (N,D,hidden).
+
+        Nothing comes before chi1: it is computed once a residue, however many rows that has.
+        """
+        if d == 0:
+            first = self.head.step(0, own[:, 0], chi.new_zeros((len(own), 0)), self.chi_mask[:, :0])
+            return tuple(x.index_select(0, rows) for x in first)
+        return self.head.step(d, own[rows, d], chi[:, :d], known[:, :d])
+
     @torch.no_grad()
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) ancestral draws; 0 where the type has no such chi."""
-        residue = self._residue().repeat(num, 1, 1)
+        own = self._residue()
         mask, symmetric = self.chi_mask.repeat(num, 1), self.symmetric.repeat(num, 1)
+        rows = torch.arange(len(self), device=self.s.device).repeat(num)
         chi = self.s.new_zeros((num * len(self), NUM_CHI_MAX))
         for d in range(NUM_CHI_MAX):
             at = torch.nonzero(mask[:, d]).squeeze(1)
             if not len(at):
                 continue
-            log_weight, mean, kappa = self.head.step(d, residue[at, d], chi[at, :d], mask[at, :d])
+            log_weight, mean, kappa = self._step(d, own, rows[at], chi[at], mask[at])
             k = torch.multinomial(log_weight.exp(), 1, generator=generator)
             draw = sample_von_mises(mean.gather(1, k), kappa.gather(1, k), generator)[:, 0]
             turned = torch.rand(draw.shape, generator=generator, device=draw.device) < 0.5
