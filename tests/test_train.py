@@ -18,6 +18,7 @@ from proteins import make_protein
 
 from qfitlatent import checkpoint, train
 from qfitlatent import config as configuration
+from qfitlatent.chemistry import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import read_json, sha256_file
@@ -313,6 +314,23 @@ def test_crops_hold_the_residues_nearest_to_one(data):
     torch.testing.assert_close(
         crop.residue_row[crop.row_residue], protein.residue_row[protein.row_residue[kept]]
     )
+
+
+def test_masked_residues_hide_their_type_and_leave_the_loss(data):
+    trainer = trainer_of(data, make_config(masked_residues=0.5))
+    protein = trainer.train[4]
+    masked = trainer._prepare(protein, torch.Generator().manual_seed(3))
+    hidden = masked.token == UNKNOWN_TOKEN
+    assert 0.3 < hidden.float().mean() < 0.7
+    assert torch.equal(masked.token[~hidden], protein.token[~hidden])
+    of_hidden = hidden[protein.row_residue]
+    assert not masked.defined[of_hidden].any()
+    assert torch.equal(masked.defined[~of_hidden], protein.defined[~of_hidden])
+    multiconformer = [
+        i for i in range(len(protein)) if protein.defined[protein.row_residue == i].any(1).sum() > 1
+    ]
+    assert any(hidden[multiconformer])
+    assert float(trainer._loss([masked])[1]) == sum(~hidden[multiconformer])
 
 
 def test_batches_hold_proteins_of_like_lengths(data):

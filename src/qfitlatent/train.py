@@ -30,6 +30,7 @@ from torch import Tensor
 
 from qfitlatent import config as configuration
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
+from qfitlatent.chemistry import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, sha256_file, write_json
@@ -299,6 +300,14 @@ class Trainer:
         if noise:
             shift = torch.randn(protein.translation.shape, generator=generator) * noise
             protein = replace(protein, translation=protein.translation + shift)
+        masked = self.settings["masked_residues"]
+        if masked:
+            hidden = torch.rand(len(protein), generator=generator) < masked
+            protein = replace(
+                protein,
+                token=protein.token.masked_fill(hidden, UNKNOWN_TOKEN),
+                defined=protein.defined & ~hidden[protein.row_residue, None],
+            )
         return protein
 
     def _one_step(self, proteins: Sequence[Protein], rate: float) -> tuple[float, float, float]:
