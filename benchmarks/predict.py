@@ -5,8 +5,8 @@
 Without structures it predicts simulated ones, as many as --number, without a model the one that
 ships. Rounds are interleaved over the numbers of worker processes, the best of each counts; every
 round starts from nothing, start-up of the workers included. "outside" is the time in which the
-network stood still, divided by all time. The last line is one command on one structure, the start
-of Python included.
+network, its encoder and its head, stood still, divided by all time. The last line is one command on
+one structure, the start of Python included.
 """
 
 from __future__ import annotations
@@ -64,11 +64,13 @@ def main() -> None:
                 if number and (workers not in best or timing.total < best[workers][0].total):
                     best[workers] = timing, residues
         seconds = min(one_command(paths[0], model.path, Path(scratch) / "one") for _ in range(2))
-    print(f"{'workers':>8}{'structures/s':>14}{'residues/s':>12}{'network s':>11}{'outside':>9}")
+    names = ("workers", "structures/s", "residues/s", "encoder s", "head s", "outside")
+    print("".join(f"{name:>14}" for name in names))
     for workers, (timing, residues) in best.items():
         print(
-            f"{workers:>8}{len(paths) / timing.total:>14.1f}{residues / timing.total:>12.0f}"
-            f"{timing.network:>11.2f}{1.0 - timing.network / timing.total:>9.0%}"
+            f"{workers:>14}{len(paths) / timing.total:>14.1f}{residues / timing.total:>14.0f}"
+            f"{timing.encoder:>14.2f}{timing.head:>14.2f}"
+            f"{1.0 - (timing.encoder + timing.head) / timing.total:>14.0%}"
         )
     print(f"qfitlatent predict {paths[0].name}: {seconds:.1f} s from start to end")
 

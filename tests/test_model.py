@@ -143,9 +143,9 @@ def test_autoregressive_density_integrates_to_one(num_chi):
 def test_autoregressive_samples_follow_the_density():
     density = make_model(RICH).predict(make_protein(12))
     generator = torch.Generator().manual_seed(0)
-    samples = density.sample(4000, generator)
+    samples, log_p = density.sample_with_log_prob(4000, generator)
+    torch.testing.assert_close(log_p, density.sample_log_prob(samples), atol=1e-4, rtol=1e-4)
     # E_p[q/p] = 1 for any density q: here the uniform one.
-    log_p = density.sample_log_prob(samples)
     log_q = -math.log(2 * math.pi) * density.chi_mask.sum(1)
     ratio = (log_q - log_p).exp().mean(0)
     has_one = density.chi_mask.sum(1) == 1

@@ -35,6 +35,9 @@ HARMONICS = (1, 2, 3)
 BEAM_WIDTH = 64
 """Component paths kept where the density is turned into a mixture."""
 
+NEGLIGIBLE = 1e-4
+"""Share of the heaviest component path below which another is not followed."""
+
 
 class AutoregressiveHead(nn.Module):
     """From the single representation and the earlier chi to a mixture over the next chi."""
@@ -156,13 +159,20 @@ class AutoregressiveDensity:
             return tuple(x.index_select(0, rows) for x in first)
         return self.head.step(d, own[rows, d], chi[:, :d], known[:, :d])
 
-    @torch.no_grad()
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) ancestral draws; 0 where the type has no such chi."""
+        return self.sample_with_log_prob(num, generator)[0]
+
+    @torch.no_grad()
+    def sample_with_log_prob(
+        self, num: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(S,N,D) draws and their (S,N) log density: the head runs once for both."""
         own = self._residue()
         mask, symmetric = self.chi_mask.repeat(num, 1), self.symmetric.repeat(num, 1)
         rows = torch.arange(len(self), device=self.s.device).repeat(num)
         chi = self.s.new_zeros((num * len(self), NUM_CHI_MAX))
+        total = self.s.new_zeros(num * len(self))
         for d in range(NUM_CHI_MAX):
             at = torch.nonzero(mask[:, d]).squeeze(1)
             if not len(at):
@@ -171,8 +181,11 @@ class AutoregressiveDensity:
             k = torch.multinomial(log_weight.exp(), 1, generator=generator)
             draw = sample_von_mises(mean.gather(1, k), kappa.gather(1, k), generator)[:, 0]
             turned = torch.rand(draw.shape, generator=generator, device=draw.device) < 0.5
-            chi[at, d] = torch.where(turned & symmetric[at, d], wrap(draw + math.pi), draw)
-        return chi.view(num, len(self), NUM_CHI_MAX)
+            draw = torch.where(turned & symmetric[at, d], wrap(draw + math.pi), draw)
+            kernel = log_von_mises(draw[:, None] - mean, kappa, symmetric[at, d, None])
+            chi[at, d] = draw
+            total[at] += (log_weight + kernel).logsumexp(-1)
+        return chi.view(num, len(self), NUM_CHI_MAX), total.view(num, len(self))
 
     @torch.no_grad()
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
@@ -185,7 +198,7 @@ class AutoregressiveDensity:
 
     def entropy(self, num_samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
         """(N,) differential entropy in nats, by Monte Carlo."""
-        return -self.sample_log_prob(self.sample(num_samples, generator)).mean(0)
+        return -self.sample_with_log_prob(num_samples, generator)[1].mean(0)
 
     def hdr_level(
         self,
@@ -206,36 +219,42 @@ class AutoregressiveDensity:
 
     @torch.no_grad()
     def as_mixture(self, num_components: int | None = None) -> VonMisesMixture:
-        """The heaviest component paths as a mixture, weights scaled to sum to 1 (beam search)."""
+        """The heaviest component paths as a mixture, weights scaled to sum to 1 (beam search).
+
+        A path of less than ``NEGLIGIBLE`` of the heaviest is given up; a residue with fewer paths
+        than others has weights of 0 in their place.
+        """
         beam = num_components or BEAM_WIDTH
         num = len(self)
-        residue = self._residue()
-        weight = self.s.new_zeros((num, 1))
+        own = self._residue()
+        weight = self.s.new_zeros((num, 1))  # logarithms
         mean = self.s.new_zeros((num, 1, NUM_CHI_MAX))
         kappa = torch.full_like(mean, self.head.kappa_min)
         for d in range(NUM_CHI_MAX):
-            width = weight.shape[1]
-            has = self.chi_mask[:, d, None].expand(-1, width)
-            step = self.head.step(
-                d,
-                residue[:, None, d].expand(-1, width, -1).flatten(0, 1),
-                mean[..., :d].flatten(0, 1),
-                self.chi_mask[:, None, :d].expand(-1, width, -1).flatten(0, 1),
+            has = self.chi_mask[:, d, None]
+            n, path = torch.nonzero(has & weight.isfinite(), as_tuple=True)
+            if not len(n):
+                continue
+            step = self.head.step(d, own[n, d], mean[n, path, :d], self.chi_mask[n, :d])
+            shape = (*weight.shape, self.head.num_components)
+            log_weight = weight.new_full(shape, -math.inf)
+            # A residue without this chi keeps its paths.
+            log_weight[..., 0] = torch.where(has, -math.inf, 0.0)
+            new_mean, new_kappa = (
+                weight.new_zeros(shape),
+                weight.new_full(shape, self.head.kappa_min),
             )
-            log_weight, new_mean, new_kappa = (x.view(num, width, -1) for x in step)
-            # A residue without this chi goes on with one path of weight 1.
-            only = torch.zeros_like(log_weight).fill_(-math.inf)
-            only[..., 0] = 0.0
-            log_weight = torch.where(has[..., None], log_weight, only)
+            log_weight[n, path], new_mean[n, path], new_kappa[n, path] = step
             paths = (weight[..., None] + log_weight).flatten(1)
-            weight, chosen = paths.topk(min(beam, paths.shape[1]), dim=1)
+            least = paths.max(dim=1, keepdim=True).values + math.log(NEGLIGIBLE)
+            paths = paths.masked_fill(paths < least, -math.inf)
+            width = min(beam, int(paths.isfinite().sum(1).max()))
+            weight, chosen = paths.topk(width, dim=1)
             parent = torch.div(chosen, self.head.num_components, rounding_mode="floor")
             wide = parent[..., None].expand(-1, -1, NUM_CHI_MAX)
             mean, kappa = mean.gather(1, wide), kappa.gather(1, wide)
-            mean[..., d] = torch.where(has[:, :1], new_mean.flatten(1).gather(1, chosen), 0.0)
-            kappa[..., d] = torch.where(
-                has[:, :1], new_kappa.flatten(1).gather(1, chosen), self.head.kappa_min
-            )
+            mean[..., d] = new_mean.flatten(1).gather(1, chosen)
+            kappa[..., d] = new_kappa.flatten(1).gather(1, chosen)
         return VonMisesMixture(weight.log_softmax(1), mean, kappa, self.chi_mask, self.symmetric)
 
     def modes(self, min_weight: float = 0.1, merge_within: float = math.radians(30.0)) -> Modes:

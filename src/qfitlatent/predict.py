@@ -78,10 +78,14 @@ HDR_SAMPLES = 512
 
 @dataclass
 class Timing:
-    """Seconds of one call: all of it, and inside the network."""
+    """Seconds of one call: all of it, in the encoder, and in the head that turns it into densities.
+
+    The head's beam search and its draws for the entropy are counted with it.
+    """
 
     total: float = 0.0
-    network: float = 0.0
+    encoder: float = 0.0
+    head: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -147,18 +151,15 @@ class Runner:
         start = time.perf_counter()
         sizes = [len(protein) for protein in proteins]
         s = self.model.encode(collate(proteins).to(self.device)).float().cpu()
-        self.timing.network += time.perf_counter() - start
+        self.timing.encoder += time.perf_counter() - start
         return list(s.split(sizes))
 
     @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:
         """The density of residues s (N,d_s) of types token (N,), on the CPU."""
-        start = time.perf_counter()
         chi_mask = torch.from_numpy(CHI_DEFINED)[token]
         symmetric = torch.from_numpy(PI_SYMMETRIC)[token]
-        density = density_of(self.head, s, chi_mask, symmetric)
-        self.timing.network += time.perf_counter() - start
-        return density
+        return density_of(self.head, s, chi_mask, symmetric)
 
     def run(
         self, paths: Sequence[Path], executor: Executor, num_parallel: int
@@ -328,16 +329,10 @@ def predict_structures(
                 results[given.path] = Written(given.entry, given.path, error=given.error)
                 progress.update(1, failures=1)
                 continue
-            density = runner.density(s, protein.token)
             predicted = _predicted(
-                density,
-                protein,
-                given.entry,
-                min_weight,
-                merge_within_degrees,
-                entropy_samples,
-                seed,
-            )
+                runner, s, protein, given.entry, min_weight, merge_within_degrees,
+                entropy_samples, seed,
+            )  # fmt: skip
             writes[executor.submit(write_prediction, given, predicted, out, identity)] = given.path
             collect(block=len(writes) > 4 * num)
         while writes:
@@ -402,7 +397,8 @@ def write_failures(results: Sequence[Written], out: str | Path) -> None:
 
 
 def _predicted(
-    density: Density,
+    runner: Runner,
+    s: Tensor,
     protein: Protein,
     entry: str,
     min_weight: float,
@@ -411,13 +407,16 @@ def _predicted(
     seed: int,
 ) -> Predicted:
     """Arrays to be written; the heaviest mode always counts, others from min_weight on."""
+    has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
+    entropy = torch.zeros(len(protein))
     with torch.inference_mode():
+        start = time.perf_counter()
+        density = runner.density(s, protein.token)
         mixture = density.as_mixture()
-        modes = mixture.modes(min_weight, math.radians(merge_within_degrees))
-        has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
-        entropy = torch.zeros(len(protein))
         sampled = density.select(has_chi).entropy(entropy_samples, _generator(seed, entry))
+        runner.timing.head += time.perf_counter() - start
         entropy[has_chi] = sampled
+        modes = mixture.modes(min_weight, math.radians(merge_within_degrees))
     width = int(modes.valid.sum(1).max())
     predicted = Predicted(
         row=_as_rows(protein),
@@ -460,7 +459,7 @@ def _progress(total: int, stream: TextIO | None) -> Progress:
 
 def _finish(runner: Runner, timing: Timing | None) -> None:
     if timing is not None:
-        timing.network = runner.timing.network
+        timing.encoder, timing.head = runner.timing.encoder, runner.timing.head
         timing.total = time.perf_counter() - runner.timing.started
 
 

@@ -369,17 +369,14 @@ def fixed_list(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
 def _mixture_table(
     residues: pa.Table, predicted: Predicted, token: np.ndarray, has_chi: np.ndarray
 ) -> pa.Table:
-    num_components = predicted.weight.shape[1]
-    mask = np.repeat(CHI_DEFINED[token[has_chi]], num_components, axis=0)
-
-    def flat(values: np.ndarray) -> np.ndarray:
-        return values[has_chi].reshape(-1, NUM_CHI_MAX)
-
-    columns = id_columns(residues, np.repeat(predicted.row[has_chi], num_components))
-    columns["component"] = np.tile(np.arange(num_components), int(has_chi.sum()))
-    columns["weight"] = predicted.weight[has_chi].reshape(-1).astype(np.float32)
-    columns |= chi_columns("mean", flat(predicted.mean), "_rad", mask)
-    columns |= chi_columns("kappa", flat(predicted.kappa), "", mask)
+    # Components of weight 0 only fill up the array.
+    residue, component = np.nonzero(has_chi[:, None] & (predicted.weight > 0))
+    mask = CHI_DEFINED[token[residue]]
+    columns = id_columns(residues, predicted.row[residue])
+    columns["component"] = component
+    columns["weight"] = predicted.weight[residue, component].astype(np.float32)
+    columns |= chi_columns("mean", predicted.mean[residue, component], "_rad", mask)
+    columns |= chi_columns("kappa", predicted.kappa[residue, component], "", mask)
     return conform(pa.table(columns), MIXTURE, "the mixture")
 
 
