@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def test_equals_textbook_on_real_backbones(shared_data, name):
         for a, b in zip(fast_grads, slow_grads, strict=True):
             torch.testing.assert_close(a, b, atol=1e-10 * max(1.0, float(b.abs().max())), rtol=0)
     s, rotation, x, pair = inputs
-    single = StaticPair(**{n: to_fp32(value) for n, value in vars(pair).items()})
+    single = StaticPair(**{n: to_fp32(value) for n, value in asdict(pair).items()})
     layer = copy.deepcopy(layer).float()
     fast, fast_grads = gradients(layer, layer, to_fp32(s), rotation.float(), x.float(), single)
     torch.testing.assert_close(fast.double(), slow, atol=2e-4, rtol=0)
@@ -168,3 +168,15 @@ def test_logits_stay_in_fp32_under_mixed_precision():
     assert projected.dtype == torch.bfloat16
     expected = layer.output(layer._attend(projected.float(), rotation, x, pair))
     torch.testing.assert_close(low.float(), expected, atol=0.02, rtol=0.02)
+
+
+def test_sums_over_bins_are_a_histogram():
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.arange(70) - torch.arange(70)[:, None]
+    bins = offset.clamp(-5, 5) + 5
+    bins[:20, 20:] = bins[20:, :20] = 11
+    values = torch.randn(3, 70, 70, generator=generator, dtype=torch.float64)
+    sums = attention.BinSums(bins, torch.float64)
+    for rows in (slice(0, 70), slice(16, 48)):
+        expected = [torch.bincount(bins[rows].flatten(), own[rows].flatten(), 12) for own in values]
+        torch.testing.assert_close(sums(values[:, rows], rows, 12), torch.stack(expected))

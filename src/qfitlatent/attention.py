@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -50,12 +51,13 @@ class StaticBiasAttention(torch.autograd.Function):
     """softmax(Q K^T + table[bins] + coefficient * distance) V, in blocks of queries.
 
     The gradient is written out because autograd would keep four (H, N, N) tensors, and because the
-    gradient of the table is a histogram (``bincount``), not a scatter.
+    gradient of the table is a histogram (``BinSums``), not a scatter.
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, table, coefficient, bins, distance, keep):
-        """q, k (B,H,N,X); v (B,H,N,Y); table (H,bins); coefficient (H,); bins, distance (B,N,N)."""
+    def forward(ctx, q, k, v, table, coefficient, pair, keep):
+        """q, k (B,H,N,X); v (B,H,N,Y); table (H,bins); coefficient (H,); pair a StaticPair."""
+        bins, distance = pair.bins, pair.distance
         num_proteins, num_heads, num_residues, _ = q.shape
         out = v.new_empty(v.shape)
         saved = []
@@ -70,13 +72,14 @@ class StaticBiasAttention(torch.autograd.Function):
                     weights = logits.sub_(logsumexp).exp_()
                     saved.append(logsumexp)
                 out[b, :, rows] = torch.bmm(weights, v[b])
-        ctx.keep = keep
-        ctx.save_for_backward(q, k, v, table, coefficient, bins, distance, out, *saved)
+        ctx.keep, ctx.pair = keep, pair
+        ctx.save_for_backward(q, k, v, table, coefficient, out, *saved)
         return out
 
     @staticmethod
     def backward(ctx, grad_out):
-        q, k, v, table, coefficient, bins, distance, out, *saved = ctx.saved_tensors
+        q, k, v, table, coefficient, out, *saved = ctx.saved_tensors
+        bins, distance, bin_sums = ctx.pair.bins, ctx.pair.distance, ctx.pair.bin_sums
         num_proteins, num_heads, num_residues, _ = q.shape
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         grad_table, grad_coefficient = torch.zeros_like(table), torch.zeros_like(coefficient)
@@ -95,15 +98,11 @@ class StaticBiasAttention(torch.autograd.Function):
                 grad_logits.sub_(out_dot_grad[b, :, rows]).mul_(weights)
                 grad_q[b, :, rows] = torch.bmm(grad_logits, k[b])
                 grad_k[b].baddbmm_(grad_logits.transpose(1, 2), q[b, :, rows])
-                block_bins = bins[b, rows].reshape(-1)
-                for h in range(num_heads):
-                    grad_table[h] += torch.bincount(
-                        block_bins, weights=grad_logits[h].reshape(-1), minlength=table.shape[1]
-                    ).to(table.dtype)
+                grad_table += bin_sums[b](grad_logits, rows, table.shape[1])
                 grad_coefficient += torch.mv(
                     grad_logits.reshape(num_heads, -1), distance[b, rows].reshape(-1)
                 )
-        return grad_q, grad_k, grad_v, grad_table, grad_coefficient, None, None, None
+        return grad_q, grad_k, grad_v, grad_table, grad_coefficient, None, None
 
 
 def _query_blocks(num_heads: int, num_residues: int) -> list[slice]:
@@ -117,6 +116,39 @@ def _logits(q, k, table, coefficient, bins, distance, rows) -> Tensor:
     bias.addmm_(coefficient[:, None], distance[rows].reshape(1, -1))
     bias = bias.view(table.shape[0], -1, k.shape[1])
     return bias.baddbmm_(q[:, rows], k.transpose(1, 2))
+
+
+class BinSums:
+    """Sums over the pairs of each bin, for the pairs of one protein: bins (N,N) long.
+
+    The few bins that hold most pairs (far along the chain, other chains) are dot products with
+    their masks, the rest is ``bincount``: five times faster than ``bincount`` of all.
+    """
+
+    NUM_MASKS = 3
+
+    def __init__(self, bins: Tensor, dtype: torch.dtype) -> None:
+        count = torch.bincount(bins.flatten())
+        self.full = count.topk(min(self.NUM_MASKS, len(count))).indices
+        self.masks = (bins == self.full[:, None, None]).to(dtype)  # (3,N,N)
+        rest = self.masks.sum(0) == 0
+        self.rest = torch.nonzero(rest.flatten()).squeeze(1)
+        self.rest_bins = bins.flatten()[self.rest]
+        self.start = [0, *rest.sum(1).cumsum(0).tolist()]  # of each row's pairs in rest
+
+    def __call__(self, values: Tensor, rows: slice, num_bins: int) -> Tensor:
+        """(H,num_bins) sums of values (H,n,N), those of the n rows of the protein."""
+        num_heads, _, num_residues = values.shape
+        flat = values.flatten(1)
+        sums = flat.new_zeros((num_heads, num_bins))
+        sums[:, self.full] = torch.stack(
+            [torch.mv(flat, mask.flatten()) for mask in self.masks[:, rows]], dim=1
+        )
+        part = slice(self.start[rows.start], self.start[rows.stop])
+        rest = flat.index_select(1, self.rest[part] - rows.start * num_residues)
+        for own, total in zip(rest, sums, strict=True):
+            total += torch.bincount(self.rest_bins[part], own, num_bins).to(total.dtype)
+        return sums
 
 
 # --- Pair representations ---------------------------------------------------------------------
@@ -133,6 +165,11 @@ class StaticPair:
     left: Tensor  # (B,N,Z)
     right: Tensor  # (B,N,Z)
     mask: Tensor  # (B,N) bool, False for padding
+
+    @cached_property
+    def bin_sums(self) -> list[BinSums]:
+        """One a protein, for the backward pass; the same for every layer."""
+        return [BinSums(bins, self.distance.dtype) for bins in self.bins]
 
 
 @dataclass(frozen=True)
@@ -257,9 +294,7 @@ class InvariantPointAttention(nn.Module):
         else:
             size = self.num_heads * q.shape[2] ** 2
             keep = size <= SAVE_PROBABILITIES_BELOW if self.form == "auto" else self.form == "fused"
-            out = StaticBiasAttention.apply(
-                q, k, v, table, coefficient, pair.bins, pair.distance, keep
-            )
+            out = StaticBiasAttention.apply(q, k, v, table, coefficient, pair, keep)
         return out.transpose(1, 2)
 
     def _explicit(self, q, k, v, pair: ExplicitPair, bias_weight: Tensor):

@@ -136,8 +136,8 @@ def training_bytes(config: ModelConfig, num_residues: int) -> int:
         floats += n * num_keys * per_pair
     else:
         kept = min(heads * n * n, SAVE_PROBABILITIES_BELOW)
-        # The bins are integers of eight bytes, the distances are four.
-        floats += config.num_blocks * kept + 5 * n * n
+        # Four bytes the distances, eight the bins, and sixteen what sums over them.
+        floats += config.num_blocks * kept + 7 * n * n
     return 4 * floats
 
 

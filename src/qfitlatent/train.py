@@ -121,6 +121,7 @@ class Trainer:
             self.model.parameters(),
             lr=self.settings["learning_rate"],
             weight_decay=self.settings["weight_decay"],
+            fused=device.type in ("cpu", "cuda"),
         )
         decay = self.settings["ema_decay"]
         self.ema = {n: p.clone() for n, p in self._weights().items()} if decay else None
