@@ -41,7 +41,7 @@ def make_data(folder: Path, num_entries: int, residues: tuple[int, int]) -> list
         max_chains=1,
     )
     paths = write_entries(entry_ids(settings), folder / "entries", settings, seed=1)
-    refs = [EntryRef(path.name.split(".")[0], path) for path in paths]
+    refs = [EntryRef(path.name.split(".")[0], str(path)) for path in paths]
     log_local_files(refs, "simulated", folder / "log.parquet", io.StringIO())
     preprocess_entries(folder / "log.parquet", folder / "tables", stream=io.StringIO())
     fractions = {"train": 0.8, "validation": 0.1, "test": 0.1}
