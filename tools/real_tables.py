@@ -21,6 +21,7 @@ TARGETS = (
     ("nll", "multiconformer", "backbone_library", 0.25, 0.45),
     ("all_within_20", "single", None, 0.52, 0.62),
     ("chi1_within_20", "single", None, 0.76, 0.86),
+    ("auroc_entropy", "all", None, 0.75, None),
     ("auroc_two_draws", "all", None, 0.75, None),
 )
 COVERAGES = (50, 80, 95)
