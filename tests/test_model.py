@@ -152,6 +152,21 @@ def test_autoregressive_samples_follow_the_density():
     torch.testing.assert_close(ratio[has_one], torch.ones(int(has_one.sum())), atol=0.15, rtol=0)
 
 
+@pytest.mark.parametrize("num_defined", [2, 1])
+def test_autoregressive_regions_hold_their_mass(num_defined):
+    """A draw lies in the region of mass p with probability p, also where chi2 is not looked at."""
+    density = make_model(RICH).predict(make_protein(40))
+    generator = torch.Generator().manual_seed(0)
+    row = torch.nonzero(density.chi_mask.sum(1) == 2)[0]
+    num = 200
+    draws = density.select(row).sample(num, generator)[:, 0]
+    defined = torch.zeros(num, 4, dtype=torch.bool)
+    defined[:, :num_defined] = True
+    level = density.hdr_level(draws, defined, row.expand(num), 256, generator).sort().values
+    # Kolmogorov-Smirnov at 0.1 %.
+    assert (level - (torch.arange(num) + 0.5) / num).abs().max() < 1.95 / math.sqrt(num)
+
+
 def test_beam_paths_are_the_mixture_of_a_one_chi_residue():
     density = make_model(RICH).predict(make_protein(40))
     one = torch.nonzero(density.chi_mask.sum(1) == 1)[:, 0]

@@ -35,6 +35,9 @@ HARMONICS = (1, 2, 3)
 BEAM_WIDTH = 64
 """Component paths kept where the density is turned into a mixture."""
 
+ROWS_AT_A_TIME = 1 << 14
+"""Draws that the head works on at a time, so that memory does not grow with their number."""
+
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""
 
@@ -168,6 +171,12 @@ class AutoregressiveDensity:
         self, num: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """(S,N,D) draws and their (S,N) log density: the head runs once for both."""
+        rows = torch.arange(len(self), device=self.s.device)
+        blocks = rows.split(max(1, ROWS_AT_A_TIME // num))
+        chi, log_prob = zip(*(self.select(b)._draws(num, generator) for b in blocks), strict=True)
+        return torch.cat(chi, dim=1), torch.cat(log_prob, dim=1)
+
+    def _draws(self, num: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         own = self._residue()
         mask, symmetric = self.chi_mask.repeat(num, 1), self.symmetric.repeat(num, 1)
         rows = torch.arange(len(self), device=self.s.device).repeat(num)
@@ -213,9 +222,14 @@ class AutoregressiveDensity:
             rows = torch.arange(len(self), device=chi.device)
         used = defined & self.chi_mask[rows]
         own = self.log_prob(chi, used, rows)
-        at = self.select(rows)
-        samples = at.sample(num_samples, generator)
-        return (at.sample_log_prob(samples, used) > own).to(own.dtype).mean(0)
+        samples, log_prob = self.sample_with_log_prob(num_samples, generator)
+        level = (log_prob[:, rows] > own).to(own.dtype).mean(0)
+        # A row with a chi missing is judged by the density of those it has.
+        for row in torch.nonzero((used != self.chi_mask[rows]).any(1))[:, 0].tolist():
+            at = rows[row, None]
+            of_row = self.select(at).sample_log_prob(samples[:, at], used[row, None])
+            level[row] = (of_row > own[row]).to(own.dtype).mean()
+        return level
 
     @torch.no_grad()
     def as_mixture(self, num_components: int | None = None) -> VonMisesMixture:
