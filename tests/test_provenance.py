@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from qfitlatent import provenance
+from qfitlatent import checkpoint, provenance
 from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import write_json
+from qfitlatent.files import read_json, sha256_file, write_json
 from qfitlatent.job import job
 
 
@@ -195,3 +195,16 @@ def test_a_job_logs_everything_and_shows_progress_and_sentences(tmp_path, capfd)
     assert "Traceback" in log_path.read_text()
     print("after")
     assert capfd.readouterr().out == "after\n"
+
+
+def test_the_shipped_model_is_what_its_manifest_says():
+    folder = checkpoint.shipped_model_path().parent
+    written = read_json(folder / "manifest.json")["outputs"]
+    for name in ("model.safetensors", "config.yaml", "metrics.csv"):
+        assert sha256_file(folder / name) == written[name]["sha256"], name
+    for name in ("MODEL_CARD.md", "DATASET_CARD.md", "learning_curve.svg"):
+        assert (folder / name).stat().st_size > 500, name
+    scores = read_json(folder / "scores.json")["populations"]
+    model = scores["all"]["methods"]["model"]["nll"]["value"]
+    assert model < scores["all"]["methods"]["backbone_library"]["nll"]["value"]
+    assert (folder / "model.safetensors").stat().st_size < 20_000_000
