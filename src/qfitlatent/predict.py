@@ -424,7 +424,7 @@ def _predicted(
         mean=mixture.mean.numpy(),
         kappa=mixture.kappa.numpy(),
         entropy=entropy.numpy(),
-        top_weight=modes.weight[:, 0].numpy(),
+        top_weight=modes.weight[:, 0].clamp(max=1.0).numpy(),  # a sum of rounded weights
         mode_weight=torch.where(modes.valid, modes.weight, 0.0)[:, :width].numpy(),
         mode_chi=modes.chi[:, :width].numpy(),
     )
