@@ -356,8 +356,8 @@ def test_only_the_first_model_and_only_protein(tmp_path):
         ("a.pdb", b"<html>Not found</html>\n", Reason.EMPTY),
         ("a.cif", b"data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n1\n", Reason.UNREADABLE),
         ("a.cif", b"data_x\n_cell.length_a 1\n", Reason.EMPTY),
-        ("a.pdb.gz", gzip.compress(b"HEADER\n" * 100)[:-12], Reason.TRUNCATED),
-        ("a.cif.gz", gzip.compress(b""), Reason.EMPTY),
+        ("a.pdb.gz", gzip.compress(b"HEADER\n" * 100, mtime=0)[:-12], Reason.TRUNCATED),
+        ("a.cif.gz", gzip.compress(b"", mtime=0), Reason.EMPTY),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, reason):
