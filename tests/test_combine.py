@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 
 import pytest
@@ -11,9 +13,10 @@ from test_train import make_config, run, write_tables
 
 from qfitlatent import checkpoint
 from qfitlatent.combine import combine_runs
-from qfitlatent.dataset import Dataset
+from qfitlatent.dataset import Dataset, collate
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import read_json
+from qfitlatent.model import density_of
 from qfitlatent.provenance import verify_run
 from qfitlatent.train import METRICS
 
@@ -86,6 +89,35 @@ def test_an_average_is_a_run_like_any_other(members):
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
     half = (average / "model.safetensors").stat().st_size
     assert half < 1.3 * (paths[0] / "model.safetensors").stat().st_size
+
+
+def test_dropout_passes_are_more_members_that_do_not_depend_on_the_batch(members):
+    folder, config, paths = members
+    config = copy.deepcopy(config)
+    config["model"]["dropout"] = 0.3
+    config["train"] |= {"members": [str(paths[0])], "dropout_passes": 3}
+    model = checkpoint.load_model(combine(folder, config)).model
+    proteins = [make_protein(length, seed=length) for length in (12, 30)]
+    together = model.encode(collate(proteins)).split([12, 30])
+    for protein, own in zip(proteins, together, strict=True):
+        alone = model.encode(collate([protein]))
+        torch.testing.assert_close(alone, own, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(alone, model.encode(collate([protein])), atol=0, rtol=0)
+    passes = together[1].chunk(3, dim=-1)
+    # Every pass is the member with other masks, and none is the member without.
+    member = model.members[0]
+    plain = checkpoint.load_model(paths[0]).model.encode(collate(proteins)).split([12, 30])[1]
+    apart = [float((a - b).norm()) for a, b in itertools.combinations([*passes, plain], 2)]
+    assert min(apart) > 0.05 * float(plain.norm())
+    density = model.predict(proteins[1])
+    parts = [density_of(member.head, s, density.chi_mask, density.symmetric) for s in passes]
+    rows = torch.nonzero(density.chi_mask.sum(1) == 1).squeeze(1)
+    chi, first = torch.rand(len(rows), 4), (torch.arange(4) < 1).expand(len(rows), -1)
+    mean = torch.stack([p.log_prob(chi, first, rows) for p in parts]).logsumexp(0) - math.log(3)
+    torch.testing.assert_close(density.log_prob(chi, first, rows), mean, atol=1e-4, rtol=1e-4)
+    model.dropout_passes = 0
+    without = model.encode(collate(proteins)).split([12, 30])[1]
+    torch.testing.assert_close(without, plain, atol=2e-2, rtol=1e-2)  # half precision
 
 
 def test_members_of_other_data_are_refused(members, tmp_path):

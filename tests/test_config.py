@@ -123,6 +123,7 @@ def test_defaults_reach_into_lists_and_nullable_sections():
         ({"entries": {"source": "local"}}, "entries.folder"),
         ({"entries": {"source": "rcsb"}}, "no entry is named"),
         ({"entries": {"source": "url", "ids": ["a"]}}, "download.url is null"),
+        ({"train": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above 0"),
     ],
 )
 def test_mistakes_are_sentences(given, words):

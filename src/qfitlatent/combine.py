@@ -1,7 +1,7 @@
 """The average of trained runs as a run of its own (``train.members``): nothing is trained.
 
-Runs differ in what they overfit, so that their mean density is better than each; a member that was
-fine-tuned on residues with altlocs lends the others its width where they are too sure.
+Runs differ in what they overfit, so that their mean density is better than each. A member may also
+stand in the mean several times, each time with other units left out (``train.dropout_passes``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qfitlatent import config as configuration
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, sha256_file, write_json
-from qfitlatent.model import AverageModel, ModelConfig
+from qfitlatent.model import build_model
 from qfitlatent.provenance import manifest
 from qfitlatent.train import METRICS, draw_learning_curve, write_metrics
 
@@ -49,7 +49,7 @@ def combine_runs(
         rows += _history(loaded.path.parent / "metrics.csv", len(rows))
         if log is not None:
             log.write(f"{member}: {len(rows)} epochs so far\n")
-    model = AverageModel(ModelConfig.from_dict(config["model"]), len(members))
+    model = build_model(config)
     for own, trained, member in zip(model.members, models, members, strict=True):
         load_weights(own, trained.state_dict(), member)
     run_dir = Path(run_dir)

@@ -9,6 +9,7 @@ D=4 chi, F features.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -246,6 +247,23 @@ PAIR_UPDATES = {"edge": EdgeUpdate, "triangle": TriangleUpdate}
 # --- Blocks and head --------------------------------------------------------------------------
 
 
+class Dropout(nn.Dropout):
+    """Dropout that goes on outside training where it has a ``seed``: for averages over its masks.
+
+    Such a mask is drawn for the places 0..N-1 of a protein, whatever else is in the batch.
+    """
+
+    seed: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B,N,d_s)."""
+        if self.training or self.seed is None:
+            return super().forward(x)
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = torch.rand(x.shape[1:], generator=generator) >= self.p
+        return x * (kept / (1.0 - self.p)).to(x)
+
+
 class Block(nn.Module):
     """Pre-norm residuals: invariant point attention, then a feed-forward layer."""
 
@@ -268,11 +286,13 @@ class Block(nn.Module):
             nn.ReLU(),
             nn.Linear(FEED_FORWARD_FACTOR * d_s, d_s),
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_attention = Dropout(config.dropout)
+        self.dropout_feed_forward = Dropout(config.dropout)
 
     def forward(self, s: Tensor, rotation: Tensor, x: Tensor, pair) -> Tensor:
-        s = s + self.dropout(self.attention(self.norm_attention(s), rotation, x, pair))
-        return s + self.dropout(self.feed_forward(self.norm_feed_forward(s)))
+        update = self.attention(self.norm_attention(s), rotation, x, pair)
+        s = s + self.dropout_attention(update)
+        return s + self.dropout_feed_forward(self.feed_forward(self.norm_feed_forward(s)))
 
 
 class MixtureHead(nn.Module):
@@ -332,6 +352,8 @@ def density_of(
 
 class QFitLatent(nn.Module):
     """Densities over chi from frames and tokens; invariant to rotation and translation."""
+
+    dropout_passes = 0  # of an average: how often each member predicts with its dropout on
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -410,10 +432,12 @@ class AverageModel(QFitLatent):
 
         p(chi_d | chi_<d) = 1/M sum_m p_m(chi_d | chi_<d)
 
-    ``encode`` gives the members' single representations side by side, (n, M d_s).
+    With ``dropout_passes`` P each member stands P times in the sum, each time with other dropout
+    masks (Gal and Ghahramani 2016), which makes the average wider where members are too sure.
+    ``encode`` gives the single representations of all terms side by side, (n, M P d_s).
     """
 
-    def __init__(self, config: ModelConfig, num_members: int) -> None:
+    def __init__(self, config: ModelConfig, num_members: int, dropout_passes: int = 0) -> None:
         nn.Module.__init__(self)
         if config.head != "autoregressive":
             raise QfitLatentError(
@@ -422,7 +446,9 @@ class AverageModel(QFitLatent):
             )
         self.config = config
         self.members = nn.ModuleList(QFitLatent(config) for _ in range(num_members))
-        self.head = AverageHead([member.head for member in self.members])
+        self.dropout_passes = dropout_passes
+        terms = max(1, dropout_passes)
+        self.head = AverageHead([member.head for member in self.members for _ in range(terms)])
         self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
         self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
 
@@ -431,11 +457,22 @@ class AverageModel(QFitLatent):
         return self.members[0].embedding
 
     def encode(self, batch: Batch) -> Tensor:
-        return torch.cat([member.encode(batch) for member in self.members], dim=-1)
+        seeds = itertools.count()
+        parts = []
+        for member in self.members:
+            layers = [module for module in member.modules() if isinstance(module, Dropout)]
+            for _ in range(max(1, self.dropout_passes)):
+                for layer in layers:
+                    layer.seed = next(seeds) if self.dropout_passes else None
+                parts.append(member.encode(batch))
+        return torch.cat(parts, dim=-1)
 
 
 def build_model(config: Mapping[str, Any]) -> QFitLatent:
     """The untrained network of a whole configuration: one model, or the average of several."""
     settings = ModelConfig.from_dict(config["model"])
-    num_members = len(config["train"].get("members", ()))
-    return AverageModel(settings, num_members) if num_members else QFitLatent(settings)
+    train = config["train"]
+    num_members = len(train.get("members", ()))
+    if not num_members:
+        return QFitLatent(settings)
+    return AverageModel(settings, num_members, train.get("dropout_passes", 0))

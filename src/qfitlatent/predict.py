@@ -605,9 +605,10 @@ def sample_structure(
         raise QfitLatentError(f"The number of draws is {num}: ask for at least 1.")
     if file_format not in ("cif", "pdb"):
         raise QfitLatentError(f"The format {file_format!r} is neither cif nor pdb.")
-    runner, given, protein, s, files = _one(
+    runner, given, protein, files = _one(
         path, out, model, device, overwrite, (".samples.parquet", f"_samples.{file_format}")
     )
+    (s,) = runner.encode([protein])
     with torch.inference_mode():
         density = runner.density(s, protein.token)
         chi = density.sample(num, _generator(seed, given.entry)).numpy()  # (S,N,D)
@@ -644,7 +645,9 @@ def embed_structure(
     Returns the paths written. Raises QfitLatentError as ``predict_structures`` does.
     """
     suffixes = (".embedding.parquet", ".embedding.npz")
-    _, given, protein, s, files = _one(path, out, model, device, overwrite, suffixes)
+    runner, given, protein, files = _one(path, out, model, device, overwrite, suffixes)
+    runner.model.dropout_passes = 0  # a vector of the whole network, not of what masks leave of it
+    (s,) = runner.encode([protein])
     ids = id_columns(given.tables["residues"], _as_rows(protein))
     schema = embedding_schema(s.shape[1])
     flat = pa.array(s.numpy().reshape(-1), pa.float32())
@@ -667,8 +670,8 @@ def _one(
     device: str,
     overwrite: bool,
     suffixes: Sequence[str],
-) -> tuple[Runner, Input, Protein, Tensor, list[Path]]:
-    """A single structure through the network; the files that are to be written are not there."""
+) -> tuple[Runner, Input, Protein, list[Path]]:
+    """A model and a single structure; the files that are to be written are not there."""
     out = Path(out)
     _check_folder(out)
     files = [out / f"{structure_id(path)}{suffix}" for suffix in suffixes]
@@ -684,5 +687,4 @@ def _one(
     if given.error:
         raise QfitLatentError(given.error)
     protein = protein_from_tables(given.tables)
-    (s,) = runner.encode([protein])
-    return runner, given, protein, s, files
+    return runner, given, protein, files
