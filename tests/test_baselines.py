@@ -13,10 +13,10 @@ from qfitlatent.baselines import (
     Observations,
     _held_out,
     fit_baselines,
-    kappa_of_resultant,
 )
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, TOKEN
 from qfitlatent.errors import QfitLatentError
+from qfitlatent.mixture import kappa_of_resultant
 
 VAL, PHE, SER = TOKEN["VAL"], TOKEN["PHE"], TOKEN["SER"]
 

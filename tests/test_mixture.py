@@ -17,6 +17,7 @@ from qfitlatent.mixture import (
     fold,
     log_i0e,
     log_von_mises,
+    merge_components,
     mixture_nll,
     nll_sum,
     sample_von_mises,
@@ -505,6 +506,50 @@ def test_a_flat_component_does_not_move_a_mode():
     mode = mixture.modes(0.1, 0.6)
     assert float(mode.weight[0, 0]) == pytest.approx(1.0)
     assert float(mode.chi[0, 0, 0]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_component_that_is_flat_everywhere_is_no_mode_beside_others():
+    mixture = hand_made([0.7, 0.3], [[0.0], [1.4]], kappas=[[0.0], [50.0]])
+    modes = mixture.modes(0.1, 0.6)
+    assert modes.valid[0].tolist() == [True, False]
+    assert float(modes.chi[0, 0, 0]) == pytest.approx(1.4)
+    assert float(modes.weight[0, 0]) == pytest.approx(0.3)
+    alone = hand_made([1.0], [[0.0]], kappas=[[0.0]]).modes(0.1, 0.6)
+    assert alone.valid[0].tolist() == [True]
+
+
+def resultant(weight, mean, kappa):
+    length = weight * (1.0 + bessel_ratio_minus_one(kappa))
+    return torch.stack([(length * mean.cos()).sum(-1), (length * mean.sin()).sum(-1)])
+
+
+@pytest.mark.parametrize("centre", [0.4, math.pi - 0.05])
+def test_merged_components_keep_their_weight_and_resultant(centre):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(50, 9, generator=generator, dtype=torch.float64).softmax(1)
+    mean = wrap(centre + 0.1 * torch.randn(50, 9, generator=generator, dtype=torch.float64))
+    kappa = 30.0 + 30.0 * torch.rand(50, 9, generator=generator, dtype=torch.float64)
+    plain = torch.zeros(50, 1, dtype=torch.bool)
+    merged = merge_components(weight, mean, kappa, plain, 9, 1e-9)
+    assert merged[0].shape[1] < 9
+    torch.testing.assert_close(merged[0].sum(1), torch.ones(50, dtype=torch.float64))
+    torch.testing.assert_close(
+        resultant(*merged), resultant(weight, mean, kappa), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_what_is_far_or_of_another_width_is_not_merged_and_half_turns_are_one_where_symmetric():
+    weight = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
+    mean = torch.tensor([[1.0, 1.0 - math.pi, 1.02, 1.0]])
+    kappa = torch.tensor([[100.0, 100.0, 100.0, 2.0]])
+    for symmetric, expected in ((False, [0.6, 0.3, 0.1]), (True, [0.9, 0.1])):
+        mask = torch.tensor([[symmetric]])
+        merged = merge_components(weight, mean, kappa, mask, 4, 1e-6)
+        np.testing.assert_allclose(merged[0][0], expected, rtol=1e-6)
+        assert float(merged[2][0, -1]) == 2.0
+    first = merge_components(weight, mean, kappa, torch.tensor([[False]]), 1, 1e-6)
+    np.testing.assert_allclose(first[0][0], [0.6], rtol=1e-6)
+    assert float(first[1][0, 0]) == pytest.approx(1.0 + 0.02 / 3, abs=1e-4)
 
 
 def test_the_heaviest_mode_is_always_valid():

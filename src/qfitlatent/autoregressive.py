@@ -3,7 +3,7 @@
     p(chi) = prod_d sum_k pi_dk(s, chi_<d) vM(chi_d | mu_dk(s, chi_<d), kappa_dk(s, chi_<d))
 
 The density is exact (teacher-forced), draws are ancestral, and the joint modes come from a beam
-search over the component paths, which also gives the mixture that approximates it best: the path
+search over the component paths, which also gives a mixture that approximates it: the path
 (k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its way.
 
 ``AutoregressiveDensity`` has the protocol of ``mixture.VonMisesMixture``.
@@ -25,6 +25,7 @@ from qfitlatent.mixture import (
     Modes,
     VonMisesMixture,
     log_von_mises,
+    merge_components,
     sample_von_mises,
     wrap,
 )
@@ -37,6 +38,9 @@ BEAM_WIDTH = 64
 
 ROWS_AT_A_TIME = 1 << 14
 """Draws that the head works on at a time, so that memory does not grow with their number."""
+
+STEP_COMPONENTS = 12
+"""Components of one chi after merging: an average has many that are all but the same."""
 
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""
@@ -233,12 +237,12 @@ class AutoregressiveDensity:
 
     @torch.no_grad()
     def as_mixture(self, num_components: int | None = None) -> VonMisesMixture:
-        """The heaviest component paths as a mixture, weights scaled to sum to 1 (beam search).
+        """The heaviest component paths as a mixture (beam search), alike components merged.
 
-        A path of less than ``NEGLIGIBLE`` of the heaviest is given up; a residue with fewer paths
-        than others has weights of 0 in their place.
+        A path of less than ``NEGLIGIBLE`` of the heaviest is given up. What all that were given up
+        had together stands as one last component with kappa = 0: a flat density.
         """
-        beam = num_components or BEAM_WIDTH
+        beam = (num_components or BEAM_WIDTH + 1) - 1
         num = len(self)
         own = self._residue()
         weight = self.s.new_zeros((num, 1))  # logarithms
@@ -250,7 +254,10 @@ class AutoregressiveDensity:
             if not len(n):
                 continue
             step = self.head.step(d, own[n, d], mean[n, path, :d], self.chi_mask[n, :d])
-            shape = (*weight.shape, self.head.num_components)
+            step = merge_components(
+                step[0].exp(), *step[1:], self.symmetric[n, d, None], STEP_COMPONENTS, NEGLIGIBLE
+            )
+            shape = (*weight.shape, step[0].shape[1])
             log_weight = weight.new_full(shape, -math.inf)
             # A residue without this chi keeps its paths.
             log_weight[..., 0] = torch.where(has, -math.inf, 0.0)
@@ -258,18 +265,27 @@ class AutoregressiveDensity:
                 weight.new_zeros(shape),
                 weight.new_full(shape, self.head.kappa_min),
             )
-            log_weight[n, path], new_mean[n, path], new_kappa[n, path] = step
+            log_weight[n, path], new_mean[n, path], new_kappa[n, path] = (step[0].log(), *step[1:])
             paths = (weight[..., None] + log_weight).flatten(1)
             least = paths.max(dim=1, keepdim=True).values + math.log(NEGLIGIBLE)
             paths = paths.masked_fill(paths < least, -math.inf)
             width = min(beam, int(paths.isfinite().sum(1).max()))
             weight, chosen = paths.topk(width, dim=1)
-            parent = torch.div(chosen, self.head.num_components, rounding_mode="floor")
+            parent = torch.div(chosen, shape[-1], rounding_mode="floor")
             wide = parent[..., None].expand(-1, -1, NUM_CHI_MAX)
             mean, kappa = mean.gather(1, wide), kappa.gather(1, wide)
             mean[..., d] = new_mean.flatten(1).gather(1, chosen)
             kappa[..., d] = new_kappa.flatten(1).gather(1, chosen)
-        return VonMisesMixture(weight.log_softmax(1), mean, kappa, self.chi_mask, self.symmetric)
+        lost = 1.0 - weight.exp().sum(1, keepdim=True)
+        lost = torch.where(lost > NEGLIGIBLE, lost, 0.0).log()
+        flat = torch.zeros_like(mean[:, :1])
+        return VonMisesMixture(
+            torch.cat([weight, lost], dim=1).log_softmax(1),
+            torch.cat([mean, flat], dim=1),
+            torch.cat([kappa, flat], dim=1),
+            self.chi_mask,
+            self.symmetric,
+        )
 
     def modes(self, min_weight: float = 0.1, merge_within: float = math.radians(30.0)) -> Modes:
         """Joint modes by beam search, components within ``merge_within`` merged."""

@@ -39,7 +39,7 @@ from qfitlatent.chemistry import (
     TOKEN,
 )
 from qfitlatent.errors import QfitLatentError
-from qfitlatent.mixture import VonMisesMixture
+from qfitlatent.mixture import VonMisesMixture, kappa_of_resultant
 
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 """Numbers of components tried for a residue type, beside the flat background."""
@@ -59,9 +59,6 @@ PRIOR_ROWS = 3.0
 
 PRIOR_RESULTANT = 0.95
 """Mean resultant length of those pseudo-observations (kappa of about 10, or 18 degrees)."""
-
-KAPPA_MAX = 2000.0
-"""Narrowest component, 1.3 degrees: below what coordinates tell."""
 
 GRID_NODES = 36
 """G: 10 degrees between the nodes of phi and psi, interpolated bilinearly."""
@@ -136,20 +133,6 @@ class Components:
 def log_i0(kappa: Tensor) -> Tensor:
     """log I0(kappa), finite for every kappa >= 0."""
     return torch.special.i0e(kappa).log() + kappa
-
-
-def kappa_of_resultant(resultant: Tensor, steps: int = 3) -> Tensor:
-    """Solve I1(k)/I0(k) = R for k: Banerjee et al. 2005 (eq. 4.4), then Newton steps.
-
-    Newton works on 1 - R, which keeps its digits for narrow components.
-    """
-    r = resultant.double().clamp(0.0, 1.0 - 1.0 / (2.2 * KAPPA_MAX))
-    kappa = (r * (2.0 - r * r) / (1.0 - r * r)).clamp(min=1e-6)
-    for _ in range(steps):
-        a = torch.special.i1e(kappa) / torch.special.i0e(kappa)
-        slope = (1.0 - a / kappa - a * a).clamp(min=1e-9)
-        kappa = (kappa - (a - r) / slope).clamp(1e-6, KAPPA_MAX)
-    return kappa.to(resultant.dtype)
 
 
 # --- One residue type: rows as points on the unit circles -------------------------------------

@@ -39,6 +39,12 @@ def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
 
 
 _SERIES = _bessel_ratio_series(12)
+KAPPA_MAX = 2000.0
+"""Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
+
+MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 10.0
+"""Components are merged within so many standard deviations and up to this ratio of their kappa."""
+
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
 _SAMPLE_BLOCK = 1 << 22
@@ -162,8 +168,9 @@ def sample_von_mises(
 class Modes:
     """Merged components of N residues, heaviest first.
 
-    weight (N,J) sums to 1 over all J; chi (N,J,D), pi-symmetric ones on (-pi/2, pi/2], 0 where the
-    type has no such chi; valid (N,J) bool: at least the weight asked for (the heaviest always is).
+    weight (N,J) sums to 1, less what a flat component has; chi (N,J,D), pi-symmetric ones on
+    (-pi/2, pi/2], 0 where the type has no such chi; valid (N,J) bool: at least the weight asked for
+    (the heaviest always is).
     """
 
     weight: Tensor
@@ -317,9 +324,13 @@ class VonMisesMixture:
         Heaviest component first, each joins the heaviest mode near whose first component it is, or
         begins one; chains do not form, and the order of components does not matter. A mode's
         weight is the sum of its components', its chi their mean direction, in which a component
-        counts by its weight and its concentration. min_weight only sets ``valid``. J = K.
+        counts by its weight and its concentration. min_weight only sets ``valid``. J = K. A flat
+        component (kappa of 0 in all chi) is no mode, unless a residue has no other.
         """
-        weight, order = self.log_weight.detach().exp().sort(dim=1, descending=True, stable=True)
+        flat = ((self.kappa == 0) | ~self.chi_mask[:, None, :]).all(-1)
+        flat &= ~flat.all(1, keepdim=True)
+        weight = self.log_weight.detach().exp().masked_fill(flat, 0.0)
+        weight, order = weight.sort(dim=1, descending=True, stable=True)
         wide = order[..., None].expand(-1, -1, self.mean.shape[-1])
         mean, kappa = self.mean.detach().gather(1, wide), self.kappa.detach().gather(1, wide)
         symmetric = self.symmetric[:, None, :]
@@ -447,6 +458,58 @@ def _resultant(kappa: Tensor, doubled: Tensor) -> Tensor:
         1.0 - 2.0 * first / torch.where(small, 1.0, kappa),
     )
     return torch.where(doubled, second, first)
+
+
+def kappa_of_resultant(resultant: Tensor, steps: int = 3) -> Tensor:
+    """Solve I1(k)/I0(k) = R for k: Banerjee et al. 2005 (eq. 4.4), then Newton steps.
+
+    Newton works on 1 - R, which keeps its digits for narrow components.
+    """
+    r = resultant.double().clamp(0.0, 1.0 - 1.0 / (2.2 * KAPPA_MAX))
+    kappa = (r * (2.0 - r * r) / (1.0 - r * r)).clamp(min=1e-6)
+    for _ in range(steps):
+        a = torch.special.i1e(kappa) / torch.special.i0e(kappa)
+        slope = (1.0 - a / kappa - a * a).clamp(min=1e-9)
+        kappa = (kappa - (a - r) / slope).clamp(1e-6, KAPPA_MAX)
+    return kappa.to(resultant.dtype)
+
+
+def merge_components(
+    weight: Tensor, mean: Tensor, kappa: Tensor, symmetric: Tensor, num: int, negligible: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Alike components of one angle as one: weight, mean, kappa (R,J), J <= num, from (R,T).
+
+    The heaviest takes those near it and about as wide, keeping their mean resultant; then the
+    heaviest of those left does. Left out, and missing from the sum of the weights, is what comes
+    after the ``num``-th, and components lighter than ``negligible``. symmetric (R,1) bool.
+    """
+    short = -bessel_ratio_minus_one(kappa)  # 1 - A(kappa), which keeps its digits
+    rest, parts = weight.clone(), []
+    for _ in range(num):
+        heaviest, at = rest.max(dim=1, keepdim=True)
+        if float(heaviest.max()) < negligible:
+            break
+        centre, own = mean.gather(1, at), kappa.gather(1, at)
+        delta = wrap(mean - centre)
+        delta = torch.where(symmetric, fold(delta), delta)
+        taken = delta.square() * own <= MERGE_DEVIATIONS**2
+        taken &= (kappa < MERGE_RATIO * own) & (own < MERGE_RATIO * kappa)
+        taken.scatter_(1, at, True)
+        share = torch.where(taken, rest, 0.0)
+        total = share.sum(1, keepdim=True)
+        share = share / total.clamp(min=torch.finfo(share.dtype).tiny)
+        sine = (share * (1.0 - short) * delta.sin()).sum(1, keepdim=True)
+        # One minus the cosine part, then one minus the length.
+        lack = share * (short + (1.0 - short) * 2.0 * (delta / 2.0).sin().square())
+        lack = lack.sum(1, keepdim=True).double()
+        length = ((1.0 - lack).square() + sine.square()).sqrt()
+        lack_of_length = (lack * (2.0 - lack) - sine.square()) / (1.0 + length)
+        merged = kappa_of_resultant(1.0 - lack_of_length, steps=1).to(kappa.dtype)
+        alone = (share > 0).sum(1, keepdim=True) <= 1
+        turned = wrap(centre + torch.atan2(sine, (1.0 - lack).to(sine.dtype)))
+        parts.append((total, turned, torch.where(alone, own, merged)))
+        rest = rest.masked_fill(taken, 0.0)
+    return tuple(torch.cat(x, dim=1) for x in zip(*parts, strict=True))
 
 
 # --- The loss ---------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ MIXTURE = _schema(
         Column("component", pa.int8(), False, "", "0, 1, ... within the residue"),
         Column("weight", _F32, False, "1", "weight of the component; sums to 1 over the residue"),
         *(Column(f"mean{d}_rad", _F32, True, "radian", f"mean of chi{d}") for d in CHI),
-        *(Column(f"kappa{d}", _F32, True, "1", f"von Mises concentration of chi{d}") for d in CHI),
+        *(Column(f"kappa{d}", _F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
     )
 )
 RESIDUES = _schema(
