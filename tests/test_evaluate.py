@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -121,13 +122,16 @@ def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
     pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "mine.parquet")
     external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
     settings = SETTINGS | {"external": external, "report": False, "baselines": ["uniform"]}
-    evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings, truth_dir=tiny.truth)
-    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    log, out = io.StringIO(), tmp_path / "out"
+    evaluate_run(None, tiny.tables, tiny.split, out, settings, truth_dir=tiny.truth, log=log)
+    scores = pd.read_parquet(out / "scores.parquet")
     mine, truth = (
         scores[scores["method"] == name].drop(columns="method").reset_index(drop=True)
         for name in ("mine", "generator")
     )
     pd.testing.assert_frame_equal(mine, truth)
+    assert f"{len(mine)}/{len(mine)} residues" in log.getvalue()
+    assert "method mine, took" in log.getvalue()
 
 
 def test_samples_of_a_packer_are_scored(tiny, tmp_path):

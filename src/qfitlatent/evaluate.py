@@ -20,12 +20,13 @@ least one chi observed are scored.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,7 @@ from qfitlatent.metrics import (
     score_density,
 )
 from qfitlatent.mixture import VonMisesMixture
+from qfitlatent.progress import Progress
 from qfitlatent.tables import read_table
 
 MODEL = "model"
@@ -406,12 +408,16 @@ MODES_WIDTH = 16
 
 
 def score_method(
-    method: Method, data: EvaluationSet, settings: ScoreSettings, seed: int
+    method: Method,
+    data: EvaluationSet,
+    settings: ScoreSettings,
+    seed: int,
+    log: TextIO | None = None,
 ) -> dict[str, np.ndarray]:
     """All metrics of one method: (N,) float32, (M,) for the rows, (N,J,...) for the modes.
 
     Residues that the method does not cover stay nan. Draws depend on the seed and on the first
-    residue of the chunk only.
+    residue of the chunk only. Progress goes to ``log``.
     """
     num, num_rows = data.num, len(data.observations.row_residue)
     out = {name: np.full(num, np.nan, dtype=np.float32) for name in RESIDUE_METRICS}
@@ -420,7 +426,8 @@ def score_method(
     out["mode_chi"] = np.zeros((num, MODES_WIDTH, NUM_CHI_MAX), dtype=np.float32)
     out["mode_match"] = np.zeros((num, MODES_WIDTH), dtype=bool)
     start = np.searchsorted(data.observations.row_residue, np.arange(num + 1))
-    with torch.inference_mode():
+    with torch.inference_mode(), Progress(num, "residues", log or io.StringIO()) as progress:
+        progress.update(0, method=method.name)
         for rows, density, index in method.chunks():
             generator = torch.Generator().manual_seed(seed * 1_000_003 + int(rows[0]))
             scores = score_density(density, data.observed(rows), settings, generator, index)
@@ -436,6 +443,7 @@ def score_method(
             for name in MODE_ARRAYS:
                 width = scores[name].shape[1]
                 out[name][rows, :width] = scores[name]
+            progress.update(len(rows))
     return out
 
 
@@ -682,8 +690,9 @@ def evaluate_run(
     out_dir: str | Path,
     settings: dict[str, Any],
     truth_dir: str | Path | None = None,
+    log: TextIO | None = None,
 ) -> dict[str, Any]:
-    """Score a run and write everything below out_dir; returns the metrics.
+    """Score a run and write everything below out_dir; returns the metrics. Progress goes to log.
 
     source is a run folder or model file; None scores the baselines alone.
 
@@ -716,7 +725,7 @@ def evaluate_run(
         methods.insert(0, model_method(loaded.model, dataset, data))
     _refuse_repeated([m.name for m in methods])
 
-    scores = {m.name: score_method(m, data, numbers, seed) for m in methods}
+    scores = {m.name: score_method(m, data, numbers, seed, log) for m in methods}
     if GENERATOR in scores:
         entropy = scores[GENERATOR]["entropy"]
         for table in scores.values():

@@ -7,7 +7,7 @@ import torch
 from qfitlatent.evaluate import evaluate_run
 from qfitlatent.job import job
 
-with job(snakemake.rule, snakemake.log[0]):
+with job(snakemake.rule, snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)
     evaluate_run(
         snakemake.input.model,
@@ -16,4 +16,5 @@ with job(snakemake.rule, snakemake.log[0]):
         Path(snakemake.output.metrics).parent,
         snakemake.params.evaluate,
         truth_dir=snakemake.params.truth,
+        log=log,
     )
