@@ -40,6 +40,12 @@ def test_a_pdb_file_in_a_broken_gzip_stream_is_not_a_short_structure(tmp_path):
     assert reasons(read_entry(tmp_path / "y.pdb.gz", "x")) == [Reason.TRUNCATED]
 
 
+def test_a_file_of_waters_alone_is_a_rejected_entry(tmp_path):
+    """Nothing was left once the waters were gone, and empty arrays stopped the whole shard."""
+    water = {"W": [residue("HOH", i, atoms=[("O", "", 1.0, [5.0 * i, i, 0])]) for i in (1, 2)]}
+    assert reasons(read(tmp_path, water)) == [Reason.NO_PROTEIN]
+
+
 def test_52_and_52a_are_two_residues(shared_data):
     """1a4w (thrombin) numbers by chymotrypsin: keys without the insertion code merge residues."""
     residues = read_entry(shared_data / "raw" / "1a4w.cif.gz", "x").residues.to_pylist()

@@ -105,10 +105,9 @@ _STRAND = ((-180.0, -45.0), (90.0, 190.0), 3)
 
 @dataclass(frozen=True)
 class EntryRecords:
-    """The tables of one entry (schemas.SCHEMAS), and the structure that they come from.
+    """The tables of one entry (schemas.SCHEMAS).
 
-    ``entries`` has one row, or none where the entry as a whole is in ``rejected``; ``structure``
-    is None where the file could not be read.
+    ``entries`` has one row, or none where the entry as a whole is in ``rejected``.
     """
 
     entries: pa.Table
@@ -116,7 +115,6 @@ class EntryRecords:
     frames: pa.Table
     conformers: pa.Table
     rejected: pa.Table
-    structure: gemmi.Structure | None
 
     def tables(self) -> dict[str, pa.Table]:
         return {name: getattr(self, name) for name in schemas.SCHEMAS}
@@ -138,8 +136,8 @@ def read_entry(
         source, url: written into the entries table.
         max_conformers: conformers of a residue that are used at most, highest occupancy first.
     """
-    parsed = parse_file(path, entry, source=source, url=url, keep_structure=True)
-    return EntryRecords(**make_tables([parsed], max_conformers), structure=parsed.structure)
+    parsed = parse_file(path, entry, source=source, url=url)
+    return EntryRecords(**make_tables([parsed], max_conformers))
 
 
 def preprocess_entries(
@@ -222,23 +220,14 @@ class Parsed:
     source: str
     url: str | None
     header: dict[str, object] = field(default_factory=dict)
-    structure: gemmi.Structure | None = None
     atoms: Atoms | None = None
     rejection: tuple[str, Reason, str] | None = None
 
 
 def parse_file(
-    path: str | Path,
-    entry: str,
-    *,
-    source: str = "local",
-    url: str | None = None,
-    keep_structure: bool = False,
+    path: str | Path, entry: str, *, source: str = "local", url: str | None = None
 ) -> Parsed:
-    """Read one file; what is wrong with it is in ``rejection``.
-
-    keep_structure: whether ``structure`` is wanted afterwards, complete with its waters.
-    """
+    """Read one file; what is wrong with it is in ``rejection``."""
     parsed = Parsed(entry, source, url)
 
     def reject(reason: Reason, detail: str) -> Parsed:
@@ -269,13 +258,14 @@ def parse_file(
     if not head.strip() and not data.strip():
         return reject(Reason.EMPTY, "the file holds nothing")
     is_cif = _OPENS_CIF.match(head) is not None
-    kind = gemmi.CoorFormat.Mmcif if is_cif else gemmi.CoorFormat.Pdb
     try:
-        structure = (
-            gemmi.read_structure(str(path), merge_chain_parts=True, format=kind)
-            if by_gemmi
-            else gemmi.read_structure_string(data, merge_chain_parts=True, format=kind)
-        )
+        if is_cif:
+            document = gemmi.cif.read(str(path)) if by_gemmi else gemmi.cif.read_string(data)
+            structure = _isotropic_structure(document)
+        elif by_gemmi:
+            structure = gemmi.read_structure(str(path), format=gemmi.CoorFormat.Pdb)
+        else:
+            structure = gemmi.read_structure_string(data, format=gemmi.CoorFormat.Pdb)
     except (ValueError, RuntimeError, IndexError) as error:
         return reject(Reason.UNREADABLE, " ".join(str(error).split())[:200])
     num_models = len(structure)
@@ -284,16 +274,27 @@ def parse_file(
     if num_models == 0 or structure[0].count_atom_sites() == 0:
         return reject(Reason.EMPTY, "the file holds no atoms")
     _setup_entities(structure)
-    if keep_structure:
-        parsed.structure = structure
-    else:
-        structure.remove_waters()  # a third of the atoms
+    structure.remove_waters()  # a third of the atoms
     parsed.header |= _header(structure, is_cif, num_models)
-    atoms = _protein_atoms(structure, is_cif)
-    if len(atoms.residue_name) == 0:
+    only_waters = structure[0].count_atom_sites() == 0
+    atoms = None if only_waters else _protein_atoms(structure, is_cif)
+    if atoms is None or len(atoms.residue_name) == 0:
         return reject(Reason.NO_PROTEIN, "no polymer of amino acids in model 1")
     parsed.atoms = atoms
     return parsed
+
+
+def _isotropic_structure(document: gemmi.cif.Document) -> gemmi.Structure:
+    """As ``gemmi.read_structure``, without anisotropic B-factors, which cost as much as the atoms.
+
+    Raises ValueError where a second block has atoms, too.
+    """
+    if any(document[i].find_mmcif_category("_atom_site.") for i in range(1, len(document))):
+        raise ValueError("more than one data block has atoms")
+    document[0].find_mmcif_category("_atom_site_anisotrop.").erase()
+    structure = gemmi.make_structure_from_block(document[0])
+    structure.merge_chain_parts()
+    return structure
 
 
 def _setup_entities(structure: gemmi.Structure) -> None:
