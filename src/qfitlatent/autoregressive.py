@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,25 @@ STEP_COMPONENTS = 12
 
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""
+
+
+class Head(Protocol):
+    """What a density that goes from chi to chi asks of its network."""
+
+    kappa_min: float
+
+    def residue(self, s: Tensor) -> Tensor:
+        """(N, D hidden) from the single representation s (N,d_s): a slice for each chi."""
+        ...
+
+    def step(
+        self, d: int, residue: Tensor, chi: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """log_weight, mean, kappa, each (M,K), of chi d given the earlier ones.
+
+        residue (M,hidden) is slice d of ``residue(s)``; chi (M,d), known (M,d) bool.
+        """
+        ...
 
 
 class AutoregressiveHead(nn.Module):
@@ -120,7 +140,7 @@ def spread_bias(num_components: int, num_chi: int) -> Tensor:
 class AutoregressiveDensity:
     """The density of N residues; s (N,d_s), chi_mask and symmetric (N,D) bool."""
 
-    head: AutoregressiveHead | AverageHead
+    head: Head
     s: Tensor
     chi_mask: Tensor
     symmetric: Tensor

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qfitlatent.dataset import KEYS
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, read_json, write_json
 from qfitlatent.metrics import bootstrap_auroc, bootstrap_means, bootstrap_weights
@@ -29,7 +30,6 @@ from qfitlatent.report import (
 )
 from qfitlatent.tables import read_table
 
-KEYS = ["entry", "chain", "index"]
 METRICS = (
     "nll",
     "nll_folded",
@@ -116,10 +116,10 @@ def _scores(folder: Path, method: str, name: str, required: bool = True) -> pa.T
 
 def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """The rows whose residue every table has, in the same order."""
-    first = next(iter(tables.values())).select(KEYS)
+    first = next(iter(tables.values())).select(list(KEYS))
     common = first
     for table in tables.values():
-        common = common.join(table.select(KEYS), keys=KEYS, join_type="left semi")
+        common = common.join(table.select(list(KEYS)), keys=list(KEYS), join_type="left semi")
     if not len(common):
         raise QfitLatentError(
             "The compared runs share no residue: they were evaluated on different data or splits."
@@ -127,7 +127,7 @@ def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     common = common.sort_by([(key, "ascending") for key in KEYS])
     order = [(key, "ascending") for key in KEYS]
     return {
-        name: table.join(common, keys=KEYS, join_type="left semi").sort_by(order)
+        name: table.join(common, keys=list(KEYS), join_type="left semi").sort_by(order)
         for name, table in tables.items()
     }
 

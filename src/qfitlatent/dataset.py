@@ -21,6 +21,7 @@ from torch import Tensor
 
 from qfitlatent.chemistry import NUM_CHI_MAX
 from qfitlatent.errors import QfitLatentError
+from qfitlatent.prediction_files import fixed_list
 from qfitlatent.tables import read_table
 
 KEYS = ("entry", "chain", "index")
@@ -165,8 +166,8 @@ class Dataset:
         torsion = np.stack([column(f"{name}_rad") for name in ("phi", "psi", "omega")], axis=1)
         self._torsion = torch.from_numpy(torsion[kept].astype(np.float32))
         taken = frames.take(pa.array(kept)) if len(kept) < len(frames) else frames
-        self._rotation = _fixed_list(taken, "rotation", (3, 3))
-        self._translation = _fixed_list(taken, "translation_angstrom", (3,))
+        self._rotation = _rows(taken, "rotation", (3, 3))
+        self._translation = _rows(taken, "translation_angstrom", (3,))
 
         new_row = np.full(len(residues), -1)
         new_row[kept] = np.arange(len(kept))
@@ -267,15 +268,14 @@ def protein_from_tables(tables: Mapping[str, pa.Table]) -> Protein:
     return dataset[0]
 
 
+def _rows(table: pa.Table, name: str, shape: tuple[int, ...]) -> Tensor:
+    """(rows, *shape) float32 from a fixed-size list column without nulls."""
+    return torch.from_numpy(fixed_list(table.column(name), shape).astype(np.float32))
+
+
 def _column(table: pa.Table):
     """Column as numpy; a null number becomes nan."""
     return lambda name: table.column(name).to_numpy()
-
-
-def _fixed_list(table: pa.Table, name: str, shape: tuple[int, ...]) -> Tensor:
-    """(rows, *shape) float32 from a fixed-size list column without nulls."""
-    values = table.column(name).combine_chunks().flatten().to_numpy()
-    return torch.from_numpy(values.astype(np.float32).reshape(-1, *shape))
 
 
 def _row_keys(*tables: pa.Table) -> list[np.ndarray]:

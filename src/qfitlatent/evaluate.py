@@ -42,6 +42,7 @@ from qfitlatent.chemistry import (
     PI_SYMMETRIC,
     RESIDUE_TYPES,
 )
+from qfitlatent.dataset import KEYS
 from qfitlatent.errors import QfitLatentError
 from qfitlatent.files import atomic_path, write_json
 from qfitlatent.metrics import (
@@ -83,7 +84,6 @@ THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
 NEIGHBOUR_EDGES = (10, 15, 20, 25)
 SPREAD_EDGES_DEGREES = (20, 40, 80)
-KEYS = ("entry", "chain", "index")
 
 MIXTURE_COLUMNS = {
     "entry": "entry id as in the tables",

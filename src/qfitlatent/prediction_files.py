@@ -29,7 +29,7 @@ from qfitlatent.ensemble import place_side_chains as place
 from qfitlatent.errors import REASON_HELP, QfitLatentError, Reason
 from qfitlatent.files import atomic_path, read_json, sha256_file, write_json
 from qfitlatent.prediction_page import page
-from qfitlatent.schemas import Column, _schema
+from qfitlatent.schemas import F32, I32, TEXT, Column, _schema
 from qfitlatent.structure import read_entry
 from qfitlatent.tables import conform, write_table
 
@@ -47,16 +47,15 @@ SUFFIXES = (
 )
 """Every file of one structure, the one that says it is done last."""
 
-_F32, _TEXT, _I32 = pa.float32(), pa.string(), pa.int32()
 IDS = (
-    Column("entry", _TEXT, False, "", "name of the file without its ending"),
-    Column("chain", _TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain"),
-    Column("index", _I32, False, "", "residue in the chain, from 0 in the order of the file"),
-    Column("author_chain", _TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
-    Column("author_number", _I32, False, "", "auth_seq_id"),
-    Column("insertion_code", _TEXT, False, "", "insertion code; empty if none"),
-    Column("label_seq", _I32, True, "", "label_seq_id, from 1; null in PDB files"),
-    Column("name", _TEXT, False, "", "component name as deposited"),
+    Column("entry", TEXT, False, "", "name of the file without its ending"),
+    Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain"),
+    Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file"),
+    Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
+    Column("author_number", I32, False, "", "auth_seq_id"),
+    Column("insertion_code", TEXT, False, "", "insertion code; empty if none"),
+    Column("label_seq", I32, True, "", "label_seq_id, from 1; null in PDB files"),
+    Column("name", TEXT, False, "", "component name as deposited"),
 )
 """Columns that say which residue a row is about, in every table below."""
 
@@ -65,35 +64,35 @@ MIXTURE = _schema(
     (
         *IDS,
         Column("component", pa.int8(), False, "", "0, 1, ... within the residue"),
-        Column("weight", _F32, False, "1", "weight of the component; sums to 1 over the residue"),
-        *(Column(f"mean{d}_rad", _F32, True, "radian", f"mean of chi{d}") for d in CHI),
-        *(Column(f"kappa{d}", _F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
+        Column("weight", F32, False, "1", "weight of the component; sums to 1 over the residue"),
+        *(Column(f"mean{d}_rad", F32, True, "radian", f"mean of chi{d}") for d in CHI),
+        *(Column(f"kappa{d}", F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
     )
 )
 RESIDUES = _schema(
     (
         *IDS,
-        Column("entropy", _F32, True, "nat", "differential entropy of the predicted density"),
-        Column("heterogeneity", _F32, True, "1", "1 - weight of the heaviest mode"),
+        Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
+        Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
         Column("num_modes", pa.int8(), True, "", "modes of at least the weight threshold"),
         Column("is_built", pa.bool_(), False, "", "the ensemble has a rebuilt side chain here"),
-        Column("note", _TEXT, False, "", "why there is no prediction or no side chain; else empty"),
+        Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
     )
 )
 SCORES = _schema(
     (
         *IDS,
-        Column("altloc", _TEXT, False, "", "altloc label; empty for the blank one"),
-        Column("occupancy", _F32, False, "1", "as deposited"),
+        Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
+        Column("occupancy", F32, False, "1", "as deposited"),
         Column("occupancy_normalised", pa.float64(), False, "1", "divided by the residue's sum"),
-        *(Column(f"chi{d}_rad", _F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
-        Column("nll", _F32, False, "nat", "-log density on the full circle"),
-        Column("nll_folded", _F32, False, "nat", "-log density with pi-symmetric chi folded"),
-        Column("hdr_level", _F32, False, "1", "predicted mass of the region denser than this"),
+        *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
+        Column("nll", F32, False, "nat", "-log density on the full circle"),
+        Column("nll_folded", F32, False, "nat", "-log density with pi-symmetric chi folded"),
+        Column("hdr_level", F32, False, "1", "predicted mass of the region denser than this"),
         Column("is_surprising", pa.bool_(), False, "", "hdr_level is above the threshold"),
-        Column("missing_weight", _F32, False, "1", "weight of modes that no altloc comes near"),
+        Column("missing_weight", F32, False, "1", "weight of modes that no altloc comes near"),
         *(
-            Column(f"missing_chi{d}_rad", _F32, True, "radian", "chi of the heaviest such mode")
+            Column(f"missing_chi{d}_rad", F32, True, "radian", "chi of the heaviest such mode")
             for d in CHI
         ),
     )
@@ -101,15 +100,15 @@ SCORES = _schema(
 SAMPLES = _schema(
     (
         *IDS,
-        Column("sample", _I32, False, "", "number of the draw, from 0"),
-        *(Column(f"chi{d}_rad", _F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
+        Column("sample", I32, False, "", "number of the draw, from 0"),
+        *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
     )
 )
 
 
 def embedding_schema(width: int) -> pa.Schema:
     """Schema of an embedding of this width."""
-    kind = pa.list_(pa.field("element", _F32, nullable=False), width)
+    kind = pa.list_(pa.field("element", F32, nullable=False), width)
     return _schema((*IDS, Column("embedding", kind, False, "1", "final single representation s")))
 
 

@@ -15,6 +15,11 @@ VERSION = "1"
 """Version of all schemas together; it changes when a column changes its name or meaning."""
 
 
+TEXT, FLAG = pa.string(), pa.bool_()
+I8, I16, I32, I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
+F32, F64 = pa.float32(), pa.float64()
+
+
 class Column(NamedTuple):
     """One column. ``unit`` is empty for names, flags and counts."""
 
@@ -43,72 +48,68 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
     )
 
 
-_TEXT, _FLAG = pa.string(), pa.bool_()
-_I8, _I16, _I32, _I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
-_F32, _F64 = pa.float32(), pa.float64()
-
-_ENTRY = Column("entry", _TEXT, False, "", "id of the entry")
-_CHAIN = Column("chain", _TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
-_INDEX = Column("index", _I32, False, "", "residue in the chain, from 0 in the order of the file")
+_ENTRY = Column("entry", TEXT, False, "", "id of the entry")
+_CHAIN = Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
+_INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file")
 _KEY = (_ENTRY, _CHAIN, _INDEX)
 
 ENTRIES = _schema(
     (
         _ENTRY,
-        Column("source", _TEXT, False, "", "rcsb, pdb_redo, url, local or simulated"),
-        Column("url", _TEXT, True, "", "address the file came from; null for local files"),
-        Column("path", _TEXT, False, "", "the file, relative to the working directory if below it"),
-        Column("sha256", _TEXT, False, "", "sha256 of the file's bytes"),
-        Column("num_bytes", _I64, False, "byte", "size of the file"),
-        Column("format", _TEXT, False, "", "pdb or mmcif"),
-        Column("method", _TEXT, True, "", "experiment, such as X-RAY DIFFRACTION"),
-        Column("resolution_angstrom", _F32, True, "angstrom", "high resolution limit"),
-        Column("r_free", _F32, True, "1", "free R factor of the refinement"),
-        Column("deposition_date", _TEXT, True, "", "ISO 8601, where the file has it"),
-        Column("num_models", _I32, False, "", "models in the file; only the first is used"),
-        Column("num_chains", _I32, False, "", "protein chains with at least one kept residue"),
-        Column("num_residues_read", _I32, False, "", "protein residues, each name at a position"),
-        Column("num_residues", _I32, False, "", "residues kept: rows of the residues table"),
-        Column("num_residues_rejected", _I32, False, "", "residues in the rejected table"),
-        Column("num_conformers_read", _I32, False, "", "side-chain conformers of kept residues"),
-        Column("num_conformers", _I32, False, "", "conformers kept: rows of the conformers table"),
-        Column("num_conformers_rejected", _I32, False, "", "conformers in the rejected table"),
-        Column("num_multiconformer", _I32, False, "", "residues with at least two conformers kept"),
-        Column("num_frames", _I32, False, "", "residues with a backbone frame"),
+        Column("source", TEXT, False, "", "rcsb, pdb_redo, url, local or simulated"),
+        Column("url", TEXT, True, "", "address the file came from; null for local files"),
+        Column("path", TEXT, False, "", "the file, relative to the working directory if below it"),
+        Column("sha256", TEXT, False, "", "sha256 of the file's bytes"),
+        Column("num_bytes", I64, False, "byte", "size of the file"),
+        Column("format", TEXT, False, "", "pdb or mmcif"),
+        Column("method", TEXT, True, "", "experiment, such as X-RAY DIFFRACTION"),
+        Column("resolution_angstrom", F32, True, "angstrom", "high resolution limit"),
+        Column("r_free", F32, True, "1", "free R factor of the refinement"),
+        Column("deposition_date", TEXT, True, "", "ISO 8601, where the file has it"),
+        Column("num_models", I32, False, "", "models in the file; only the first is used"),
+        Column("num_chains", I32, False, "", "protein chains with at least one kept residue"),
+        Column("num_residues_read", I32, False, "", "protein residues, each name at a position"),
+        Column("num_residues", I32, False, "", "residues kept: rows of the residues table"),
+        Column("num_residues_rejected", I32, False, "", "residues in the rejected table"),
+        Column("num_conformers_read", I32, False, "", "side-chain conformers of kept residues"),
+        Column("num_conformers", I32, False, "", "conformers kept: rows of the conformers table"),
+        Column("num_conformers_rejected", I32, False, "", "conformers in the rejected table"),
+        Column("num_multiconformer", I32, False, "", "residues with at least two conformers kept"),
+        Column("num_frames", I32, False, "", "residues with a backbone frame"),
     )
 )
 
 RESIDUES = _schema(
     (
         *_KEY,
-        Column("author_chain", _TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
-        Column("author_number", _I32, False, "", "auth_seq_id"),
-        Column("insertion_code", _TEXT, False, "", "insertion code; empty if none"),
-        Column("label_seq", _I32, True, "", "label_seq_id, from 1; null in PDB files"),
-        Column("name", _TEXT, False, "", "component name as deposited"),
-        Column("token", _I8, False, "", "residue type, 0 to 19 alphabetical by code, 20 unknown"),
-        Column("segment", _I32, False, "", "run of bonded residues in the chain, from 0"),
-        Column("is_modified", _FLAG, False, "", "the name is none of the 20 standard ones"),
-        Column("is_het", _FLAG, False, "", "deposited as HETATM"),
-        Column("is_d_residue", _FLAG, False, "", "a D amino acid"),
-        Column("is_microheterogeneous", _FLAG, False, "", "several residue names at the position"),
-        Column("num_residue_types", _I8, False, "", "residue names at the position"),
-        Column("phi_rad", _F32, True, "radian", "C(i-1)-N-CA-C, where i-1 is bonded"),
-        Column("psi_rad", _F32, True, "radian", "N-CA-C-N(i+1), where i+1 is bonded"),
-        Column("omega_rad", _F32, True, "radian", "CA(i-1)-C(i-1)-N-CA, where i-1 is bonded"),
-        Column("num_chi", _I8, False, "", "chi angles that the residue type defines"),
-        Column("num_conformers", _I8, False, "", "side-chain conformers kept"),
-        Column("num_altlocs", _I16, False, "", "named altlocs seen, with or without chi atoms"),
-        Column("occupancy_sum", _F32, True, "1", "sum of the kept conformers' occupancies"),
+        Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
+        Column("author_number", I32, False, "", "auth_seq_id"),
+        Column("insertion_code", TEXT, False, "", "insertion code; empty if none"),
+        Column("label_seq", I32, True, "", "label_seq_id, from 1; null in PDB files"),
+        Column("name", TEXT, False, "", "component name as deposited"),
+        Column("token", I8, False, "", "residue type, 0 to 19 alphabetical by code, 20 unknown"),
+        Column("segment", I32, False, "", "run of bonded residues in the chain, from 0"),
+        Column("is_modified", FLAG, False, "", "the name is none of the 20 standard ones"),
+        Column("is_het", FLAG, False, "", "deposited as HETATM"),
+        Column("is_d_residue", FLAG, False, "", "a D amino acid"),
+        Column("is_microheterogeneous", FLAG, False, "", "several residue names at the position"),
+        Column("num_residue_types", I8, False, "", "residue names at the position"),
+        Column("phi_rad", F32, True, "radian", "C(i-1)-N-CA-C, where i-1 is bonded"),
+        Column("psi_rad", F32, True, "radian", "N-CA-C-N(i+1), where i+1 is bonded"),
+        Column("omega_rad", F32, True, "radian", "CA(i-1)-C(i-1)-N-CA, where i-1 is bonded"),
+        Column("num_chi", I8, False, "", "chi angles that the residue type defines"),
+        Column("num_conformers", I8, False, "", "side-chain conformers kept"),
+        Column("num_altlocs", I16, False, "", "named altlocs seen, with or without chi atoms"),
+        Column("occupancy_sum", F32, True, "1", "sum of the kept conformers' occupancies"),
         Column(
             "has_occupancy_disagreement",
-            _FLAG,
+            FLAG,
             False,
             "",
             "a kept conformer's own chi atoms differ in occupancy by more than 0.01",
         ),
-        Column("num_neighbours", _I16, True, "", "other residues with CB within 10 angstrom"),
-        Column("secondary", _TEXT, False, "", "helix, strand or loop, from runs of phi and psi"),
+        Column("num_neighbours", I16, True, "", "other residues with CB within 10 angstrom"),
+        Column("secondary", TEXT, False, "", "helix, strand or loop, from runs of phi and psi"),
     )
 )
 
@@ -117,56 +118,56 @@ FRAMES = _schema(
         *_KEY,
         Column(
             "rotation",
-            pa.list_(pa.field("element", _F32, nullable=False), 9),
+            pa.list_(pa.field("element", F32, nullable=False), 9),
             True,
             "1",
             "local to global, row-major; columns x along CA-C, y towards N, z",
         ),
         Column(
             "translation_angstrom",
-            pa.list_(pa.field("element", _F32, nullable=False), 3),
+            pa.list_(pa.field("element", F32, nullable=False), 3),
             True,
             "angstrom",
             "position of CA",
         ),
-        Column("altloc", _TEXT, True, "", "altloc of N, CA, C; empty for blank, null if no frame"),
+        Column("altloc", TEXT, True, "", "altloc of N, CA, C; empty for blank, null if no frame"),
     )
 )
 
 CONFORMERS = _schema(
     (
         *_KEY,
-        Column("altloc", _TEXT, False, "", "altloc label; empty for the blank one"),
-        Column("rank", _I8, False, "", "0 for the highest occupancy; ties by label"),
-        Column("occupancy", _F32, False, "1", "mean over the conformer's own chi-defining atoms"),
-        Column("occupancy_min", _F32, False, "1", "smallest of these atoms"),
-        Column("occupancy_max", _F32, False, "1", "largest of these atoms"),
-        Column("occupancy_normalised", _F64, False, "1", "divided by the residue's sum"),
+        Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
+        Column("rank", I8, False, "", "0 for the highest occupancy; ties by label"),
+        Column("occupancy", F32, False, "1", "mean over the conformer's own chi-defining atoms"),
+        Column("occupancy_min", F32, False, "1", "smallest of these atoms"),
+        Column("occupancy_max", F32, False, "1", "largest of these atoms"),
+        Column("occupancy_normalised", F64, False, "1", "divided by the residue's sum"),
         *(
-            Column(f"chi{d}_rad", _F32, True, "radian", f"chi{d}, (-pi, pi]; null if undefined")
+            Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}, (-pi, pi]; null if undefined")
             for d in range(1, 5)
         ),
-        Column("num_atoms_own", _I8, False, "", "chi-defining atoms with this altloc"),
-        Column("num_atoms_shared", _I8, False, "", "chi-defining atoms taken from the blank one"),
-        Column("num_atoms_missing", _I8, False, "", "chi-defining atoms that are in neither"),
-        Column("mean_b_angstrom2", _F32, False, "angstrom^2", "mean B factor of the own atoms"),
+        Column("num_atoms_own", I8, False, "", "chi-defining atoms with this altloc"),
+        Column("num_atoms_shared", I8, False, "", "chi-defining atoms taken from the blank one"),
+        Column("num_atoms_missing", I8, False, "", "chi-defining atoms that are in neither"),
+        Column("mean_b_angstrom2", F32, False, "angstrom^2", "mean B factor of the own atoms"),
     )
 )
 
 REJECTED = _schema(
     (
         _ENTRY,
-        Column("chain", _TEXT, True, "", "as in the residues table; null for a whole entry"),
-        Column("index", _I32, True, "", "as in the residues table; null for a whole entry"),
-        Column("altloc", _TEXT, True, "", "the conformer's label; null unless scope is conformer"),
-        Column("author_chain", _TEXT, True, "", "auth_asym_id"),
-        Column("author_number", _I32, True, "", "auth_seq_id"),
-        Column("insertion_code", _TEXT, True, "", "insertion code; empty if none"),
-        Column("name", _TEXT, True, "", "component name as deposited"),
-        Column("stage", _TEXT, False, "", "download, preprocess or split"),
-        Column("scope", _TEXT, False, "", "what is left out: entry, residue, frame or conformer"),
-        Column("reason", _TEXT, False, "", "from the closed vocabulary of errors.Reason"),
-        Column("detail", _TEXT, False, "", "the particulars, in words; empty if none"),
+        Column("chain", TEXT, True, "", "as in the residues table; null for a whole entry"),
+        Column("index", I32, True, "", "as in the residues table; null for a whole entry"),
+        Column("altloc", TEXT, True, "", "the conformer's label; null unless scope is conformer"),
+        Column("author_chain", TEXT, True, "", "auth_asym_id"),
+        Column("author_number", I32, True, "", "auth_seq_id"),
+        Column("insertion_code", TEXT, True, "", "insertion code; empty if none"),
+        Column("name", TEXT, True, "", "component name as deposited"),
+        Column("stage", TEXT, False, "", "download, preprocess or split"),
+        Column("scope", TEXT, False, "", "what is left out: entry, residue, frame or conformer"),
+        Column("reason", TEXT, False, "", "from the closed vocabulary of errors.Reason"),
+        Column("detail", TEXT, False, "", "the particulars, in words; empty if none"),
     )
 )
 
@@ -174,10 +175,10 @@ SPLIT = _schema(
     (
         _ENTRY,
         _CHAIN,
-        Column("cluster", _I32, False, "", "sequence cluster, from 0"),
-        Column("group", _I32, False, "", "entries joined by common clusters, from 0"),
-        Column("split", _TEXT, False, "", "train, validation or test"),
-        Column("method", _TEXT, False, "", "what clustered the chains: mmseqs2, builtin or user"),
+        Column("cluster", I32, False, "", "sequence cluster, from 0"),
+        Column("group", I32, False, "", "entries joined by common clusters, from 0"),
+        Column("split", TEXT, False, "", "train, validation or test"),
+        Column("method", TEXT, False, "", "what clustered the chains: mmseqs2, builtin or user"),
     )
 )
 

@@ -575,11 +575,12 @@ def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Ta
     if not read:
         empty = {name: schema.empty_table() for name, schema in schemas.SCHEMAS.items()}
         return empty | {"rejected": _rejected_table(names, rejections, None)}
-    return _Tables(names, read, max_conformers, rejections).tables()
+    residues = Residues(names, read, rejections)
+    return all_tables(residues, Conformers(residues, max_conformers))
 
 
-class _Tables:
-    """The computation, step by step; each step fills columns that later ones use.
+class Residues:
+    """The residues of many entries, step by step; each step fills columns that later ones use.
 
     Places are numbered through the batch in the order of the tables (entry, chain, index); the
     kept residues are exactly one for each place, so row = place in all arrays over N.
@@ -589,7 +590,6 @@ class _Tables:
         self,
         names: Sequence[str],
         read: Sequence[tuple[int, Parsed]],
-        max_conformers: int,
         rejections: _Rejections,
     ) -> None:
         self.names, self.read, self.rejections = names, read, rejections
@@ -621,7 +621,6 @@ class _Tables:
         self._find_altlocs()
         self._make_frames()
         self._follow_backbone()
-        self._make_conformers(max_conformers)
 
     def _number_places(self, chain: np.ndarray) -> None:
         """place of each residue read, and what holds for each place: entry, chain, index."""
@@ -746,13 +745,13 @@ class _Tables:
         atoms, group = named[in_slot][::-1], inverse[in_slot][::-1]
         self.own[group, self.atom_slot[atoms]] = atoms
 
-    def _points(self, atoms: np.ndarray) -> np.ndarray:
+    def points(self, atoms: np.ndarray) -> np.ndarray:
         """(..., 3) positions of atoms; nan where -1."""
         points = self.position[atoms]
         points[atoms < 0] = np.nan
         return points
 
-    def _mean_occupancy(self, atoms: np.ndarray) -> np.ndarray:
+    def mean_occupancy(self, atoms: np.ndarray) -> np.ndarray:
         """(n,) mean over the atoms of each row that are there; nan where none is."""
         there = atoms >= 0
         total = np.where(there, self.occupancy[atoms], 0.0).sum(axis=1)
@@ -768,11 +767,11 @@ class _Tables:
         fits = np.flatnonzero(
             (own >= 0).any(axis=1) & (merged >= 0).all(axis=1) & (label[self.group_row] < 0)
         )
-        occupancy = self._mean_occupancy(own[fits])
+        occupancy = self.mean_occupancy(own[fits])
         worst_first = fits[np.lexsort((-self.group_label[fits], occupancy))]
         chosen[self.group_row[worst_first]] = merged[worst_first]
         label[self.group_row[worst_first]] = self.group_label[worst_first]
-        self.backbone = self._points(chosen)
+        self.backbone = self.points(chosen)
         self.rotation, self.translation, self.frame_ok = geometry.frames(
             *self.backbone.transpose(1, 0, 2)
         )
@@ -780,9 +779,9 @@ class _Tables:
 
         incomplete = np.flatnonzero(label < 0)
         missing = self._missing_backbone(incomplete)
-        self._reject_rows("frame", Reason.INCOMPLETE_BACKBONE, incomplete, missing)
+        self.reject("frame", Reason.INCOMPLETE_BACKBONE, incomplete, missing)
         degenerate = np.flatnonzero((label >= 0) & ~self.frame_ok)
-        self._reject_rows(
+        self.reject(
             "frame", Reason.DEGENERATE_BACKBONE, degenerate, "N, CA and C coincide or are on a line"
         )
 
@@ -796,7 +795,7 @@ class _Tables:
             for there in anywhere[rows]
         ]
 
-    def _reject_rows(
+    def reject(
         self,
         scope: str,
         reason: Reason,
@@ -836,42 +835,49 @@ class _Tables:
             rows = start + np.flatnonzero(self.frame_ok[start:end])
             self.num_neighbours[rows] = _count_within(cb[rows], NEIGHBOUR_ANGSTROM)
 
-    def _make_conformers(self, max_conformers: int) -> None:
-        """The conformers, in the order of the table, and the rejected ones."""
-        own = self.own[:, _PATH]
-        has_chi = self.num_chi > 0
-        of_chi = has_chi[self.group_row]
+
+class Conformers:
+    """The conformers of the residues, in the order of the table; the others are rejected.
+
+    columns: (M,) or (M,4) arrays, ``row`` among them; (N,) num_conformers, occupancy_sum and
+    disagreement of each residue; num_conformers_read of each entry.
+    """
+
+    def __init__(self, residues: Residues, max_conformers: int) -> None:
+        own = residues.own[:, _PATH]
+        has_chi = residues.num_chi > 0
+        of_chi = has_chi[residues.group_row]
         is_own = (own >= 0).any(axis=1)
         no_own = np.flatnonzero(of_chi & ~is_own)
-        self._reject_rows(
+        residues.reject(
             "conformer",
             Reason.NO_OWN_CHI_ATOMS,
-            self.group_row[no_own],
+            residues.group_row[no_own],
             "",
-            self.group_label[no_own],
+            residues.group_label[no_own],
         )
         named = np.flatnonzero(of_chi & is_own)
         with_named = np.zeros(len(has_chi), dtype=bool)
-        with_named[self.group_row[named]] = True
+        with_named[residues.group_row[named]] = True
         lone = np.flatnonzero(has_chi & ~with_named)
 
-        shared = self.blank[:, _PATH]
-        row = np.r_[self.group_row[named], lone]
-        label = np.r_[self.group_label[named], np.zeros(len(lone), dtype=np.int64)]
+        shared = residues.blank[:, _PATH]
+        row = np.r_[residues.group_row[named], lone]
+        label = np.r_[residues.group_label[named], np.zeros(len(lone), dtype=np.int64)]
         own = np.concatenate([own[named], shared[lone]])
         atoms = np.where(own >= 0, own, shared[row])
-        read = np.r_[row, self.group_row[no_own]]
-        self.num_conformers_read = np.bincount(self.entry[read], minlength=len(self.names))
+        read = np.r_[row, residues.group_row[no_own]]
+        self.num_conformers_read = np.bincount(residues.entry[read], minlength=len(residues.names))
 
-        points = self._points(atoms)
+        points = residues.points(atoms)
         chi = np.full((len(row), NUM_CHI_MAX), np.nan)
         for d in range(NUM_CHI_MAX):
-            of = np.flatnonzero(self.num_chi[row] > d)
+            of = np.flatnonzero(residues.num_chi[row] > d)
             chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
         there = own >= 0
-        of_atom = self.occupancy[own]
-        occupancy = self._mean_occupancy(own)
-        self.conformer = {
+        of_atom = residues.occupancy[own]
+        occupancy = residues.mean_occupancy(own)
+        self.columns = {
             "row": row,
             "label": label,
             "chi": chi,
@@ -880,14 +886,14 @@ class _Tables:
             "occupancy_max": np.where(there, of_atom, -np.inf).max(axis=1, initial=-np.inf),
             "num_atoms_own": there.sum(axis=1),
             "num_atoms_shared": (atoms >= 0).sum(axis=1) - there.sum(axis=1),
-            "num_atoms_missing": self.path_length[row] - (atoms >= 0).sum(axis=1),
-            "mean_b": np.where(there, self.b_factor[own], 0.0).sum(axis=1)
+            "num_atoms_missing": residues.path_length[row] - (atoms >= 0).sum(axis=1),
+            "mean_b": np.where(there, residues.b_factor[own], 0.0).sum(axis=1)
             / np.maximum(there.sum(axis=1), 1),
         }
-        kept = self._reject_conformers(Reason.NO_CHI, np.isfinite(chi).any(axis=1), None)
-        kept = self._reject_conformers(Reason.NEGATIVE_OCCUPANCY, occupancy >= 0, kept)
+        kept = self._reject(residues, Reason.NO_CHI, np.isfinite(chi).any(axis=1), None)
+        kept = self._reject(residues, Reason.NEGATIVE_OCCUPANCY, occupancy >= 0, kept)
         total = np.bincount(row[kept], occupancy[kept], len(has_chi))
-        kept = self._reject_conformers(Reason.ZERO_OCCUPANCY, total[row] > 0, kept)
+        kept = self._reject(residues, Reason.ZERO_OCCUPANCY, total[row] > 0, kept)
 
         order = np.flatnonzero(kept)
         order = order[np.lexsort((label[order], -occupancy[order], row[order]))]
@@ -895,145 +901,148 @@ class _Tables:
         first = np.flatnonzero(np.r_[True, of_row[1:] != of_row[:-1]][: len(order)])
         rank = np.full(len(row), -1)
         rank[order] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-        kept = self._reject_conformers(Reason.OVER_LIMIT, rank < max_conformers, kept)
+        kept = self._reject(residues, Reason.OVER_LIMIT, rank < max_conformers, kept)
         order = order[kept[order]]
-        self.conformer = {n: values[order] for n, values in self.conformer.items()}
-        self.conformer["rank"] = rank[order]
+        self.columns = {n: values[order] for n, values in self.columns.items()}
+        self.columns["rank"] = rank[order]
 
-        row, occupancy = self.conformer["row"], self.conformer["occupancy"]
+        row, occupancy = self.columns["row"], self.columns["occupancy"]
         self.num_conformers = np.bincount(row, minlength=len(has_chi))
         self.occupancy_sum = np.bincount(row, occupancy, len(has_chi))
-        self.conformer["occupancy_normalised"] = occupancy / self.occupancy_sum[row]
-        spread = self.conformer["occupancy_max"] - self.conformer["occupancy_min"]
+        self.columns["occupancy_normalised"] = occupancy / self.occupancy_sum[row]
+        spread = self.columns["occupancy_max"] - self.columns["occupancy_min"]
         # 0.31 - 0.30 is no disagreement, whatever binary fractions make of it.
         disagrees = spread > OCCUPANCY_DISAGREEMENT + 1e-9
         self.disagreement = np.bincount(row, disagrees, len(has_chi)) > 0
 
-    def _reject_conformers(
-        self, reason: Reason, good: np.ndarray, before: np.ndarray | None
+    def _reject(
+        self, residues: Residues, reason: Reason, good: np.ndarray, before: np.ndarray | None
     ) -> np.ndarray:
         """The conformers that were kept before and are good; the others become rejected rows."""
         before = np.ones(len(good), dtype=bool) if before is None else before
         lost = np.flatnonzero(before & ~good)
         if len(lost):
-            detail = [f"occupancy {o:.3g}" for o in self.conformer["occupancy"][lost]]
-            self._reject_rows(
+            detail = [f"occupancy {o:.3g}" for o in self.columns["occupancy"][lost]]
+            residues.reject(
                 "conformer",
                 reason,
-                self.conformer["row"][lost],
+                self.columns["row"][lost],
                 "" if reason is Reason.NO_CHI else detail,
-                self.conformer["label"][lost],
+                self.columns["label"][lost],
             )
         return before & good
 
-    # Columns of the tables
 
-    def tables(self) -> dict[str, pa.Table]:
-        residue = {name: values[self.residue_row] for name, values in self.residue.items()}
-        entry_of = pa.array(self.names, pa.string())
-        chain_of = pa.array(self.chain_names, pa.string())
-        key = {
-            "entry": entry_of.take(pa.array(self.entry)),
-            "chain": chain_of.take(pa.array(self.chain)),
-            "index": self.index,
-        }
-        residues = key | {
-            "author_chain": pa.array(self.author_chain_text(), pa.string()),
-            "author_number": residue["author_number"],
-            "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"])),
-            "label_seq": pa.array(residue["label_seq"], mask=residue["label_seq"] == 0),
-            "name": pa.array(self.component_names).take(pa.array(self.component)),
-            "token": self.token,
-            "segment": self.segment,
-            "is_modified": self.is_modified,
-            "is_het": residue["is_het"],
-            "is_d_residue": self.is_d,
-            "is_microheterogeneous": self.num_residue_types > 1,
-            "num_residue_types": self.num_residue_types,
-            "phi_rad": _angle(self.phi),
-            "psi_rad": _angle(self.psi),
-            "omega_rad": _angle(self.omega),
-            "num_chi": self.num_chi,
-            "num_conformers": self.num_conformers,
-            "num_altlocs": self.num_altlocs,
-            "occupancy_sum": self.occupancy_sum,
-            "has_occupancy_disagreement": self.disagreement,
-            "num_neighbours": pa.array(self.num_neighbours, mask=~self.frame_ok),
-            "secondary": _SECONDARY.take(pa.array(self.secondary)),
-        }
-        frames = key | {
-            "rotation": _lists(self.rotation.reshape(-1, 9), self.frame_ok),
-            "translation_angstrom": _lists(self.translation, self.frame_ok),
-            "altloc": _ALTLOCS.take(
-                pa.array(np.maximum(self.frame_label, 0), mask=self.frame_label < 0)
-            ),
-        }
-        conformer = self.conformer
-        row = pa.array(conformer["row"])
-        conformers = {
-            "entry": key["entry"].take(row),
-            "chain": key["chain"].take(row),
-            "index": self.index[conformer["row"]],
-            "altloc": _ALTLOCS.take(pa.array(conformer["label"])),
-            "mean_b_angstrom2": conformer["mean_b"],
-            **{f"chi{d + 1}_rad": _angle(conformer["chi"][:, d]) for d in range(NUM_CHI_MAX)},
-            **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
-        }
-        return {
-            "entries": _table(self._entries(), schemas.ENTRIES),
-            "residues": _table(residues, schemas.RESIDUES),
-            "frames": _table(frames, schemas.FRAMES),
-            "conformers": _table(conformers, schemas.CONFORMERS),
-            "rejected": _rejected_table(self.names, self.rejections, self),
-        }
+def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table]:
+    """The five tables."""
+    residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
+    entry_of = pa.array(residues.names, pa.string())
+    chain_of = pa.array(residues.chain_names, pa.string())
+    key = {
+        "entry": entry_of.take(pa.array(residues.entry)),
+        "chain": chain_of.take(pa.array(residues.chain)),
+        "index": residues.index,
+    }
+    residue_columns = key | {
+        "author_chain": pa.array(author_chain_text(residues), pa.string()),
+        "author_number": residue["author_number"],
+        "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"])),
+        "label_seq": pa.array(residue["label_seq"], mask=residue["label_seq"] == 0),
+        "name": pa.array(residues.component_names).take(pa.array(residues.component)),
+        "token": residues.token,
+        "segment": residues.segment,
+        "is_modified": residues.is_modified,
+        "is_het": residue["is_het"],
+        "is_d_residue": residues.is_d,
+        "is_microheterogeneous": residues.num_residue_types > 1,
+        "num_residue_types": residues.num_residue_types,
+        "phi_rad": _angle(residues.phi),
+        "psi_rad": _angle(residues.psi),
+        "omega_rad": _angle(residues.omega),
+        "num_chi": residues.num_chi,
+        "num_conformers": conformers.num_conformers,
+        "num_altlocs": residues.num_altlocs,
+        "occupancy_sum": conformers.occupancy_sum,
+        "has_occupancy_disagreement": conformers.disagreement,
+        "num_neighbours": pa.array(residues.num_neighbours, mask=~residues.frame_ok),
+        "secondary": _SECONDARY.take(pa.array(residues.secondary)),
+    }
+    frames = key | {
+        "rotation": _lists(residues.rotation.reshape(-1, 9), residues.frame_ok),
+        "translation_angstrom": _lists(residues.translation, residues.frame_ok),
+        "altloc": _ALTLOCS.take(
+            pa.array(np.maximum(residues.frame_label, 0), mask=residues.frame_label < 0)
+        ),
+    }
+    conformer = conformers.columns
+    row = pa.array(conformer["row"])
+    conformer_columns = {
+        "entry": key["entry"].take(row),
+        "chain": key["chain"].take(row),
+        "index": residues.index[conformer["row"]],
+        "altloc": _ALTLOCS.take(pa.array(conformer["label"])),
+        "mean_b_angstrom2": conformer["mean_b"],
+        **{f"chi{d + 1}_rad": _angle(conformer["chi"][:, d]) for d in range(NUM_CHI_MAX)},
+        **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
+    }
+    return {
+        "entries": _table(_entries(residues, conformers), schemas.ENTRIES),
+        "residues": _table(residue_columns, schemas.RESIDUES),
+        "frames": _table(frames, schemas.FRAMES),
+        "conformers": _table(conformer_columns, schemas.CONFORMERS),
+        "rejected": _rejected_table(residues.names, residues.rejections, residues),
+    }
 
-    def author_chain_text(self) -> np.ndarray:
-        """(N,) names of the author's chains."""
-        codes = self.residue["author_chain"][self.residue_row]
-        unique, inverse = np.unique(codes, return_inverse=True)
-        text = np.array(_as_text(unique), dtype=object)[inverse]
-        for parsed in (p for _, p in self.read if p.atoms.long_names):
-            of_entry = self.entry == self.names.index(parsed.entry)
-            for short, long in parsed.atoms.long_names.items():
-                text[of_entry & (text == short)] = long
-        return text
 
-    def _entries(self) -> dict[str, object]:
-        num = len(self.names)
+def author_chain_text(residues: Residues) -> np.ndarray:
+    """(N,) names of the author's chains."""
+    codes = residues.residue["author_chain"][residues.residue_row]
+    unique, inverse = np.unique(codes, return_inverse=True)
+    text = np.array(_as_text(unique), dtype=object)[inverse]
+    for parsed in (p for _, p in residues.read if p.atoms.long_names):
+        of_entry = residues.entry == residues.names.index(parsed.entry)
+        for short, long in parsed.atoms.long_names.items():
+            text[of_entry & (text == short)] = long
+    return text
 
-        def count(rows: np.ndarray) -> np.ndarray:
-            return np.bincount(self.entry[rows], minlength=num)
 
-        per_entry = {
-            "num_chains": count(self.first_in_chain),
-            "num_residues_read": np.bincount(self.residue_entry, minlength=num),
-            "num_residues": np.bincount(self.entry, minlength=num),
-            "num_residues_rejected": self._num_rejected("residue"),
-            "num_conformers_read": self.num_conformers_read,
-            "num_conformers": count(self.conformer["row"]),
-            "num_conformers_rejected": self._num_rejected("conformer"),
-            "num_multiconformer": count(self.num_conformers >= 2),
-            "num_frames": count(self.frame_ok),
-        }
-        which = np.array([e for e, _ in self.read])
-        columns: dict[str, object] = {n: values[which] for n, values in per_entry.items()}
-        for name in ("entry", "source", "url"):
-            columns[name] = [getattr(parsed, name) for _, parsed in self.read]
-        for name in schemas.ENTRIES.names:
-            if name not in columns:
-                columns[name] = [parsed.header[name] for _, parsed in self.read]
-        return columns
+def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
+    num = len(residues.names)
 
-    def _num_rejected(self, scope: str) -> np.ndarray:
-        counts = np.zeros(len(self.names), dtype=np.int64)
-        for piece in self.rejections.pieces:
-            if piece["scope"][0] == scope:
-                counts += np.bincount(piece["entry"], minlength=len(counts))
-        return counts
+    def count(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(residues.entry[rows], minlength=num)
+
+    per_entry = {
+        "num_chains": count(residues.first_in_chain),
+        "num_residues_read": np.bincount(residues.residue_entry, minlength=num),
+        "num_residues": np.bincount(residues.entry, minlength=num),
+        "num_residues_rejected": _num_rejected(residues, "residue"),
+        "num_conformers_read": conformers.num_conformers_read,
+        "num_conformers": count(conformers.columns["row"]),
+        "num_conformers_rejected": _num_rejected(residues, "conformer"),
+        "num_multiconformer": count(conformers.num_conformers >= 2),
+        "num_frames": count(residues.frame_ok),
+    }
+    which = np.array([e for e, _ in residues.read])
+    columns: dict[str, object] = {n: values[which] for n, values in per_entry.items()}
+    for name in ("entry", "source", "url"):
+        columns[name] = [getattr(parsed, name) for _, parsed in residues.read]
+    for name in schemas.ENTRIES.names:
+        if name not in columns:
+            columns[name] = [parsed.header[name] for _, parsed in residues.read]
+    return columns
+
+
+def _num_rejected(residues: Residues, scope: str) -> np.ndarray:
+    counts = np.zeros(len(residues.names), dtype=np.int64)
+    for piece in residues.rejections.pieces:
+        if piece["scope"][0] == scope:
+            counts += np.bincount(piece["entry"], minlength=len(counts))
+    return counts
 
 
 def _rejected_table(
-    names: Sequence[str], rejections: _Rejections, tables: _Tables | None
+    names: Sequence[str], rejections: _Rejections, residues: Residues | None
 ) -> pa.Table:
     if not rejections.pieces:
         return schemas.REJECTED.empty_table()
@@ -1063,17 +1072,17 @@ def _rejected_table(
         "name": component[order],
         **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
     }
-    if tables is None:
+    if residues is None:
         absent = ("chain", "index", "author_chain", "author_number", "insertion_code")
         columns |= {name: [None] * len(position) for name in absent}
     else:
         at = np.maximum(position, 0)
-        residue = {n: values[tables.residue_row][at] for n, values in tables.residue.items()}
-        chain_names = np.array(tables.chain_names, dtype=object)
+        residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
+        chain_names = np.array(residues.chain_names, dtype=object)
         columns |= {
-            "chain": pa.array(chain_names[tables.chain[at]], pa.string(), mask=nowhere),
-            "index": pa.array(tables.index[at], mask=nowhere),
-            "author_chain": pa.array(tables.author_chain_text()[at], pa.string(), mask=nowhere),
+            "chain": pa.array(chain_names[residues.chain[at]], pa.string(), mask=nowhere),
+            "index": pa.array(residues.index[at], mask=nowhere),
+            "author_chain": pa.array(author_chain_text(residues)[at], pa.string(), mask=nowhere),
             "author_number": pa.array(residue["author_number"], mask=nowhere),
             "insertion_code": _INSERTION_CODES.take(
                 pa.array(residue["insertion_code"], mask=nowhere)
