@@ -16,8 +16,8 @@ import torch
 from forms import as_form, compare_forms, explicit
 from proteins import make_protein
 
-from qfitlatent import config as configuration
 from qfitlatent.attention import ANGSTROM_PER_UNIT
+from qfitlatent.base import config as configuration
 from qfitlatent.dataset import collate
 from qfitlatent.model import ModelConfig, QFitLatent
 

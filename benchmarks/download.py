@@ -30,12 +30,12 @@ from pathlib import Path
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-from archive_server import ArchiveServer, gzipped, mmcif  # noqa: E402
+from archive_server import ArchiveServer, gzipped, mmcif
 
-from qfitlatent.archive import download_entries  # noqa: E402
-from qfitlatent.entries import EntryRef  # noqa: E402
+from qfitlatent.archive import download_entries
+from qfitlatent.entries import EntryRef
 
 TARGET = 6.0
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,22 +20,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-
-from qfitlatent.archive import log_local_files  # noqa: E402
-from qfitlatent.entries import EntryRef  # noqa: E402
-from qfitlatent.evaluate import (  # noqa: E402
+from qfitlatent.archive import log_local_files
+from qfitlatent.entries import EntryRef
+from qfitlatent.evaluate import (
     evaluate_run,
     external_method,
     read_evaluation_set,
     read_truth_table,
     score_method,
 )
-from qfitlatent.metrics import ScoreSettings  # noqa: E402
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries  # noqa: E402
-from qfitlatent.split import split_entries  # noqa: E402
-from qfitlatent.structure import preprocess_entries  # noqa: E402
+from qfitlatent.metrics import ScoreSettings
+from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.split import split_entries
+from qfitlatent.structure import preprocess_entries
+
+ROOT = Path(__file__).resolve().parent.parent
 
 NUM_SLOW = 200
 """Residues scored one at a time."""

@@ -29,12 +29,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
-import reference_structure  # noqa: E402
+import reference_structure
 
-from qfitlatent.archive import LOG_SCHEMA  # noqa: E402
-from qfitlatent.structure import make_tables, parse_file, preprocess_entries  # noqa: E402
+from qfitlatent.archive import LOG_SCHEMA
+from qfitlatent.structure import (
+    make_tables,
+    parse_file,
+    preprocess_entries,
+)
 
 ROUNDS = 9
 MEMORY_ENTRIES = 1000

@@ -14,7 +14,7 @@ import torch
 from forms import compare_forms, exchange_attention
 from proteins import make_protein
 
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
 from qfitlatent.dataset import collate
 from qfitlatent.mixture import mixture_nll
 from qfitlatent.model import ModelConfig, QFitLatent

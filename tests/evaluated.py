@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from qfitlatent import config as configuration
 from qfitlatent.archive import log_local_files
+from qfitlatent.base import config as configuration
 from qfitlatent.checkpoint import save_model
 from qfitlatent.entries import EntryRef
 from qfitlatent.evaluate import evaluate_run

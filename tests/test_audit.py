@@ -12,7 +12,7 @@ from test_structure import peptide, read, with_altlocs
 
 from qfitlatent import audit, schemas
 from qfitlatent.archive import LOG_SCHEMA
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.structure import preprocess_entries
 from qfitlatent.tables import write_table
 

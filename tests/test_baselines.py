@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from qfitlatent.baselines import (
-    KERNELS,
-    Observations,
-    _held_out,
-    fit_baselines,
-)
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.baselines import KERNELS, Observations, _held_out, fit_baselines
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, TOKEN
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.mixture import kappa_of_resultant
 
 VAL, PHE, SER = TOKEN["VAL"], TOKEN["PHE"], TOKEN["SER"]

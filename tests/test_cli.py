@@ -6,7 +6,8 @@ import sys
 import pytest
 import yaml
 
-from qfitlatent import cli, config
+from qfitlatent import cli
+from qfitlatent.base import config
 
 
 def test_help_names_every_command(capsys):

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.compare import METRICS, compare_runs
-from qfitlatent.errors import QfitLatentError
 
 
 def write_evaluation(folder, shift: float, first_entry: int = 0, method: str = "model"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qfitlatent import config
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base import config
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.simulate import SimulatorSettings
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.entries import (
     EntryRef,
     middle,
@@ -18,7 +19,6 @@ from qfitlatent.entries import (
     shard_entries,
     shard_of,
 )
-from qfitlatent.errors import QfitLatentError
 
 SETTINGS = {"source": "rcsb", "ids": [], "list": None, "folder": None, "pattern": "*"}
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from evaluated import SETTINGS, evaluated_tiny, make_run
 
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluate import evaluate_run, read_evaluation_set, read_truth_table
 
 KEYS = ["entry", "chain", "index"]

@@ -4,7 +4,7 @@ import pytest
 from test_structure import peptide, read, with_altlocs
 
 from qfitlatent import schemas
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.inspect import describe_table, inspect_entry
 from qfitlatent.tables import write_table
 

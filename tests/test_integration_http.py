@@ -8,7 +8,7 @@ import pytest
 from archive_server import ArchiveServer
 from workflow_run import TINY, Checkout
 
-from qfitlatent.provenance import verify_run
+from qfitlatent.base.provenance import verify_run
 
 ENTRIES = ["1k6p", "1olt", "3mst", "3n6z", "3sgg", "3vor", "3zci", "4af8", "4f54", "4i39"]
 UNKNOWN = "9xyz"

@@ -8,9 +8,9 @@ from test_train import make_config, write_tables
 from workflow_run import TINY, Checkout
 
 from qfitlatent import train
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json
 from qfitlatent.checkpoint import load_model
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import read_json
 from qfitlatent.launch import train as launch_train
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from proteins import make_protein
 
-from qfitlatent import config as configuration
 from qfitlatent.autoregressive import AutoregressiveDensity, AverageHead
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.dataset import collate
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.mixture import mixture_nll
 from qfitlatent.model import ModelConfig, QFitLatent
 

@@ -18,11 +18,12 @@ import pytest
 import torch
 from workflow_run import TINY, Checkout
 
-from qfitlatent import cli, config
+from qfitlatent import cli
+from qfitlatent.base import config
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.checkpoint import load_model, save_model
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI
 from qfitlatent.dataset import protein_from_tables
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.mixture import Modes
 from qfitlatent.model import ModelConfig, QFitLatent
 from qfitlatent.predict import (

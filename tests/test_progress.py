@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from qfitlatent.progress import Progress, format_bytes, format_seconds
+from qfitlatent.base.progress import Progress, format_bytes, format_seconds
 
 
 class Terminal(io.StringIO):

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from qfitlatent import checkpoint, provenance
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import read_json, sha256_file, write_json
-from qfitlatent.job import job
+from qfitlatent import checkpoint
+from qfitlatent.base import provenance
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json, sha256_file, write_json
+from qfitlatent.base.job import job
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def write_run(folder):
     table.write_bytes(b"rows")
     model.write_bytes(b"weights")
     record = provenance.manifest(
-        code=["qfitlatent.files"],
+        code=["qfitlatent.base.files"],
         inputs={"table": table},
         outputs={"model.safetensors": model},
         seeds={"train": 1},

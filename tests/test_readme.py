@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from evaluated import make_data_set
 
-from qfitlatent import config, errors
 from qfitlatent.audit import make_audit
+from qfitlatent.base import config, errors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from evaluated import evaluated_tiny
 
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.report import figure_text, html_table, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip  # noqa: E501

@@ -9,9 +9,10 @@ import pytest
 from archive_server import ArchiveServer, search_answer
 from jsonschema import Draft202012Validator
 
-from qfitlatent import archive, config, search
+from qfitlatent import archive, search
+from qfitlatent.base import config
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.entries import read_entry_list
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.search import compile_request, search_entries
 
 NONE = {

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.simulate import (
     SimulatorSettings,
     TruthMixture,

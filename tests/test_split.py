@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qfitlatent import split
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry import UNKNOWN_TOKEN
-from qfitlatent.errors import QfitLatentError
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # Frequencies of the residue types in proteins, in the order of tokens, percent.

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qfitlatent import schemas, tables
-from qfitlatent.errors import REASON_HELP, QfitLatentError, Reason
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
 
 
 def split_table(entries, chains=2):

@@ -17,11 +17,11 @@ import torch
 from proteins import make_protein
 
 from qfitlatent import checkpoint, train
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.chemistry import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import read_json, sha256_file
 
 
 def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:

@@ -13,7 +13,7 @@ import yaml
 from archive_server import ArchiveServer, gzipped, mmcif, status
 from workflow_run import ROOT, TINY, Checkout
 
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
 
 DATA = "results/data/tiny"
 RUN = "results/runs/tiny"

@@ -12,8 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from qfitlatent.base.provenance import verify_run
 from qfitlatent.checkpoint import load_model, shipped_model_path
-from qfitlatent.provenance import verify_run
 
 MAX_BYTES = 20_000_000
 FILES = (

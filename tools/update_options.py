@@ -7,7 +7,7 @@ Values in config.yaml stay.
 import re
 from pathlib import Path
 
-from qfitlatent import config, errors
+from qfitlatent.base import config, errors
 
 ROOT = Path(__file__).parents[1]
 TABLES = {

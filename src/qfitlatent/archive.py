@@ -47,43 +47,76 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ReadTimeoutError
 from urllib3.util import Retry
 
+from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.files import atomic_path, sha256_file
+from qfitlatent.base.progress import Progress, format_bytes, format_seconds
 from qfitlatent.entries import EntryRef, middle, normalise_id
-from qfitlatent.errors import QfitLatentError, Reason
-from qfitlatent.files import atomic_path, sha256_file
-from qfitlatent.progress import Progress, format_bytes, format_seconds
 from qfitlatent.schemas import VERSION, Column
 from qfitlatent.tables import conform, read_table, write_table
 
 # Wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
 BACKOFF_S = 1.0
+
+
 BACKOFF_MAX_S = 60.0
+
+
 # A server that asks for more patience than this is left alone: the entry counts as missing.
 MAX_RETRY_AFTER_S = 300.0
+
+
 # Slower than this over a whole read timeout is a stall, though every single read succeeds.
 MIN_BYTES_PER_S = 1000
+
+
 # So many entries in a row without a sensible answer mean that the server or the network is down.
 MAX_FAILURES_IN_A_ROW = 25
+
+
 MAX_REDIRECTS = 5
+
+
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
 # The archive publishes its list of obsolete entries once a week.
 STATUS_LIST_AGE_S = 86400.0
+
+
 # Temporary files that nobody has written to for so long belong to a process that was killed.
 STALE_AGE_S = 3600.0
+
+
 # A structure file is known by its first line that is not a comment; of gzip this much is enough.
 HEAD_BYTES = 65536
+
+
 SNIFF_BYTES = 8192
+
+
 PIECE_BYTES = 262144
+
+
 USER_AGENT = f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
+
 
 _PDB_RECORDS = frozenset(
     b"ANISOU ATOM AUTHOR CAVEAT CISPEP COMPND CRYST1 DBREF EXPDTA HEADER HELIX HET HETATM HETNAM "
     b"JRNL KEYWDS LINK MASTER MDLTYP MODEL MODRES MTRIX1 NUMMDL OBSLTE ORIGX1 REMARK REVDAT SCALE1 "
     b"SEQADV SEQRES SHEET SITE SOURCE SPLIT SPRSDE SSBOND TER TITLE".split()
 )
+
+
 _OUT_OF_ORDER = (Reason.CONNECTION_ERROR, Reason.TIMEOUT, Reason.SERVER_ERROR)
+
+
 # Asking again does not help.
 _FINAL = (Reason.NOT_FOUND, Reason.OBSOLETE_WITHOUT_REPLACEMENT, Reason.REFUSED)
+
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -102,6 +135,8 @@ _COLUMNS = (
     Column("detail", pa.string(), True, "", "what a reader should know, in words"),
     Column("replaced_by", pa.string(), True, "", "id that replaces an obsolete entry"),
 )
+
+
 LOG_SCHEMA = pa.schema(
     [
         pa.field(

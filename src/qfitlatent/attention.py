@@ -35,13 +35,16 @@ from torch import Tensor, nn
 ANGSTROM_PER_UNIT = 10.0
 """Length unit of the points: angstroms would make every residue attend to itself only."""
 
+
 MASKED = -1e9
 """Logit of a key that is padding."""
+
 
 SAVE_PROBABILITIES_BELOW = 1 << 24
 """Attention weights of one protein and layer (H N N) kept for the backward pass up to this number,
 64 MiB, which is 2048 residues with four heads; above it they are recomputed from the logsumexp,
 which takes half as long again, so that memory grows with N and not with N^2."""
+
 
 BLOCK_ELEMENTS = 1 << 18
 """Logits handled at a time, over all heads: 1 MiB of fp32 stays in the second-level cache."""
@@ -151,9 +154,6 @@ class BinSums:
         return sums
 
 
-# --- Pair representations ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class StaticPair:
     """z_ij = relative[bins_ij] + distance_vector d_ij + left_i * right_j, never materialised."""
@@ -193,9 +193,6 @@ class ExplicitPair:
 def _full(x: Tensor) -> Tensor:
     """At least fp32."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-# --- The layer --------------------------------------------------------------------------------
 
 
 class InvariantPointAttention(nn.Module):

@@ -19,6 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from qfitlatent import schemas
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
+from qfitlatent.base.files import atomic_path, write_json
 from qfitlatent.chemistry import (
     CHI_DEFINED,
     NUM_CHI,
@@ -28,19 +30,31 @@ from qfitlatent.chemistry import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
-from qfitlatent.errors import REASON_HELP, QfitLatentError, Reason
-from qfitlatent.files import atomic_path, write_json
 from qfitlatent.structure import MODIFIED
 from qfitlatent.tables import read_table
 
 ROTATION_TOLERANCE = 1e-5
+
+
 OCCUPANCY_TOLERANCE = 1e-6
+
+
 NUM_SUSPICIOUS = 20
+
+
 NUM_CHI_BINS = 36
+
+
 _NUM_SHOWN = 20
 """Rows of a broken invariant that are listed."""
+
+
 _KEY = ["entry", "chain", "index"]
+
+
 _CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+
+
 _SPLITS = ("train", "validation", "test")
 
 
@@ -85,10 +99,6 @@ def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[s
 
 def _pandas(path: Path) -> pd.DataFrame:
     return read_table(path).to_pandas()
-
-
-# ---------------------------------------------------------------------------------------------
-# Invariants
 
 
 def check_invariants(tables: Tables) -> list[Violation]:
@@ -262,10 +272,6 @@ def _splits(tables: Tables) -> _Checks:
     yield "splits are train, validation and test", split[wrong]
 
 
-# ---------------------------------------------------------------------------------------------
-# Numbers
-
-
 def summarise(tables: Tables) -> dict[str, object]:
     """Every number of the page, ready for JSON."""
     entries, residues, conformers = (tables[n] for n in ("entries", "residues", "conformers"))
@@ -432,10 +438,6 @@ def _suspicious(
     return found
 
 
-# ---------------------------------------------------------------------------------------------
-# The page
-
-
 def make_audit(
     tables_dir: str | Path, split_path: str | Path | None, out_dir: str | Path
 ) -> dict[str, object]:
@@ -480,6 +482,8 @@ table { border-collapse: collapse; } td, th { padding: .2em .8em; border-bottom:
 img { max-width: 100%; } .broken { color: #a00; } .good { color: #060; }
 pre { overflow-x: auto; background: #f6f6f6; padding: 1em; }
 """
+
+
 _BLUE, _ORANGE = "#0072b2", "#e69f00"
 
 

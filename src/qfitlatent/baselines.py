@@ -30,49 +30,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qfitlatent.chemistry import (
-    CHI_DEFINED,
-    NUM_CHI,
-    NUM_CHI_MAX,
-    NUM_TOKENS,
-    PI_SYMMETRIC,
-    TOKEN,
-)
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC, TOKEN
 from qfitlatent.mixture import VonMisesMixture, kappa_of_resultant
 
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 """Numbers of components tried for a residue type, beside the flat background."""
 
+
 MIN_ROWS_PER_COMPONENT = 12
 """A choice of K is tried only where a component would have this many observations on average."""
 
+
 EM_STEPS = 120
+
+
 TRIAL_STEPS = 30
 """Steps of expectation-maximisation, at most: of the final fit, and of each that is compared."""
+
 
 EM_TOLERANCE = 1e-5
 """Stop when the mean log-likelihood (nats) gains less than this in a step."""
 
+
 PRIOR_ROWS = 3.0
 """Pseudo-observations behind each concentration: a component of one point stays finite."""
+
 
 PRIOR_RESULTANT = 0.95
 """Mean resultant length of those pseudo-observations (kappa of about 10, or 18 degrees)."""
 
+
 GRID_NODES = 36
 """G: 10 degrees between the nodes of phi and psi, interpolated bilinearly."""
+
 
 KERNELS = (4.0, 12.0, 40.0, 120.0)
 """Concentrations of the phi/psi kernels, broad (29 degrees) to narrow (5 degrees)."""
 
+
 SHRINKAGES = (6.0, 18.0, 54.0, 162.0)
 """Pseudo-observations, tried, by which a kernel's estimate is held to the broader one's."""
+
 
 BACKBONE_STEPS = 4
 """Rounds of expectation and smoothing of the backbone-dependent library."""
 
+
 HELD_OUT_ONE_IN = 4
+
 
 MULTICONFORMER_WEIGHT = 4.0
 """Weight of a residue with several altlocs against one with a single conformer. They are few, and
@@ -133,9 +139,6 @@ class Components:
 def log_i0(kappa: Tensor) -> Tensor:
     """log I0(kappa), finite for every kappa >= 0."""
     return torch.special.i0e(kappa).log() + kappa
-
-
-# --- One residue type: rows as points on the unit circles -------------------------------------
 
 
 @dataclass
@@ -228,6 +231,8 @@ def rotamer_cells(rows: TypeRows, token: int) -> Tensor:
 
 
 _HALF_CELL = math.radians(15.0)
+
+
 _CELLS: dict[tuple[int, int], tuple[int, float]] = {
     (TOKEN[name], chi - 1): (num, offset)
     for name, chi, num, offset in (
@@ -364,9 +369,6 @@ def fit_type(
             best = fitted
         curve.append((num, value))
     return best, curve
-
-
-# --- Dependence on the backbone ---------------------------------------------------------------
 
 
 @dataclass
@@ -522,9 +524,6 @@ def held_out_backbone(rows: TypeRows, phi_psi: Tensor, fitted: BackboneComponent
     weight, eta = fitted.at(phi_psi[known])
     density = part.log_joint(weight.log(), eta).logsumexp(1)
     return float((density * part.weight).sum() / part.weight.sum())
-
-
-# --- The baselines as densities ---------------------------------------------------------------
 
 
 def _as_mixture(token: np.ndarray, weight: Tensor, eta: Tensor) -> VonMisesMixture:

@@ -20,12 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path
 from qfitlatent.model import QFitLatent, build_model
 
 FORMAT_VERSION = "1"
+
+
 MODEL_FILE = "model.safetensors"
+
+
 HEADER_KEY = "qfitlatent"
 
 

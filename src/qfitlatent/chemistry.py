@@ -11,17 +11,26 @@ import numpy as np
 NUM_CHI_MAX = 4
 """D of SPEC 6: the largest number of chi angles of a residue type."""
 
+
 RESIDUE_TYPES: tuple[str, ...] = (
     "ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE",
     "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL",
 )  # fmt: skip
 """Token t is ``RESIDUE_TYPES[t]``, alphabetical by three-letter code (SPEC 2)."""
 
+
 UNKNOWN_TOKEN = len(RESIDUE_TYPES)
+
+
 NUM_TOKENS = UNKNOWN_TOKEN + 1
+
+
 TOKEN: dict[str, int] = {name: token for token, name in enumerate(RESIDUE_TYPES)}
+
+
 ONE_LETTER = "ARNDCQEGHILKMFPSTWYVX"
 """One-letter code of each token; X for the unknown token."""
+
 
 _SIDE_CHAIN_PATH: dict[str, tuple[str, ...]] = {
     "ARG": ("CG", "CD", "NE", "CZ"),
@@ -44,29 +53,36 @@ _SIDE_CHAIN_PATH: dict[str, tuple[str, ...]] = {
     "VAL": ("CG1",),
 }
 
+
 CHI_PATH: dict[str, tuple[str, ...]] = {
     name: ("N", "CA", "CB", *_SIDE_CHAIN_PATH[name]) if name in _SIDE_CHAIN_PATH else ()
     for name in RESIDUE_TYPES
 }
 """Chi-defining atoms in order: chi d is the dihedral of atoms d-1 .. d+2 of this path."""
 
+
 CHI_ATOMS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
     name: tuple(tuple(path[d : d + 4]) for d in range(max(0, len(path) - 3)))
     for name, path in CHI_PATH.items()
 }
 
+
 NUM_CHI = np.array([len(CHI_ATOMS[name]) for name in RESIDUE_TYPES] + [0], dtype=np.int8)
 """(21,) number of chi angles of each token."""
 
+
 CHI_DEFINED = np.arange(NUM_CHI_MAX)[None, :] < NUM_CHI[:, None]
 """(21, 4) bool: the residue type has this chi."""
+
 
 PI_SYMMETRIC = np.zeros((NUM_TOKENS, NUM_CHI_MAX), dtype=bool)
 """(21, 4) bool: chi and chi + pi are the same conformation (SPEC 3)."""
 for _name, _chi in (("ASP", 2), ("GLU", 3), ("PHE", 2), ("TYR", 2)):
     PI_SYMMETRIC[TOKEN[_name], _chi - 1] = True
 
+
 BACKBONE_ATOMS = ("N", "CA", "C", "O")
+
 
 SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
     "ALA": ("CB",),
@@ -91,6 +107,7 @@ SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
     "VAL": ("CB", "CG1", "CG2"),
 }
 """Heavy side-chain atoms of each residue type, nearest the backbone first."""
+
 
 SYMMETRIC_ATOM_SWAPS: dict[str, tuple[tuple[str, str], ...]] = {
     "ASP": (("OD1", "OD2"),),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from qfitlatent import predict_commands
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from qfitlatent.provenance import verify_run
+    from qfitlatent.base.provenance import verify_run
 
     problems = verify_run(options.run)
     for problem in problems:
@@ -107,7 +107,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> int:
-    from qfitlatent import config
+    from qfitlatent.base import config
 
     if options.table:
         print(config.option_table())
@@ -126,7 +126,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from qfitlatent import config
+    from qfitlatent.base import config
     from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 
     settings = config.load(options.config)["simulate"] | {"num_entries": options.entries}
@@ -146,7 +146,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from qfitlatent import config
+    from qfitlatent.base import config
     from qfitlatent.train import train_run
 
     train_run(

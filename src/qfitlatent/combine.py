@@ -15,12 +15,12 @@ from typing import Any, TextIO
 
 import torch
 
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, sha256_file, write_json
+from qfitlatent.base.provenance import manifest
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, sha256_file, write_json
 from qfitlatent.model import build_model
-from qfitlatent.provenance import manifest
 from qfitlatent.train import METRICS, draw_learning_curve, write_metrics
 
 

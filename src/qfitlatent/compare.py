@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, read_json, write_json
 from qfitlatent.dataset import KEYS
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, read_json, write_json
 from qfitlatent.metrics import bootstrap_auroc, bootstrap_means, bootstrap_weights
 from qfitlatent.report import (
     METRIC_WORDS,
@@ -41,6 +41,8 @@ METRICS = (
     "precision",
     "wasserstein_rad",
 )
+
+
 COMPARE_SCHEMA = pa.schema(
     [
         pa.field("population", pa.string(), False),

@@ -19,12 +19,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry import NUM_CHI_MAX
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.prediction_files import fixed_list
 from qfitlatent.tables import read_table
 
 KEYS = ("entry", "chain", "index")
+
+
 RESIDUE_COLUMNS = [
     *KEYS,
     "label_seq",
@@ -35,8 +37,14 @@ RESIDUE_COLUMNS = [
     "psi_rad",
     "omega_rad",
 ]
+
+
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+
+
 CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS]
+
+
 FRAME_COLUMNS = [*KEYS, "rotation", "translation_angstrom"]
 
 

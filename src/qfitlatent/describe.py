@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path
 
 _RESULTS = """\
 # Results of qFitLatent
@@ -21,6 +21,7 @@ _RESULTS = """\
 
 Everything here is generated. A folder can be deleted: the next `snakemake` makes it again.
 """
+
 
 _DATA = """\
 # Data set {dataset}
@@ -43,6 +44,7 @@ Units and descriptions are in the tables: `qfitlatent describe tables/residues.p
 A missing value is null, never 0. Angles are radians in (-pi, pi], lengths angstrom.
 """
 
+
 _RUN = """\
 # Run {run}
 
@@ -62,7 +64,10 @@ Apply it: `qfitlatent predict STRUCTURE --model {folder} -o OUT`.
 Check it: `qfitlatent verify {folder}`.
 """
 
+
 _SIMULATED = " They are simulated, not measured: their true distribution is known."
+
+
 _TEMPLATES = {"results": _RESULTS, "data": _DATA, "run": _RUN}
 
 

@@ -33,14 +33,24 @@ from qfitlatent.chemistry import BACKBONE_ATOMS, NUM_CHI, SIDE_CHAIN_ATOMS, TOKE
 from qfitlatent.structure import _HEAD_BYTES, _OPENS_CIF, _setup_entities
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
+
+
 BLANK = "\0"
 """Altloc of atoms that all conformers share, as gemmi has it."""
 
+
 _TERMINAL_NAMES = ("OXT", "OT1", "OT2", "HXT", "HN", "HT1", "HT2", "HT3")
+
+
 _HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
+
+
 _OLD_HYDROGENS = ("1H", "2H", "3H", "1HA", "2HA", "1D", "2D", "3D", "1DA", "2DA")
+
+
 NAMELESS = "_"
 """Name in mmCIF of a chain without one, as in structure.py."""
+
 
 BACKBONE_NAMES = frozenset(
     (
@@ -51,6 +61,7 @@ BACKBONE_NAMES = frozenset(
     )
 )
 """Atoms that stay where they are; side-chain hydrogens do not."""
+
 
 TOKENS = (*SIDE_CHAIN_ATOMS, None)
 
@@ -212,9 +223,6 @@ def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> 
 
 def _name(residue: gemmi.Residue) -> str:
     return f"{residue.subchain}/{residue.name} {residue.seqid}"
-
-
-# --- Files ------------------------------------------------------------------------------------
 
 
 def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:

@@ -21,11 +21,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 
 ARCHIVE_SOURCES = ("rcsb", "pdb_redo")
+
+
 STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
+
+
 _PDB_ID = re.compile(r"[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}")
+
+
 _FREE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 

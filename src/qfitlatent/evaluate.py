@@ -34,17 +34,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, write_json
+from qfitlatent.base.progress import Progress
 from qfitlatent.baselines import Library, Observations, fit_baselines
-from qfitlatent.chemistry import (
-    CHI_DEFINED,
-    NUM_CHI,
-    NUM_CHI_MAX,
-    PI_SYMMETRIC,
-    RESIDUE_TYPES,
-)
+from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, PI_SYMMETRIC, RESIDUE_TYPES
 from qfitlatent.dataset import KEYS
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, write_json
 from qfitlatent.metrics import (
     RESIDUE_METRICS,
     Observed,
@@ -57,11 +52,14 @@ from qfitlatent.metrics import (
     score_density,
 )
 from qfitlatent.mixture import VonMisesMixture
-from qfitlatent.progress import Progress
 from qfitlatent.tables import read_table
 
 MODEL = "model"
+
+
 GENERATOR = "generator"
+
+
 DEFAULT_SETTINGS: dict[str, Any] = {
     "split": "test",
     "model": None,
@@ -77,13 +75,26 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "external": [],
     "report": True,
 }
+
+
 POPULATIONS = ("multiconformer", "single", "all")
+
+
 NOMINAL = np.round(np.arange(0.0, 1.0001, 0.05), 2)
 """Nominal coverages of the calibration curve; 0.5, 0.8 and 0.95 are among them."""
+
+
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
+
+
 NEIGHBOUR_EDGES = (10, 15, 20, 25)
+
+
 SPREAD_EDGES_DEGREES = (20, 40, 80)
+
 
 MIXTURE_COLUMNS = {
     "entry": "entry id as in the tables",
@@ -96,6 +107,7 @@ MIXTURE_COLUMNS = {
 }
 """Columns of an external table of kind ``mixture``; the simulator's truth tables have them too."""
 
+
 SAMPLE_COLUMNS = {
     "entry": "entry id as in the tables",
     "chain": "label chain",
@@ -104,9 +116,6 @@ SAMPLE_COLUMNS = {
     **{f"chi{d}_rad": f"chi{d} in radians, null where undefined" for d in range(1, 5)},
 }
 """Columns of an external table of kind ``samples``; a packer's single answer is one sample."""
-
-
-# --- Reading ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,8 @@ RESIDUE_COLUMNS = (
     *KEYS, "author_chain", "author_number", "insertion_code", "name", "token", "phi_rad",
     "psi_rad", "num_chi", "num_neighbours", "secondary",
 )  # fmt: skip
+
+
 CONFORMER_COLUMNS = (
     *KEYS, "altloc", "rank", "occupancy_normalised", *(f"chi{d}_rad" for d in range(1, 5)),
 )  # fmt: skip
@@ -246,8 +257,6 @@ def _positions(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         )
     return found
 
-
-# --- Methods ----------------------------------------------------------------------------------
 
 Chunks = Iterator[tuple[np.ndarray, object, torch.Tensor | None]]
 """(ascending positions of residues, density, index of each residue's row in the density)."""
@@ -400,10 +409,12 @@ def read_truth_table(truth_dir: str | Path, entries: list[str]) -> pa.Table:
     return pa.concat_tables([pq.read_table(found[entry]) for entry in entries])
 
 
-# --- Scoring ----------------------------------------------------------------------------------
-
 ROW_METRICS = ("hdr", "predicted_occupancy", "match_weight")
+
+
 MODE_ARRAYS = ("mode_weight", "mode_chi", "mode_match")
+
+
 MODES_WIDTH = 16
 
 
@@ -447,9 +458,6 @@ def score_method(
     return out
 
 
-# --- Groups -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Group:
     """A way to divide the residues: level (N,) number into ``levels``."""
@@ -489,8 +497,6 @@ def _ranges(edges: tuple[float, ...]) -> list[str]:
     middle = [f"{low} to {high}" for low, high in pairwise(edges)]
     return [f"below {edges[0]}", *middle, f"{edges[-1]} or more"]
 
-
-# --- Figures ----------------------------------------------------------------------------------
 
 BY_GROUP_SCHEMA = pa.schema(
     [
@@ -680,9 +686,6 @@ def threshold_table(scores: dict[str, dict[str, np.ndarray]], data: EvaluationSe
     return pa.table(out)
 
 
-# --- The whole --------------------------------------------------------------------------------
-
-
 def evaluate_run(
     source: str | Path | None,
     tables_dir: str | Path,
@@ -776,6 +779,8 @@ def describe_run(loaded, is_simulated: bool) -> dict[str, Any]:
 
 MAP_NODES = 72
 """Nodes of a chi1/chi2 map along one angle: 5 degrees."""
+
+
 NUM_MAPS = 6
 
 

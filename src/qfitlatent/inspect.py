@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry import NUM_CHI_MAX
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.structure import read_entry
 from qfitlatent.tables import read_table
 
 _CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+
+
 _TABLES = ("entries", "residues", "conformers", "rejected")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from qfitlatent import config as configuration
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
 
 _ERROR = "qfitlatent: "
 

@@ -26,11 +26,14 @@ from qfitlatent.mixture import VonMisesMixture, circular_distance
 TOLERANCES_DEGREES = (20, 40)
 """Rotamer accuracy: a chi is right when it is this close."""
 
+
 ROTAMER_METRICS = tuple(
     f"{part}_within_{tolerance}"
     for tolerance in TOLERANCES_DEGREES
     for part in ("chi1", "chi12", "all")
 )
+
+
 RESIDUE_METRICS = (
     "nll",
     "nll_folded",
@@ -42,8 +45,11 @@ RESIDUE_METRICS = (
     "heterogeneity",
     "num_modes",
 )
+
+
 MODES_KEPT = 16
 """Modes of a residue that are kept for the recall and precision curves, heaviest first."""
+
 
 SMALLEST_MODE = 0.01
 """Modes below this mass are left out of the curves over the weight threshold."""
@@ -51,6 +57,7 @@ SMALLEST_MODE = 0.01
 
 PRICE_SWEEPS = 6
 """Rounds over the altlocs that find the prices from which optimal transport starts."""
+
 
 MASS_TOLERANCE = 1e-7
 """Optimal transport stops when less than this share of the mass is at the wrong altloc."""
@@ -103,9 +110,6 @@ def sum_rows(values: Tensor, observed: Observed) -> Tensor:
     return torch.zeros(observed.num_residues, dtype=values.dtype).index_add_(
         0, observed.row_residue, values
     )
-
-
-# --- One residue, all its metrics -------------------------------------------------------------
 
 
 def score_density(
@@ -265,9 +269,6 @@ def _predicted_occupancy(distance: Tensor, near: Tensor, observed: Observed) -> 
     return (nearest & near).float().mean(0)
 
 
-# --- Wasserstein-1: samples against a few weighted altlocs ------------------------------------
-
-
 def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
     """(N,) exact W1 between the S equally weighted samples and the observed altlocs, in radians.
 
@@ -384,9 +385,6 @@ def _move_along_cheapest_path(held: Tensor, move: Tensor, active: Tensor, surplu
         held.index_put_((active, which, to_atom), change, accumulate=True)
 
 
-# --- Modes ------------------------------------------------------------------------------------
-
-
 def _heaviest(modes, index: Tensor) -> tuple[Tensor, Tensor]:
     """weight (N,J) descending, 0 where there is no mode, and chi (N,J,4)."""
     weight = torch.where(modes.valid, modes.weight, 0.0)
@@ -477,9 +475,6 @@ def _rows_to_altlocs(values: Tensor, observed: Observed) -> Tensor:
     out = values.new_zeros((observed.num_residues, width, values.shape[1]))
     out[observed.row_residue, observed.altloc_number()] = values
     return out
-
-
-# --- Figures with intervals over entries ------------------------------------------------------
 
 
 def bootstrap_weights(num_entries: int, num_samples: int, seed: int) -> np.ndarray:

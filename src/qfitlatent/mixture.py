@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
+
+
 SERIES_FROM_KAPPA = 30.0
 """Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
 
@@ -39,19 +41,22 @@ def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
 
 
 _SERIES = _bessel_ratio_series(12)
+
+
 KAPPA_MAX = 2000.0
 """Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
+
 
 MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 10.0
 """Components are merged within so many standard deviations and up to this ratio of their kappa."""
 
+
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
+
+
 _SAMPLE_BLOCK = 1 << 22
 """Kernel evaluations held at once where samples are scored."""
-
-
-# --- The von Mises kernel ---------------------------------------------------------------------
 
 
 def bessel_ratio_minus_one(kappa: Tensor) -> Tensor:
@@ -159,9 +164,6 @@ def sample_von_mises(
         angle[pending[accepted]] = proposal[accepted]
         pending = pending[~accepted]
     return wrap(angle.view(kappa.shape) + mean.detach().double()).to(mean.dtype)
-
-
-# --- The mixture ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -424,6 +426,8 @@ def categorical_entropy(log_weight: Tensor) -> Tensor:
 
 
 _QUADRATURE_POINTS = 256
+
+
 _SEPARATE_LOBES_FROM_KAPPA = 50.0
 """From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
 
@@ -510,9 +514,6 @@ def merge_components(
         parts.append((total, turned, torch.where(alone, own, merged)))
         rest = rest.masked_fill(taken, 0.0)
     return tuple(torch.cat(x, dim=1) for x in zip(*parts, strict=True))
-
-
-# --- The loss ---------------------------------------------------------------------------------
 
 
 def occupancy_nll(log_prob: Tensor, occupancy: Tensor, rows: Tensor, num_residues: int) -> Tensor:

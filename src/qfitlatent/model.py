@@ -32,9 +32,9 @@ from qfitlatent.autoregressive import (
     AverageHead,
     spread_bias,
 )
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
 from qfitlatent.dataset import Batch, Protein, collate
-from qfitlatent.errors import QfitLatentError
 from qfitlatent.features import (
     PAIR_SETS,
     RESIDUE_SETS,
@@ -142,9 +142,6 @@ def training_bytes(config: ModelConfig, num_residues: int) -> int:
     return 4 * floats
 
 
-# --- Pair representation ----------------------------------------------------------------------
-
-
 class PairRepresentation(nn.Module):
     """z_ij: clipped relative position, CA distance, product of projected singles (SPEC 6)."""
 
@@ -242,9 +239,6 @@ class TriangleUpdate(nn.Module):
 
 
 PAIR_UPDATES = {"edge": EdgeUpdate, "triangle": TriangleUpdate}
-
-
-# --- Blocks and head --------------------------------------------------------------------------
 
 
 class Dropout(nn.Dropout):
@@ -345,9 +339,6 @@ def density_of(
     if isinstance(head, MixtureHead):
         return head(s, chi_mask, symmetric)
     return AutoregressiveDensity(head, s, chi_mask, symmetric)
-
-
-# --- The model --------------------------------------------------------------------------------
 
 
 class QFitLatent(nn.Module):

@@ -29,16 +29,16 @@ from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import torch
 from torch import Tensor
 
 from qfitlatent.autoregressive import AutoregressiveDensity
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, sha256_file
+from qfitlatent.base.progress import Progress
 from qfitlatent.checkpoint import LoadedModel, load_model
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
 from qfitlatent.dataset import Protein, collate, protein_from_tables
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, sha256_file
 from qfitlatent.mixture import Modes, VonMisesMixture, circular_distance
 from qfitlatent.model import density_of
 from qfitlatent.prediction_files import (
@@ -58,21 +58,31 @@ from qfitlatent.prediction_files import (
     write_prediction,
     write_sample_models,
 )
-from qfitlatent.progress import Progress
 from qfitlatent.tables import TableWriter, conform, write_table
 
 Density = VonMisesMixture | AutoregressiveDensity
 
+
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
+
+
 WINDOW = 32
 """Structures that are sorted by length before they are cut into batches."""
+
+
 PADDING = 0.25
 """A batch's shortest structure is at most so much shorter than its longest."""
+
+
 WORKERS_FROM = 8
 """From so many structures on, reading and writing go to processes of their own."""
+
+
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
+
+
 HDR_SAMPLES = 512
 
 
@@ -87,9 +97,6 @@ class Timing:
     encoder: float = 0.0
     head: float = 0.0
     started: float = field(default_factory=time.perf_counter)
-
-
-# --- Structures through the network -----------------------------------------------------------
 
 
 class _Inline(Executor):
@@ -242,9 +249,6 @@ def _generator(seed: int, entry: str) -> torch.Generator:
 
 def _as_rows(protein: Protein) -> np.ndarray:
     return protein.residue_row.numpy()
-
-
-# --- predict ----------------------------------------------------------------------------------
 
 
 def predict_structures(
@@ -463,9 +467,6 @@ def _finish(runner: Runner, timing: Timing | None) -> None:
         timing.total = time.perf_counter() - runner.timing.started
 
 
-# --- score ------------------------------------------------------------------------------------
-
-
 def score_structures(
     paths: Sequence[str | Path],
     out: str | Path,
@@ -578,9 +579,6 @@ def missing_modes(
     heaviest = missing.argmax(1)
     mode = modes.chi[torch.arange(len(missing)), heaviest]
     return missing.sum(1), torch.where((missing > 0).any(1)[:, None], mode, 0.0)
-
-
-# --- sample and embed -------------------------------------------------------------------------
 
 
 def sample_structure(

@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
+from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
 from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX
 from qfitlatent.ensemble import Placement, mmcif_text, open_structure, pdb_text
 from qfitlatent.ensemble import place_side_chains as place
-from qfitlatent.errors import REASON_HELP, QfitLatentError, Reason
-from qfitlatent.files import atomic_path, read_json, sha256_file, write_json
 from qfitlatent.prediction_page import page
 from qfitlatent.schemas import F32, I32, TEXT, Column, _schema
 from qfitlatent.structure import read_entry
@@ -35,6 +34,7 @@ from qfitlatent.tables import conform, write_table
 
 STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
 """A folder's files with these endings are structures, plain or with .gz behind."""
+
 
 SUFFIXES = (
     ".mixture.parquet",
@@ -46,6 +46,7 @@ SUFFIXES = (
     ".prediction.json",
 )
 """Every file of one structure, the one that says it is done last."""
+
 
 IDS = (
     Column("entry", TEXT, False, "", "name of the file without its ending"),
@@ -59,7 +60,10 @@ IDS = (
 )
 """Columns that say which residue a row is about, in every table below."""
 
+
 CHI = range(1, NUM_CHI_MAX + 1)
+
+
 MIXTURE = _schema(
     (
         *IDS,
@@ -69,6 +73,8 @@ MIXTURE = _schema(
         *(Column(f"kappa{d}", F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
     )
 )
+
+
 RESIDUES = _schema(
     (
         *IDS,
@@ -79,6 +85,8 @@ RESIDUES = _schema(
         Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
     )
 )
+
+
 SCORES = _schema(
     (
         *IDS,
@@ -97,6 +105,8 @@ SCORES = _schema(
         ),
     )
 )
+
+
 SAMPLES = _schema(
     (
         *IDS,
@@ -110,9 +120,6 @@ def embedding_schema(width: int) -> pa.Schema:
     """Schema of an embedding of this width."""
     kind = pa.list_(pa.field("element", F32, nullable=False), width)
     return _schema((*IDS, Column("embedding", kind, False, "1", "final single representation s")))
-
-
-# --- Reading ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,9 +219,6 @@ def chi_columns(
     return {f"{prefix}{d}{suffix}": pa.array(values[:, d - 1], mask=~mask[:, d - 1]) for d in CHI}
 
 
-# --- Writing a prediction ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Predicted:
     """Densities of n residues as arrays, ready to cross to another process.
@@ -270,19 +274,19 @@ def write_prediction(
     built = set(place(structure, placement))
     note = {"model_sha256": identity["model_sha256"], "input_sha256": given.sha256}
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
-    _write_text(cif_path, mmcif_text(structure, document, note))
+    write_text(cif_path, mmcif_text(structure, document, note))
     pdb = pdb_text(structure, note)
     if pdb is None:
         pdb_path.unlink(missing_ok=True)
     else:
-        _write_text(pdb_path, pdb)
+        write_text(pdb_path, pdb)
 
     mixture = _mixture_table(residues, predicted, token, has_chi)
     write_table(mixture, mixture_path, MIXTURE)
     _write_csv(mixture_csv, mixture)
     summary = _summary_table(given.tables, predicted, has_chi, built)
     _write_csv(residues_csv, summary)
-    _write_text(page_path, page(given.entry, summary, predicted, token, identity))
+    write_text(page_path, page(given.entry, summary, predicted, token, identity))
 
     left_out = [
         f"{row['chain']}/{row['name']} {row['author_number']}{row['insertion_code']}: {row['note']}"
@@ -329,11 +333,6 @@ def is_done(out: Path, path: Path, identity: dict[str, Any]) -> bool:
     found = read_json(done)
     same = all(found.get(key) == value for key, value in identity.items())
     return same and found.get("input_sha256") == sha256_file(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def _write_csv(path: Path, table: pa.Table) -> None:
@@ -415,6 +414,8 @@ def _summary_table(
 
 
 _FLAGS = ("is_modified", "is_d_residue", "is_microheterogeneous")
+
+
 _NOTED = ("chain", "index", "author_number", "insertion_code", "name", *_FLAGS)
 
 
@@ -431,9 +432,6 @@ def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
     if row["is_modified"]:
         return "a modified residue: its atoms are kept"
     return "not predicted"
-
-
-# --- Samples ----------------------------------------------------------------------------------
 
 
 def write_sample_models(
@@ -459,5 +457,5 @@ def write_sample_models(
     note = identity | {"content": "Side chains sampled and built by qfitlatent; see README"}
     text = pdb_text(first, note) if path.suffix == ".pdb" else mmcif_text(first, document, note)
     if text is not None:
-        _write_text(path, text)
+        write_text(path, text)
     return text is not None

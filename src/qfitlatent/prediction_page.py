@@ -67,6 +67,8 @@ def page(
 
 
 _COLUMNS = ("chain", "author_chain", "author_number", "insertion_code", "name", "note")
+
+
 _ARRAYS = ("entropy", "top_weight", "mode_weight", "mode_chi", "weight", "mean", "kappa")
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, read_json
 from qfitlatent.chemistry import RESIDUE_TYPES
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, read_json
 from qfitlatent.metrics import auroc, roc_curve
 from qfitlatent.tables import read_table
 
@@ -34,6 +34,8 @@ LABELS = {
     "backbone_library": "backbone library",
     "generator": "generator (truth)",
 }
+
+
 COLOURS = {
     "model": "#0b4f8a",
     "backbone_library": "#c8641b",
@@ -42,12 +44,18 @@ COLOURS = {
     "uniform": "#c9cfd6",
     "generator": "#2f7d4f",
 }
+
+
 OTHER_COLOURS = ("#8a2d6b", "#5b4ea3", "#3b8f8f", "#a33b3b")
+
+
 POPULATION_WORDS = {
     "multiconformer": "Residues with two or more observed altlocs",
     "single": "Residues with a single observed conformer",
     "all": "All residues with chi angles",
 }
+
+
 METRIC_WORDS = {
     "nll": ("NLL", "nats", 3, 1),
     "nll_folded": ("NLL, folded", "nats", 3, 1),
@@ -70,7 +78,10 @@ METRIC_WORDS = {
 }
 """Metric: (words, unit, decimals, factor)."""
 
+
 NUM_EXTREMES = 20
+
+
 GROUP_WORDS = {
     "num_chi": "number of chi",
     "resolution_angstrom": "resolution, angstrom",
@@ -99,9 +110,6 @@ def colour(method: str, methods: list[str]) -> str:
         return COLOURS[method]
     others = [m for m in methods if m not in COLOURS]
     return OTHER_COLOURS[others.index(method) % len(OTHER_COLOURS)]
-
-
-# --- Figures ----------------------------------------------------------------------------------
 
 
 def _pyplot():
@@ -362,9 +370,6 @@ def draw_roc(scores: pa.Table, folder: Path) -> str | None:
     return "heterogeneity_roc"
 
 
-# --- Words ------------------------------------------------------------------------------------
-
-
 def figure_text(entry: dict[str, Any] | None, metric: str, unit: bool = False) -> str:
     """A figure with its interval: ``2.02 (1.95 to 2.10)``; a dash where there is none."""
     if entry is None or entry["value"] is None:
@@ -518,8 +523,6 @@ def _chi_text(row: dict[str, Any], weight: float) -> str:
     return f"{', '.join(shown)} ({weight:.2f})"
 
 
-# --- HTML -------------------------------------------------------------------------------------
-
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -607,9 +610,6 @@ def html_page(title: str, body: str) -> str:
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main>{body}</main></body></html>\n"
     )
-
-
-# --- The whole --------------------------------------------------------------------------------
 
 
 def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None:
@@ -796,9 +796,6 @@ def _method_html(metrics: dict[str, Any]) -> str:
         f"Residues with chi but without a complete backbone are not scored: {without:,}.",
     ]
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
-
-
-# --- Cards ------------------------------------------------------------------------------------
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

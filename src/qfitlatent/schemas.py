@@ -16,7 +16,11 @@ VERSION = "1"
 
 
 TEXT, FLAG = pa.string(), pa.bool_()
+
+
 I8, I16, I32, I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
+
+
 F32, F64 = pa.float32(), pa.float64()
 
 
@@ -49,9 +53,16 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 
 _ENTRY = Column("entry", TEXT, False, "", "id of the entry")
+
+
 _CHAIN = Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
+
+
 _INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file")
+
+
 _KEY = (_ENTRY, _CHAIN, _INDEX)
+
 
 ENTRIES = _schema(
     (
@@ -78,6 +89,7 @@ ENTRIES = _schema(
         Column("num_frames", I32, False, "", "residues with a backbone frame"),
     )
 )
+
 
 RESIDUES = _schema(
     (
@@ -113,6 +125,7 @@ RESIDUES = _schema(
     )
 )
 
+
 FRAMES = _schema(
     (
         *_KEY,
@@ -134,6 +147,7 @@ FRAMES = _schema(
     )
 )
 
+
 CONFORMERS = _schema(
     (
         *_KEY,
@@ -154,6 +168,7 @@ CONFORMERS = _schema(
     )
 )
 
+
 REJECTED = _schema(
     (
         _ENTRY,
@@ -171,6 +186,7 @@ REJECTED = _schema(
     )
 )
 
+
 SPLIT = _schema(
     (
         _ENTRY,
@@ -182,6 +198,7 @@ SPLIT = _schema(
     )
 )
 
+
 SCHEMAS: dict[str, pa.Schema] = {
     "entries": ENTRIES,
     "residues": RESIDUES,
@@ -190,6 +207,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "rejected": REJECTED,
 }
 """Schema of each table in ``tables/``, by the stem of its file name."""
+
 
 SORT_KEYS: dict[str, tuple[str, ...]] = {
     "entries": ("entry",),

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from qfitlatent.archive import Fault, ask
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json, write_json
 from qfitlatent.entries import normalise_id
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import read_json, write_json
 
 # The largest page that the service gives.
 PAGE_ROWS = 10_000
+
+
 RESOLUTION = "rcsb_entry_info.resolution_combined"
 
 

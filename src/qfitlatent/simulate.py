@@ -38,6 +38,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path
 from qfitlatent.building import MAX_SIDE_CHAIN_ATOMS, build_side_chains, place_backbone
 from qfitlatent.chemistry import (
     BACKBONE_ATOMS,
@@ -50,8 +52,6 @@ from qfitlatent.chemistry import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path
 
 NUM_COMPONENTS = 4
 
@@ -125,8 +125,6 @@ class SimulatorSettings:
             raise QfitLatentError(f"simulate.max_altlocs is {self.max_altlocs}: give 2 to 6.")
 
 
-# --- The truth: rotamers and what moves them --------------------------------------------------
-
 _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
     "ARG": ((4, (-67, 180, 180, 180)), (3, (180, 180, 65, 175)),
             (2, (-65, -70, 180, -85)), (2, (62, 180, 180, 85))),
@@ -152,22 +150,31 @@ _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
 """Relative weight and chi (degrees) of each true component: common rotamers, rounded, after
 Lovell et al., Proteins 40 (2000) 389. The simulator's world holds these and no others."""
 
+
 _SIGMA = np.deg2rad((12.0, 14.0, 16.0, 18.0))
 """Spread of chi1..chi4 within a rotamer."""
+
+
 _SIGMA_PLANAR = np.deg2rad(22.0)
 """Spread of the last chi of a planar group (amides, acids), which is hardly rotameric."""
+
+
 _SIGMA_PROLINE = np.deg2rad(4.0)
 """A pyrrolidine ring puckers within narrow limits: one draw in a thousand is beyond what closes,
 and is built at the nearest amplitude (``building.PRO_MAX_AMPLITUDE``)."""
+
 
 _HYDROPATHY = dict(zip("ARNDCQEGHILKMFPSTWYV", (
     1.8, -4.5, -3.5, -3.5, 2.5, -3.5, -3.5, -0.4, -3.2, 4.5, 3.8, -3.9, 1.9, 2.8, -1.6, -0.8, -0.7,
     -0.9, -1.3, 4.2), strict=True))  # fmt: skip
 """Kyte & Doolittle, J Mol Biol 157 (1982) 105."""
+
+
 _VOLUME = dict(zip("ARNDCQEGHILKMFPSTWYV", (
     88.6, 173.4, 114.1, 111.1, 108.5, 143.8, 138.4, 60.1, 153.2, 166.7, 166.7, 168.6, 162.9, 189.9,
     112.7, 89.0, 116.1, 227.8, 193.6, 140.0), strict=True))  # fmt: skip
 """Residue volumes, cubic angstrom: Zamyatnin, Prog Biophys Mol Biol 24 (1972) 107."""
+
 
 _WELL_EFFECT = np.array(
     # helix, strand, previous hydropathy, previous volume, next hydropathy, next volume
@@ -178,10 +185,15 @@ _WELL_EFFECT = np.array(
     )
 )
 """What a unit of each context feature adds to the log weight of a chi1 well."""
+
+
 _SECOND_EFFECT = np.array((0.7, -0.7, -0.8, 0.7, 0.8, -0.8))
 """The same for components whose chi2 (chi1 for none) is not trans, against those whose is."""
+
+
 _MEAN_SHIFT = np.deg2rad(6.0)
 """Chi1 of every component turns by up to this, with the strand and helix character."""
+
 
 _HELIX, _STRAND = np.deg2rad((-63.0, -42.0)), np.deg2rad((-120.0, 130.0))
 
@@ -349,8 +361,6 @@ def _i0e(x: np.ndarray) -> np.ndarray:
     return np.where(x < 500.0, np.i0(small) * np.exp(-small), tail)
 
 
-# --- Sequences, families, backbones -----------------------------------------------------------
-
 _PROPENSITY = {
     "H": dict(zip("ARNDCQEGHILKMFPSTWYV", (
         12, 7, 3, 4, 1.5, 6, 9, 2, 2, 7, 12, 8, 4, 4, 0.5, 4, 3, 2, 4, 5), strict=True)),
@@ -361,13 +371,23 @@ _PROPENSITY = {
 }  # fmt: skip
 """Relative frequency of residue types in helices, strands and loops, rounded, after
 Chou & Fasman, Annu Rev Biochem 47 (1978) 251."""
+
+
 _PROPENSITY_TABLE = {
     state: np.array([values[letter] for letter in ONE_LETTER[:20]]) / sum(values.values())
     for state, values in _PROPENSITY.items()
 }
+
+
 _SEGMENT_LENGTH = {"H": (7, 16), "E": (4, 9), "L": (3, 7)}
+
+
 _LOOP_BASINS = np.deg2rad(((-70, 145), (-95, 5), (-65, -35), (-125, 125), (58, 40)))
+
+
 _LOOP_BASIN_WEIGHT = np.array((0.36, 0.2, 0.18, 0.2, 0.06))
+
+
 _NUM_BACKBONE_TRIALS = 8
 
 
@@ -470,8 +490,6 @@ def _member(
     keep = slice(int(first), len(token) - int(last))
     return token[keep], _wrap(family.phi + jitter[0])[keep], _wrap(family.psi + jitter[1])[keep]
 
-
-# --- Entries ----------------------------------------------------------------------------------
 
 TRUTH_SCHEMA = pa.schema(
     [
@@ -576,6 +594,8 @@ _ATOM_NAMES = np.full((len(RESIDUE_TYPES), 4 + MAX_SIDE_CHAIN_ATOMS), "", dtype=
 for _t, _name in enumerate(RESIDUE_TYPES):
     _all = (*BACKBONE_ATOMS, *SIDE_CHAIN_ATOMS[_name])
     _ATOM_NAMES[_t, : len(_all)] = _all
+
+
 _OWN_FROM = np.where(NUM_CHI > 0, 5, 4)
 """Column of the first atom that chi moves: after N, CA, C, O, CB."""
 
@@ -737,8 +757,6 @@ def _truth_columns(entry: str, name: str, token: np.ndarray, truth: TruthMixture
     return columns
 
 
-# --- mmCIF ------------------------------------------------------------------------------------
-
 _ATOM_SITE = """loop_
 _atom_site.group_PDB
 _atom_site.id
@@ -759,6 +777,8 @@ _atom_site.auth_seq_id
 _atom_site.auth_asym_id
 _atom_site.pdbx_PDB_model_num
 """
+
+
 _ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s 1"
 
 
@@ -810,9 +830,6 @@ def _mmcif(
     lists.insert(1, range(1, len(columns["xyz"]) + 1))
     body = "\n".join([_ATOM_ROW % row for row in zip(*lists, strict=True)])
     return "\n".join(header) + "\n" + _ATOM_SITE + body + "\n#\n"
-
-
-# --- Reading the truth back -------------------------------------------------------------------
 
 
 def read_truth(folder: Path, entries: Iterable[str]) -> pa.Table:

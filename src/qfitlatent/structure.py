@@ -61,9 +61,9 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent import geometry, schemas
+from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry import CHI_PATH, NUM_CHI, NUM_CHI_MAX, RESIDUE_TYPES, TOKEN, UNKNOWN_TOKEN
-from qfitlatent.errors import QfitLatentError, Reason
-from qfitlatent.progress import Progress
 from qfitlatent.tables import TableWriter, read_table
 
 MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
@@ -79,27 +79,48 @@ methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rot
 (PCA) has other angles altogether. All of these are unknown residues (token 20).
 """
 
+
 BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""
+
+
 NEIGHBOUR_ANGSTROM = 10.0
+
+
 OCCUPANCY_DISAGREEMENT = 0.01
+
+
 _BATCH_ATOMS = 150_000
 """Atoms whose tables are made together: bounds memory."""
+
+
 _BATCH_ENTRIES = 64
+
 
 _D_RESIDUES = frozenset(
     {"DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"}
     | {"DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"}
 )
+
+
 _NUM_SLOTS = 8
+
+
 _C_SLOT = 7
 """Slots 0 to 6 are the atoms of the chi path in order (0 is N, 1 is CA), slot 7 is C."""
+
+
 _PATH = slice(0, _C_SLOT)
+
+
 _BACKBONE = np.array([0, 1, _C_SLOT])
+
 
 # Runs of residues with these backbone angles, in degrees, at least so long, are called so. Regions
 # and lengths after the usual contours of the Ramachandran plot (Lovell et al. 2003).
 _HELIX = ((-115.0, -35.0), (-75.0, 0.0), 4)
+
+
 _STRAND = ((-180.0, -45.0), (90.0, 190.0), 3)
 
 
@@ -182,10 +203,6 @@ def preprocess_entries(
             ):
                 write_batch()
         write_batch()
-
-
-# ---------------------------------------------------------------------------------------------
-# One file: bytes, gemmi, flat arrays of its protein
 
 
 @dataclass
@@ -314,6 +331,8 @@ def _setup_entities(structure: gemmi.Structure) -> None:
 
 
 _HEAD_BYTES = 1024
+
+
 _OPENS_CIF = re.compile(rb"(\xef\xbb\xbf)?(\s+|#[^\n]*\n)*data_", re.IGNORECASE)
 """An mmCIF file opens a data block before anything else but comments."""
 
@@ -476,15 +495,16 @@ def _as_text(names: np.ndarray) -> list[str]:
     return [name.decode() for name in names.astype(np.int64).view("S8").tolist()]
 
 
-# ---------------------------------------------------------------------------------------------
-# Vocabulary: which atom of which residue type goes into which slot
-
 _TEMPLATES = (*RESIDUE_TYPES, "", *MODIFIED)
 """Names with a skeleton of their own; template 20 is any other residue."""
+
+
 _ATOM_NAMES = sorted(
     {"C", "SE", *(atom for path in CHI_PATH.values() for atom in ("N", "CA", *path))},
     key=_name_as_int,
 )
+
+
 _ATOM_CODES = np.array([_name_as_int(name) for name in _ATOM_NAMES])
 
 
@@ -511,10 +531,6 @@ _TOKEN, _PATH_LENGTH, _SLOT = _template_tables()
 def _is_d_residue(name: str) -> bool:
     info = gemmi.find_tabulated_residue(name)
     return name in _D_RESIDUES or info.kind == gemmi.ResidueKind.AAD
-
-
-# ---------------------------------------------------------------------------------------------
-# Many entries: tables
 
 
 class _Rejections:
@@ -1092,10 +1108,16 @@ def _rejected_table(
 
 
 _ALTLOCS = pa.array(["", *(bytes([i]).decode("latin-1") for i in range(1, 256))], pa.string())
+
+
 _INSERTION_CODES = pa.array(
     [bytes([i]).decode("latin-1").strip("\0 ") for i in range(128)], pa.string()
 )
+
+
 _SECONDARY = pa.array(["loop", "helix", "strand"])
+
+
 _POLYMER = gemmi.EntityType.Polymer.value
 
 

@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path
 
 ROWS_PER_GROUP = 1 << 17
 """Rows of a row group: large enough to compress, small enough to stream."""
+
+
 _BATCH_ROWS = 1 << 13
 """Rows read from each shard at once while merging: bounds memory with hundreds of shards."""
 

@@ -28,16 +28,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import atomic_path, sha256_file, write_json
+from qfitlatent.base.progress import Progress
+from qfitlatent.base.provenance import manifest
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.chemistry import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset, Protein, collate
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import atomic_path, sha256_file, write_json
 from qfitlatent.mixture import nll_sum
 from qfitlatent.model import ModelConfig, QFitLatent, training_bytes
-from qfitlatent.progress import Progress
-from qfitlatent.provenance import manifest
 
 METRICS = (
     "epoch",
@@ -51,8 +51,14 @@ METRICS = (
     "residues_per_second",
     "seconds",
 )
+
+
 STATE_FILE = "state/last.pt"
+
+
 BEST_FILE = "state/best.pt"
+
+
 RESULT_SECTIONS = ("model", "train", "seed", "dataset")
 """Parts of the configuration that decide the weights: a resume needs them unchanged."""
 

@@ -15,10 +15,10 @@ os.environ.update(
 # Threads that wait must not spin: beside other jobs on the same cores training would stand still.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from qfitlatent import config as configuration
+from qfitlatent.base import config as configuration
 from qfitlatent import entries as entry_lists
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.provenance import code_digest
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.provenance import code_digest
 
 TABLES = ["entries", "residues", "frames", "conformers", "rejected"]
 
@@ -64,7 +64,8 @@ def by_attempt(amount):
 
 
 def simulated_ids():
-    from qfitlatent.simulate import SimulatorSettings, entry_ids
+    from qfitlatent.simulate import SimulatorSettings
+    from qfitlatent.simulate import entry_ids
 
     return entry_ids(SimulatorSettings(**config["simulate"]))
 

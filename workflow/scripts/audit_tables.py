@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent.audit import make_audit
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 
 with job(snakemake.rule, snakemake.log[0]):
     make_audit(

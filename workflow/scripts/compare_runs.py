@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from qfitlatent.base.job import job
 from qfitlatent.compare import compare_runs
-from qfitlatent.job import job
 
 with job(snakemake.rule, snakemake.log[0]):
     folders = [Path(path).parent for path in snakemake.input]

@@ -1,8 +1,8 @@
 """Brings the entries of one shard: from an archive into the cache, or from the user's folder."""
 
 from qfitlatent.archive import download_entries, log_local_files
+from qfitlatent.base.job import job
 from qfitlatent.entries import EntryRef
-from qfitlatent.job import job
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     refs = [EntryRef(*entry[:2]) for entry in snakemake.params.entries]

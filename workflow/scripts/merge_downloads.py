@@ -1,7 +1,7 @@
 """Joins the logs of all shards, and stops where too many entries are missing."""
 
 from qfitlatent.archive import check_missing, read_logs, write_log
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     print(check_missing(snakemake.input, snakemake.params.max_missing_fraction), file=log)

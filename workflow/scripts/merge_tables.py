@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent import schemas
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 from qfitlatent.tables import merge_tables
 
 with job(snakemake.rule, snakemake.log[0]):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from qfitlatent.files import atomic_path
-from qfitlatent.job import job
+from qfitlatent.base.files import atomic_path
+from qfitlatent.base.job import job
 from qfitlatent.predict import predict_structures
 
 with job(snakemake.rule, snakemake.log[0]) as log:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 from qfitlatent.structure import preprocess_entries
 
 with job(snakemake.rule, snakemake.log[0]) as log:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 from qfitlatent.split import split_entries, summary
 
 with job(snakemake.rule, snakemake.log[0]) as log:

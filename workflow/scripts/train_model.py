@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qfitlatent.job import job
+from qfitlatent.base.job import job
 from qfitlatent.launch import train
 
 with job(snakemake.rule, snakemake.log[0]) as log:

@@ -1,6 +1,6 @@
 """The configuration: read, checked against the closed schema, defaults filled in.
 
-The schema (``schemas/config.schema.yaml``) is the one home of defaults, ranges and
+The schema (``base/config.schema.yaml``) is the one home of defaults, ranges and
 descriptions. What a schema cannot say (fractions that sum to 1, a source that needs a
 folder) is checked here. Every error is one sentence that names the key.
 """
@@ -20,7 +20,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 
 _TYPE_WORDS = {
     "array": "a list",
@@ -31,6 +31,8 @@ _TYPE_WORDS = {
     "object": "a section of keys",
     "string": "a text",
 }
+
+
 _EXPONENT_WITHOUT_POINT = re.compile(r"^[-+]?\d+[eE][-+]?\d+$")
 
 
@@ -45,7 +47,7 @@ class Option(NamedTuple):
 @cache
 def schema() -> dict[str, Any]:
     """The schema of the whole configuration. Treat it as read-only."""
-    text = files("qfitlatent").joinpath("schemas/config.schema.yaml").read_text("utf-8")
+    text = files("qfitlatent").joinpath("base/config.schema.yaml").read_text("utf-8")
     return yaml.safe_load(text)
 
 
@@ -111,7 +113,7 @@ def _options(node: Mapping[str, Any], prefix: str) -> Iterator[Option]:
 def commented(config: Mapping[str, Any]) -> str:
     """The configuration as YAML in which a comment explains every key."""
     lines = [
-        "# yaml-language-server: $schema=src/qfitlatent/schemas/config.schema.yaml",
+        "# yaml-language-server: $schema=src/qfitlatent/base/config.schema.yaml",
         "# The complete default experiment. Copy the keys you change into a file of your own and",
         "# give it with --configfile: it is laid over this one.",
         "",

@@ -20,12 +20,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qfitlatent.errors import QfitLatentError
-from qfitlatent.files import read_json, sha256_file
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json, sha256_file
 
 PACKAGE = "qfitlatent"
-PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+
+
 MANIFEST_VERSION = 1
+
+
 _VERSIONED = (
     "gemmi",
     "numpy",

@@ -1,4 +1,4 @@
-"""What can go wrong, said to the user, and the closed vocabulary of reasons to leave data out."""
+"""What can go wrong, said to the user."""
 
 from __future__ import annotations
 

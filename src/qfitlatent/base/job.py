@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from qfitlatent.errors import QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 
 
 class Log:
