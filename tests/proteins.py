@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qfitlatent.building import place_backbone
-from qfitlatent.chemistry import CHI_DEFINED, NUM_TOKENS
+from qfitlatent.chemistry.building import place_backbone
+from qfitlatent.chemistry.geometry import frames
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_TOKENS
 from qfitlatent.dataset import Protein
-from qfitlatent.geometry import frames
 
 
 def make_protein(num: int, seed: int = 0, num_chains: int = 1, entry: str = "test") -> Protein:

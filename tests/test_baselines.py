@@ -10,7 +10,7 @@ import torch
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.baselines import KERNELS, Observations, _held_out, fit_baselines
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, TOKEN
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, TOKEN
 from qfitlatent.mixture import kappa_of_resultant
 
 VAL, PHE, SER = TOKEN["VAL"], TOKEN["PHE"], TOKEN["SER"]

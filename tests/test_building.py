@@ -8,14 +8,14 @@ import gemmi
 import numpy as np
 import pytest
 
-from qfitlatent.building import (
+from qfitlatent.chemistry.building import (
     MAX_SIDE_CHAIN_ATOMS,
     PRO_MAX_AMPLITUDE,
     PRO_PHASE_STEP,
     build_side_chains,
     place_backbone,
 )
-from qfitlatent.chemistry import (
+from qfitlatent.chemistry.residues import (
     CHI_ATOMS,
     NUM_CHI,
     RESIDUE_TYPES,

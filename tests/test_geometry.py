@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qfitlatent import geometry
+from qfitlatent.chemistry import geometry
 
 points = arrays(np.float64, (4, 3), elements=st.floats(-50, 50, width=32))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from qfitlatent.chemistry import CHI_DEFINED, PI_SYMMETRIC, TOKEN
+from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
 from qfitlatent.metrics import (
     RESIDUE_METRICS,
     Observed,

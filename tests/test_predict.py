@@ -22,7 +22,7 @@ from qfitlatent import cli
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.checkpoint import load_model, save_model
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
 from qfitlatent.dataset import protein_from_tables
 from qfitlatent.mixture import Modes
 from qfitlatent.model import ModelConfig, QFitLatent

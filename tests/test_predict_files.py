@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, SIDE_CHAIN_ATOMS, TOKEN
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    NUM_CHI,
+    PI_SYMMETRIC,
+    SIDE_CHAIN_ATOMS,
+    TOKEN,
+)
 from qfitlatent.ensemble import (
     BACKBONE_NAMES,
     Placement,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
+from qfitlatent.chemistry.residues import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
 from qfitlatent.simulate import (
     SimulatorSettings,
     TruthMixture,

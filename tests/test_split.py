@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qfitlatent import split
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # Frequencies of the residue types in proteins, in the order of tokens, percent.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from qfitlatent import schemas
 from qfitlatent.archive import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError, Reason
-from qfitlatent.chemistry import CHI_PATH, RESIDUE_TYPES, TOKEN
+from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
 from qfitlatent.structure import preprocess_entries, read_entry
 
 CHI = [f"chi{d}_rad" for d in range(1, 5)]

@@ -20,7 +20,7 @@ from qfitlatent import checkpoint, train
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
-from qfitlatent.chemistry import UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from Bio.PDB.ic_data import dihedra_secondary_defaults, hedra_defaults
 from biotite.structure import info
 
-from qfitlatent.chemistry import (
+from qfitlatent.chemistry.residues import (
     CHI_ATOMS,
     CHI_PATH,
     ONE_LETTER,

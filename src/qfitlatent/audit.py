@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from qfitlatent import schemas
 from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
 from qfitlatent.base.files import atomic_path, write_json
-from qfitlatent.chemistry import (
+from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
+    MODIFIED,
     NUM_CHI,
     NUM_CHI_MAX,
     PI_SYMMETRIC,
@@ -30,7 +31,6 @@ from qfitlatent.chemistry import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
-from qfitlatent.structure import MODIFIED
 from qfitlatent.tables import read_table
 
 ROTATION_TOLERANCE = 1e-5

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.mixture import (
     Modes,
     VonMisesMixture,

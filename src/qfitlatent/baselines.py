@@ -31,7 +31,14 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC, TOKEN
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    NUM_TOKENS,
+    PI_SYMMETRIC,
+    TOKEN,
+)
 from qfitlatent.mixture import VonMisesMixture, kappa_of_resultant
 
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)

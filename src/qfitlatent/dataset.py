@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.prediction_files import fixed_list
 from qfitlatent.tables import read_table
 

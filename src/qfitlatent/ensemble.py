@@ -28,8 +28,14 @@ from textwrap import wrap
 import gemmi
 import numpy as np
 
-from qfitlatent.building import build_side_chains
-from qfitlatent.chemistry import BACKBONE_ATOMS, NUM_CHI, SIDE_CHAIN_ATOMS, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.chemistry.building import build_side_chains
+from qfitlatent.chemistry.residues import (
+    BACKBONE_ATOMS,
+    NUM_CHI,
+    SIDE_CHAIN_ATOMS,
+    TOKEN,
+    UNKNOWN_TOKEN,
+)
 from qfitlatent.structure import _HEAD_BYTES, _OPENS_CIF, _setup_entities
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits

@@ -38,7 +38,13 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json
 from qfitlatent.base.progress import Progress
 from qfitlatent.baselines import Library, Observations, fit_baselines
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, PI_SYMMETRIC, RESIDUE_TYPES
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    PI_SYMMETRIC,
+    RESIDUE_TYPES,
+)
 from qfitlatent.dataset import KEYS
 from qfitlatent.metrics import (
     RESIDUE_METRICS,

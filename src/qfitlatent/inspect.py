@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import NUM_CHI_MAX
+from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.structure import read_entry
 from qfitlatent.tables import read_table
 

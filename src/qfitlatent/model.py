@@ -33,7 +33,7 @@ from qfitlatent.autoregressive import (
     spread_bias,
 )
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
 from qfitlatent.dataset import Batch, Protein, collate
 from qfitlatent.features import (
     PAIR_SETS,

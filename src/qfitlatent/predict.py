@@ -37,7 +37,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file
 from qfitlatent.base.progress import Progress
 from qfitlatent.checkpoint import LoadedModel, load_model
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
 from qfitlatent.dataset import Protein, collate, protein_from_tables
 from qfitlatent.mixture import Modes, VonMisesMixture, circular_distance
 from qfitlatent.model import density_of

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
 from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
-from qfitlatent.chemistry import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX
 from qfitlatent.ensemble import Placement, mmcif_text, open_structure, pdb_text
 from qfitlatent.ensemble import place_side_chains as place
 from qfitlatent.prediction_page import page

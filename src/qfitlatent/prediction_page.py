@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent.chemistry import NUM_CHI, ONE_LETTER, PI_SYMMETRIC
+from qfitlatent.chemistry.residues import NUM_CHI, ONE_LETTER, PI_SYMMETRIC
 
 if TYPE_CHECKING:
     from qfitlatent.prediction_files import Predicted

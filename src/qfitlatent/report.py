@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json
-from qfitlatent.chemistry import RESIDUE_TYPES
+from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.metrics import auroc, roc_curve
 from qfitlatent.tables import read_table
 

@@ -40,8 +40,8 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
-from qfitlatent.building import MAX_SIDE_CHAIN_ATOMS, build_side_chains, place_backbone
-from qfitlatent.chemistry import (
+from qfitlatent.chemistry.building import MAX_SIDE_CHAIN_ATOMS, build_side_chains, place_backbone
+from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
     CHI_DEFINED,
     NUM_CHI,

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from qfitlatent import schemas
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry import ONE_LETTER, RESIDUE_TYPES, UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import ONE_LETTER, RESIDUE_TYPES, UNKNOWN_TOKEN
 from qfitlatent.tables import read_table, write_table
 
 SPLITS = ("train", "validation", "test")

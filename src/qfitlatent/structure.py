@@ -60,25 +60,20 @@ import gemmi
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent import geometry, schemas
+from qfitlatent import schemas
 from qfitlatent.base.errors import QfitLatentError, Reason
 from qfitlatent.base.progress import Progress
-from qfitlatent.chemistry import CHI_PATH, NUM_CHI, NUM_CHI_MAX, RESIDUE_TYPES, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.chemistry import geometry
+from qfitlatent.chemistry.residues import (
+    CHI_PATH,
+    MODIFIED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    RESIDUE_TYPES,
+    TOKEN,
+    UNKNOWN_TOKEN,
+)
 from qfitlatent.tables import TableWriter, read_table
-
-MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
-    # Selenium in the place of sulphur, nothing else.
-    "MSE": ("MET", {"SE": "SD"}),
-    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's.
-    "FME": ("MET", {}),
-}
-"""Modified residues with their parent's side-chain skeleton: parent, and renamed atoms.
-
-The list is short on purpose. A phosphate (SEP, TPO, PTR), an oxidised sulphur (CSO, CSD, OCS) or a
-methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rotamers exist; a ring
-(PCA) has other angles altogether. All of these are unknown residues (token 20).
-"""
-
 
 BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""

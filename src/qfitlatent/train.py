@@ -34,7 +34,7 @@ from qfitlatent.base.files import atomic_path, sha256_file, write_json
 from qfitlatent.base.progress import Progress
 from qfitlatent.base.provenance import manifest
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
-from qfitlatent.chemistry import UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.mixture import nll_sum
 from qfitlatent.model import ModelConfig, QFitLatent, training_bytes

@@ -116,3 +116,17 @@ SYMMETRIC_ATOM_SWAPS: dict[str, tuple[tuple[str, str], ...]] = {
     "TYR": (("CD1", "CD2"), ("CE1", "CE2")),
 }
 """Atom names that exchange when a pi-symmetric chi turns by pi."""
+
+
+MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
+    # Selenium in the place of sulphur, nothing else.
+    "MSE": ("MET", {"SE": "SD"}),
+    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's.
+    "FME": ("MET", {}),
+}
+"""Modified residues with their parent's side-chain skeleton: parent, and renamed atoms.
+
+The list is short on purpose. A phosphate (SEP, TPO, PTR), an oxidised sulphur (CSO, CSD, OCS) or a
+methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rotamers exist; a ring
+(PCA) has other angles altogether. All of these are unknown residues (token 20).
+"""

@@ -16,7 +16,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from qfitlatent.chemistry import NUM_CHI_MAX, NUM_TOKENS, SIDE_CHAIN_ATOMS, TOKEN
+from qfitlatent.chemistry.residues import NUM_CHI_MAX, NUM_TOKENS, SIDE_CHAIN_ATOMS, TOKEN
 
 MAX_SIDE_CHAIN_ATOMS = max(len(atoms) for atoms in SIDE_CHAIN_ATOMS.values())
 
