@@ -25,8 +25,9 @@ from archive_server import ArchiveServer, gzipped, mmcif
 from qfitlatent import archive
 from qfitlatent.archive import check_missing, download_entries, log_local_files
 from qfitlatent.base import config
-from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.entries import EntryRef, middle
+from qfitlatent.tables.reasons import Reason
 
 PDB = b"HEADER    HYDROLASE\nATOM      1  CA  ALA A   1      11.1  12.2  13.3  1.0 20.0\nEND\n"
 

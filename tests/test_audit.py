@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_structure import peptide, read, with_altlocs
 
-from qfitlatent import audit, schemas
+from qfitlatent import audit
 from qfitlatent.archive import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.structure import preprocess_entries
-from qfitlatent.tables import write_table
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import write_table
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 from test_structure import peptide, read, with_altlocs
 
-from qfitlatent import schemas
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.inspect import describe_table, inspect_entry
-from qfitlatent.tables import write_table
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import write_table
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from qfitlatent.ensemble import (
     pdb_text,
     place_side_chains,
 )
-from qfitlatent.prediction_files import fixed_list, structure_id
+from qfitlatent.prediction_files import structure_id
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 from qfitlatent.structure import read_entry
+from qfitlatent.tables.keys import fixed_list
 
 NOTE = {"model_sha256": "0" * 64, "input_sha256": "1" * 64, "content": "Side chains predicted"}
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]

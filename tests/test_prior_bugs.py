@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from test_structure import CHI, conformers, peptide, read, reasons, residue, row, with_altlocs
 
-from qfitlatent.base.errors import Reason
 from qfitlatent.structure import read_entry
+from qfitlatent.tables.reasons import Reason
 
 
 @pytest.mark.parametrize("name", ["1bhe.pdb", "1cse.pdb", "1prn.pdb"])

@@ -12,6 +12,7 @@ from evaluated import make_data_set
 
 from qfitlatent.audit import make_audit
 from qfitlatent.base import config, errors
+from qfitlatent.tables import reasons
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,7 +51,7 @@ def test_option_table_is_that_of_the_schema():
 def test_reason_table_is_that_of_the_code():
     table = re.search(r"<!-- reasons:.*?-->\n(.*?)<!-- end of reasons -->", README, re.S).group(1)
     assert table.strip() == errors.reason_table(), "run tools/update_options.py"
-    assert set(errors.REASON_HELP) == set(errors.Reason)
+    assert set(errors.REASON_HELP) == set(reasons.Reason)
 
 
 def queries():

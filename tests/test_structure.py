@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qfitlatent import schemas
 from qfitlatent.archive import LOG_SCHEMA
-from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
 from qfitlatent.structure import preprocess_entries, read_entry
+from qfitlatent.tables import schemas
+from qfitlatent.tables.reasons import Reason
 
 CHI = [f"chi{d}_rad" for d in range(1, 5)]
 

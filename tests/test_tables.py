@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qfitlatent import schemas, tables
-from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError
+from qfitlatent.tables import columns, parquet, schemas
+from qfitlatent.tables.reasons import Reason
 
 
 def split_table(entries, chains=2):
@@ -26,7 +27,7 @@ def split_table(entries, chains=2):
 
 def test_every_column_says_what_it_is():
     for schema in [*schemas.SCHEMAS.values(), schemas.SPLIT]:
-        assert schema.metadata[b"qfitlatent_schema"] == schemas.VERSION.encode()
+        assert schema.metadata[b"qfitlatent_schema"] == columns.VERSION.encode()
         for field in schema:
             assert field.metadata[b"description"], field.name
             unit = field.metadata[b"unit"].decode()
@@ -42,43 +43,43 @@ def test_every_reason_is_explained():
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "ROWS_PER_GROUP", 10)
+    monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 10)
     whole = split_table([f"e{i:02d}" for i in range(16)])
-    tables.write_table(whole, tmp_path / "a", schemas.SPLIT)
-    with tables.TableWriter(tmp_path / "b", schemas.SPLIT) as writer:
+    parquet.write_table(whole, tmp_path / "a", schemas.SPLIT)
+    with parquet.TableWriter(tmp_path / "b", schemas.SPLIT) as writer:
         for start in range(0, len(whole), 3):
             writer.write(whole.slice(start, 3))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    read = tables.read_table(tmp_path / "a")
+    read = parquet.read_table(tmp_path / "a")
     assert read.schema.equals(schemas.SPLIT, check_metadata=True)
     assert read["entry"].to_pylist() == whole["entry"].to_pylist()
     assert pq.ParquetFile(tmp_path / "a").num_row_groups == 4
 
 
 def test_merging_sorts_the_entries_of_all_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)  # batches that end within an entry
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 3)  # batches that end within an entry
     shards = [["a", "d", "e"], ["b", "c", "f", "g"], [], ["aa"]]
     paths = []
     for number, entries in enumerate(shards):
         paths.append(tmp_path / f"{number}.parquet")
-        tables.write_table(split_table(entries), paths[-1], schemas.SPLIT)
-    tables.merge_tables(paths, tmp_path / "out", schemas.SPLIT)
-    merged = tables.read_table(tmp_path / "out")
+        parquet.write_table(split_table(entries), paths[-1], schemas.SPLIT)
+    parquet.merge_tables(paths, tmp_path / "out", schemas.SPLIT)
+    merged = parquet.read_table(tmp_path / "out")
     everything = sorted(entry for entries in shards for entry in entries)
     assert merged["entry"].to_pylist() == [e for e in everything for _ in range(2)]
     assert merged["chain"].to_pylist() == ["c0", "c1"] * len(everything)
-    tables.merge_tables(paths[::-1], tmp_path / "again", schemas.SPLIT)
+    parquet.merge_tables(paths[::-1], tmp_path / "again", schemas.SPLIT)
     assert (tmp_path / "out").read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_merging_refuses_shards_that_contradict_each_other(tmp_path):
-    tables.write_table(split_table(["a", "b"]), tmp_path / "1", schemas.SPLIT)
-    tables.write_table(split_table(["b"]), tmp_path / "2", schemas.SPLIT)
-    tables.write_table(split_table(["b", "a"]), tmp_path / "3", schemas.SPLIT)
+    parquet.write_table(split_table(["a", "b"]), tmp_path / "1", schemas.SPLIT)
+    parquet.write_table(split_table(["b"]), tmp_path / "2", schemas.SPLIT)
+    parquet.write_table(split_table(["b", "a"]), tmp_path / "3", schemas.SPLIT)
     with pytest.raises(QfitLatentError, match="entry b is in two"):
-        tables.merge_tables([tmp_path / "1", tmp_path / "2"], tmp_path / "out", schemas.SPLIT)
+        parquet.merge_tables([tmp_path / "1", tmp_path / "2"], tmp_path / "out", schemas.SPLIT)
     with pytest.raises(QfitLatentError, match="not sorted"):
-        tables.merge_tables([tmp_path / "3"], tmp_path / "out", schemas.SPLIT)
+        parquet.merge_tables([tmp_path / "3"], tmp_path / "out", schemas.SPLIT)
     assert not (tmp_path / "out").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "3"]
 
@@ -87,28 +88,28 @@ def test_mistakes_name_table_and_column(tmp_path):
     table = split_table(["a"])
     path = tmp_path / "t.parquet"
     with pytest.raises(QfitLatentError, match=r"lacks the column cluster"):
-        tables.write_table(table.drop_columns(["cluster"]), path, schemas.SPLIT)
+        parquet.write_table(table.drop_columns(["cluster"]), path, schemas.SPLIT)
     empty = table.set_column(4, "split", pa.array([None, None], pa.string()))
     with pytest.raises(QfitLatentError, match=r"split of .* has 2 missing values"):
-        tables.write_table(empty, path, schemas.SPLIT)
+        parquet.write_table(empty, path, schemas.SPLIT)
     words = table.set_column(2, "cluster", pa.array(["x", "y"]))
     with pytest.raises(QfitLatentError, match="does not fit"):
-        tables.write_table(words, path, schemas.SPLIT)
+        parquet.write_table(words, path, schemas.SPLIT)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(QfitLatentError, match=r"t\.parquet does not exist"):
-        tables.read_table(path)
-    tables.write_table(table, path, schemas.SPLIT)
+        parquet.read_table(path)
+    parquet.write_table(table, path, schemas.SPLIT)
     with pytest.raises(QfitLatentError, match="no column wrong"):
-        tables.read_table(path, ["entry", "wrong"])
-    assert tables.read_table(path, ["split"]).column_names == ["split"]
+        parquet.read_table(path, ["entry", "wrong"])
+    assert parquet.read_table(path, ["split"]).column_names == ["split"]
     path.write_bytes(b"nonsense")
     with pytest.raises(QfitLatentError, match="cannot be read"):
-        tables.read_table(path)
+        parquet.read_table(path)
 
 
 def test_an_interrupted_table_leaves_nothing(tmp_path):
     def interrupted():
-        with tables.TableWriter(tmp_path / "t", schemas.SPLIT) as writer:
+        with parquet.TableWriter(tmp_path / "t", schemas.SPLIT) as writer:
             writer.write(split_table(["a"]))
             raise ZeroDivisionError
 

@@ -47,12 +47,13 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ReadTimeoutError
 from urllib3.util import Retry
 
-from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file
 from qfitlatent.base.progress import Progress, format_bytes, format_seconds
 from qfitlatent.entries import EntryRef, middle, normalise_id
-from qfitlatent.schemas import VERSION, Column
-from qfitlatent.tables import conform, read_table, write_table
+from qfitlatent.tables.columns import VERSION, Column
+from qfitlatent.tables.parquet import conform, read_table, write_table
+from qfitlatent.tables.reasons import Reason
 
 # Wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
 BACKOFF_S = 1.0

@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from qfitlatent import schemas
-from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
@@ -31,7 +30,9 @@ from qfitlatent.chemistry.residues import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
-from qfitlatent.tables import read_table
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import read_table
+from qfitlatent.tables.reasons import Reason
 
 ROTATION_TOLERANCE = 1e-5
 

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json, write_json
-from qfitlatent.dataset import KEYS
 from qfitlatent.metrics import bootstrap_auroc, bootstrap_means, bootstrap_weights
 from qfitlatent.report import (
     METRIC_WORDS,
@@ -28,7 +27,8 @@ from qfitlatent.report import (
     html_table,
     label,
 )
-from qfitlatent.tables import read_table
+from qfitlatent.tables.columns import KEYS
+from qfitlatent.tables.parquet import read_table
 
 METRICS = (
     "nll",

@@ -20,12 +20,9 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import NUM_CHI_MAX
-from qfitlatent.prediction_files import fixed_list
-from qfitlatent.tables import read_table
-
-KEYS = ("entry", "chain", "index")
-
+from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
+from qfitlatent.tables.keys import fixed_list, read_column, row_keys
+from qfitlatent.tables.parquet import read_table
 
 RESIDUE_COLUMNS = [
     *KEYS,
@@ -37,9 +34,6 @@ RESIDUE_COLUMNS = [
     "psi_rad",
     "omega_rad",
 ]
-
-
-CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
 
 
 CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS]
@@ -159,8 +153,8 @@ class Dataset:
                 f"The frames table has {len(frames)} rows and the residues table {len(residues)}: "
                 "they come from different runs of the preprocessing; rerun it."
             )
-        key, conformer_key = _row_keys(residues, conformers)
-        column = _column(residues)
+        key, conformer_key = row_keys(residues, conformers)
+        column = read_column(residues)
         wanted = np.asarray(frames.column("rotation").combine_chunks().is_valid())
         names, entry_code = np.unique(column("entry"), return_inverse=True)
         if entries is not None:
@@ -182,11 +176,11 @@ class Dataset:
         at = np.searchsorted(key, conformer_key)
         row_residue = new_row[at]
         observed = np.flatnonzero(row_residue >= 0)
-        chi = np.stack([_column(conformers)(name) for name in CHI_COLUMNS], axis=1)[observed]
+        chi = np.stack([read_column(conformers)(name) for name in CHI_COLUMNS], axis=1)[observed]
         self._row_residue = torch.from_numpy(row_residue[observed])
         self._defined = torch.from_numpy(~np.isnan(chi))
         self._chi = torch.from_numpy(np.nan_to_num(chi).astype(np.float32))
-        occupancy = _column(conformers)("occupancy_normalised")[observed]
+        occupancy = read_column(conformers)("occupancy_normalised")[observed]
         self._occupancy = torch.from_numpy(occupancy.astype(np.float32))
 
         codes, first = np.unique(entry_code[kept], return_index=True)
@@ -218,8 +212,8 @@ class Dataset:
         if split_path is None:
             return cls(tables)
         split = read_table(split_path, ["entry", "split"])
-        chosen = np.isin(_column(split)("split"), list(splits))
-        entries = np.unique(_column(split)("entry")[chosen])
+        chosen = np.isin(read_column(split)("split"), list(splits))
+        entries = np.unique(read_column(split)("entry")[chosen])
         if max_entries:
             order = [hashlib.sha256(str(entry).encode()).digest() for entry in entries]
             entries = entries[np.argsort(order, kind="stable")[:max_entries]]
@@ -279,25 +273,6 @@ def protein_from_tables(tables: Mapping[str, pa.Table]) -> Protein:
 def _rows(table: pa.Table, name: str, shape: tuple[int, ...]) -> Tensor:
     """(rows, *shape) float32 from a fixed-size list column without nulls."""
     return torch.from_numpy(fixed_list(table.column(name), shape).astype(np.float32))
-
-
-def _column(table: pa.Table):
-    """Column as numpy; a null number becomes nan."""
-    return lambda name: table.column(name).to_numpy()
-
-
-def _row_keys(*tables: pa.Table) -> list[np.ndarray]:
-    """One sortable integer for each row's key, comparable between the tables."""
-    codes = []
-    for name in ("entry", "chain"):
-        values = pa.chunked_array([c for t in tables for c in t.column(name).chunks], pa.string())
-        names, code = np.unique(values.to_numpy(), return_inverse=True)
-        codes.append((len(names), code))
-    index = np.concatenate([_column(t)("index") for t in tables]).astype(np.int64)
-    width = int(index.max(initial=0)) + 1
-    key = (codes[0][1] * codes[1][0] + codes[1][1]) * width + index
-    ends = np.cumsum([len(t) for t in tables])
-    return np.split(key, ends[:-1])
 
 
 def _positions(column) -> np.ndarray:

@@ -45,7 +45,6 @@ from qfitlatent.chemistry.residues import (
     PI_SYMMETRIC,
     RESIDUE_TYPES,
 )
-from qfitlatent.dataset import KEYS
 from qfitlatent.metrics import (
     RESIDUE_METRICS,
     Observed,
@@ -58,7 +57,9 @@ from qfitlatent.metrics import (
     score_density,
 )
 from qfitlatent.mixture import VonMisesMixture
-from qfitlatent.tables import read_table
+from qfitlatent.tables.columns import KEYS
+from qfitlatent.tables.keys import KeyCodes, positions
+from qfitlatent.tables.parquet import read_table
 
 MODEL = "model"
 
@@ -181,16 +182,16 @@ def read_evaluation_set(
     frames = read_table(tables_dir / "frames.parquet", [*KEYS, "rotation"])
     part = read_table(split_path, ["entry", "chain", "split"])
 
-    key = _KeyCodes(residues)
+    key = KeyCodes(residues)
     row_of_key = key.codes(residues)
     in_part = np.isin(
         key.chain_codes(residues), key.chain_codes(part.filter(pc.equal(part["split"], split)))
     )
     framed = np.zeros(len(residues), dtype=bool)
     with_frame = frames.filter(pc.is_valid(frames["rotation"])).select(list(KEYS))
-    framed[_positions(row_of_key, key.codes(with_frame))] = True
+    framed[positions(row_of_key, key.codes(with_frame))] = True
 
-    owner = _positions(row_of_key, key.codes(conformers))
+    owner = positions(row_of_key, key.codes(conformers))
     order = np.lexsort((conformers["rank"].to_numpy(), owner))
     has_conformer = np.bincount(owner, minlength=len(residues)) > 0
     usable = in_part & has_conformer & (residues["num_chi"].to_numpy() > 0)
@@ -230,38 +231,6 @@ def read_evaluation_set(
         chosen["altloc"].combine_chunks(),
         int((usable & ~framed).sum()),
     )
-
-
-class _KeyCodes:
-    """One integer for each (entry, chain, index), the same in every table of the dataset."""
-
-    def __init__(self, residues: pa.Table) -> None:
-        self.entries = pc.unique(residues["entry"])
-        self.chains = pc.unique(residues["chain"])
-
-    def chain_codes(self, table: pa.Table) -> np.ndarray:
-        entry = pc.fill_null(pc.index_in(table["entry"], self.entries), -1).to_numpy()
-        chain = pc.fill_null(pc.index_in(table["chain"], self.chains), -1).to_numpy()
-        code = entry.astype(np.int64) * len(self.chains) + chain
-        return np.where((entry < 0) | (chain < 0), -1, code)
-
-    def codes(self, table: pa.Table) -> np.ndarray:
-        """(rows,) int64, -1 for an entry or chain that the residues table does not have."""
-        chain = self.chain_codes(table)
-        return np.where(chain < 0, -1, (chain << 24) + table["index"].to_numpy())
-
-
-def _positions(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Position of each wanted code; raises QfitLatentError where one is missing."""
-    order = np.argsort(codes, kind="stable")
-    at = np.minimum(np.searchsorted(codes[order], wanted), len(order) - 1)
-    found = order[at]
-    if not np.array_equal(codes[found], wanted):
-        raise QfitLatentError(
-            "The frames or conformers table names a residue that the residues table lacks: "
-            "the tables belong to different datasets; run the preprocessing again."
-        )
-    return found
 
 
 Chunks = Iterator[tuple[np.ndarray, object, torch.Tensor | None]]
@@ -317,7 +286,7 @@ def model_method(model, dataset, data: EvaluationSet) -> Method:
 
 def table_method(name: str, table: pa.Table, data: EvaluationSet, chunk: int) -> Method:
     """Mixtures given as a table with ``MIXTURE_COLUMNS``; residues it lacks stay unscored."""
-    key = _KeyCodes(data.columns)
+    key = KeyCodes(data.columns)
     codes = key.codes(table)
     table = table.filter(pa.array(codes >= 0))
     own = key.codes(data.columns)

@@ -47,10 +47,8 @@ from qfitlatent.prediction_files import (
     Input,
     Predicted,
     Written,
-    chi_columns,
     embedding_schema,
     find_structures,
-    id_columns,
     is_done,
     output_paths,
     read_input,
@@ -58,7 +56,8 @@ from qfitlatent.prediction_files import (
     write_prediction,
     write_sample_models,
 )
-from qfitlatent.tables import TableWriter, conform, write_table
+from qfitlatent.tables.columns import chi_columns, id_columns
+from qfitlatent.tables.parquet import TableWriter, conform, write_table
 
 Density = VonMisesMixture | AutoregressiveDensity
 

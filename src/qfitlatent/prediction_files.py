@@ -22,15 +22,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent.base.errors import REASON_HELP, QfitLatentError, Reason
-from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX
+from qfitlatent.base.errors import REASON_HELP, QfitLatentError
+from qfitlatent.base.files import read_json, sha256_file, write_json, write_text
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
 from qfitlatent.ensemble import Placement, mmcif_text, open_structure, pdb_text
 from qfitlatent.ensemble import place_side_chains as place
 from qfitlatent.prediction_page import page
-from qfitlatent.schemas import F32, I32, TEXT, Column, _schema
 from qfitlatent.structure import read_entry
-from qfitlatent.tables import conform, write_table
+from qfitlatent.tables.columns import (
+    CHI,
+    F32,
+    I32,
+    IDS,
+    TEXT,
+    Column,
+    chi_columns,
+    id_columns,
+    make_schema,
+)
+from qfitlatent.tables.keys import fixed_list
+from qfitlatent.tables.parquet import conform, write_csv, write_table
+from qfitlatent.tables.reasons import Reason
 
 STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
 """A folder's files with these endings are structures, plain or with .gz behind."""
@@ -48,23 +60,7 @@ SUFFIXES = (
 """Every file of one structure, the one that says it is done last."""
 
 
-IDS = (
-    Column("entry", TEXT, False, "", "name of the file without its ending"),
-    Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain"),
-    Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file"),
-    Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
-    Column("author_number", I32, False, "", "auth_seq_id"),
-    Column("insertion_code", TEXT, False, "", "insertion code; empty if none"),
-    Column("label_seq", I32, True, "", "label_seq_id, from 1; null in PDB files"),
-    Column("name", TEXT, False, "", "component name as deposited"),
-)
-"""Columns that say which residue a row is about, in every table below."""
-
-
-CHI = range(1, NUM_CHI_MAX + 1)
-
-
-MIXTURE = _schema(
+MIXTURE = make_schema(
     (
         *IDS,
         Column("component", pa.int8(), False, "", "0, 1, ... within the residue"),
@@ -75,7 +71,7 @@ MIXTURE = _schema(
 )
 
 
-RESIDUES = _schema(
+RESIDUES = make_schema(
     (
         *IDS,
         Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
@@ -87,7 +83,7 @@ RESIDUES = _schema(
 )
 
 
-SCORES = _schema(
+SCORES = make_schema(
     (
         *IDS,
         Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
@@ -107,7 +103,7 @@ SCORES = _schema(
 )
 
 
-SAMPLES = _schema(
+SAMPLES = make_schema(
     (
         *IDS,
         Column("sample", I32, False, "", "number of the draw, from 0"),
@@ -119,7 +115,9 @@ SAMPLES = _schema(
 def embedding_schema(width: int) -> pa.Schema:
     """Schema of an embedding of this width."""
     kind = pa.list_(pa.field("element", F32, nullable=False), width)
-    return _schema((*IDS, Column("embedding", kind, False, "1", "final single representation s")))
+    return make_schema(
+        (*IDS, Column("embedding", kind, False, "1", "final single representation s"))
+    )
 
 
 @dataclass(frozen=True)
@@ -205,20 +203,6 @@ def _explain(rejected: dict[str, Any]) -> str:
     return f"{meaning.rstrip('.')}{detail}. {what_to_do}"
 
 
-def id_columns(residues: pa.Table, rows: np.ndarray) -> dict[str, pa.ChunkedArray]:
-    """The identifying columns of these rows of a residues table."""
-    taken = residues.select([column.name for column in IDS]).take(pa.array(rows))
-    return dict(zip(taken.column_names, taken.columns, strict=True))
-
-
-def chi_columns(
-    prefix: str, values: np.ndarray, suffix: str, mask: np.ndarray
-) -> dict[str, pa.Array]:
-    """values (n,4) as four columns, null where mask (n,4) is false."""
-    values = values.astype(np.float32)
-    return {f"{prefix}{d}{suffix}": pa.array(values[:, d - 1], mask=~mask[:, d - 1]) for d in CHI}
-
-
 @dataclass(frozen=True)
 class Predicted:
     """Densities of n residues as arrays, ready to cross to another process.
@@ -283,9 +267,9 @@ def write_prediction(
 
     mixture = _mixture_table(residues, predicted, token, has_chi)
     write_table(mixture, mixture_path, MIXTURE)
-    _write_csv(mixture_csv, mixture)
+    write_csv(mixture_csv, mixture)
     summary = _summary_table(given.tables, predicted, has_chi, built)
-    _write_csv(residues_csv, summary)
+    write_csv(residues_csv, summary)
     write_text(page_path, page(given.entry, summary, predicted, token, identity))
 
     left_out = [
@@ -335,11 +319,6 @@ def is_done(out: Path, path: Path, identity: dict[str, Any]) -> bool:
     return same and found.get("input_sha256") == sha256_file(path)
 
 
-def _write_csv(path: Path, table: pa.Table) -> None:
-    with atomic_path(path) as temporary:
-        pa.csv.write_csv(table, temporary)
-
-
 def _placement(tables: dict[str, pa.Table], predicted: Predicted) -> Placement:
     residues = tables["residues"].take(pa.array(predicted.row))
     frames = tables["frames"].take(pa.array(predicted.row))
@@ -356,12 +335,6 @@ def _placement(tables: dict[str, pa.Table], predicted: Predicted) -> Placement:
 
 
 _PLACE = ("chain", "author_number", "insertion_code", "name")
-
-
-def fixed_list(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
-    """(n, *shape) of a fixed-size list column without nulls, as float64."""
-    flat = column.combine_chunks().flatten().to_numpy().astype(np.float64)
-    return flat.reshape(len(column), *shape)
 
 
 def _mixture_table(

@@ -24,7 +24,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.metrics import auroc, roc_curve
-from qfitlatent.tables import read_table
+from qfitlatent.tables.parquet import read_table
 
 LABELS = {
     "model": "qFitLatent",

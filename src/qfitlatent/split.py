@@ -32,10 +32,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qfitlatent import schemas
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import ONE_LETTER, RESIDUE_TYPES, UNKNOWN_TOKEN
-from qfitlatent.tables import read_table, write_table
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import read_table, write_table
 
 SPLITS = ("train", "validation", "test")
 

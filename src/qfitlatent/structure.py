@@ -60,8 +60,7 @@ import gemmi
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent import schemas
-from qfitlatent.base.errors import QfitLatentError, Reason
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry import geometry
 from qfitlatent.chemistry.residues import (
@@ -73,7 +72,9 @@ from qfitlatent.chemistry.residues import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
-from qfitlatent.tables import TableWriter, read_table
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import TableWriter, read_table
+from qfitlatent.tables.reasons import Reason
 
 BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from qfitlatent import schemas
 from qfitlatent.base.job import job
-from qfitlatent.tables import merge_tables
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import merge_tables
 
 with job(snakemake.rule, snakemake.log[0]):
     for out in map(Path, snakemake.output):

@@ -1,7 +1,14 @@
-"""Parquet tables: written byte for byte alike, merged in bounded memory, read by column.
+"""What a prediction reads and writes; no torch here, so that worker processes start at once.
 
-Files are zstd, in row groups of ``ROWS_PER_GROUP``, written under a temporary name and renamed, so
-that a table is there completely or not at all.
+One structure gives, in the output folder,
+
+    <id>.mixture.parquet, .csv    a row a residue and component: weight, mean, concentration
+    <id>.residues.csv             a row a residue: entropy, heterogeneity, modes, or why none
+    <id>_ensemble.cif, .pdb       the multiconformer model (ensemble.py)
+    <id>.html                     a page to look at (prediction_page.py)
+    <id>.prediction.json          input, model and settings by checksum; written last
+
+so a structure is done when its .prediction.json is there.
 """
 
 from __future__ import annotations
@@ -213,3 +220,8 @@ def _by_entry(
                 )
             last = entry
             yield entry, number, table.slice(start, end - start)
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    with atomic_path(path) as temporary:
+        pa.csv.write_csv(table, temporary)

@@ -7,50 +7,9 @@ itself wherever it is copied. Missing is null, never 0. Rows are sorted by ``SOR
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pyarrow as pa
 
-VERSION = "1"
-"""Version of all schemas together; it changes when a column changes its name or meaning."""
-
-
-TEXT, FLAG = pa.string(), pa.bool_()
-
-
-I8, I16, I32, I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
-
-
-F32, F64 = pa.float32(), pa.float64()
-
-
-class Column(NamedTuple):
-    """One column. ``unit`` is empty for names, flags and counts."""
-
-    name: str
-    type: pa.DataType
-    nullable: bool
-    unit: str
-    description: str
-
-
-def _schema(columns: tuple[Column, ...]) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field(
-                column.name,
-                column.type,
-                nullable=column.nullable,
-                metadata={
-                    b"unit": column.unit.encode(),
-                    b"description": column.description.encode(),
-                },
-            )
-            for column in columns
-        ],
-        metadata={b"qfitlatent_schema": VERSION.encode()},
-    )
-
+from qfitlatent.tables.columns import F32, F64, FLAG, I8, I16, I32, I64, TEXT, Column, make_schema
 
 _ENTRY = Column("entry", TEXT, False, "", "id of the entry")
 
@@ -64,7 +23,7 @@ _INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the or
 _KEY = (_ENTRY, _CHAIN, _INDEX)
 
 
-ENTRIES = _schema(
+ENTRIES = make_schema(
     (
         _ENTRY,
         Column("source", TEXT, False, "", "rcsb, pdb_redo, url, local or simulated"),
@@ -91,7 +50,7 @@ ENTRIES = _schema(
 )
 
 
-RESIDUES = _schema(
+RESIDUES = make_schema(
     (
         *_KEY,
         Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
@@ -126,7 +85,7 @@ RESIDUES = _schema(
 )
 
 
-FRAMES = _schema(
+FRAMES = make_schema(
     (
         *_KEY,
         Column(
@@ -148,7 +107,7 @@ FRAMES = _schema(
 )
 
 
-CONFORMERS = _schema(
+CONFORMERS = make_schema(
     (
         *_KEY,
         Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
@@ -169,7 +128,7 @@ CONFORMERS = _schema(
 )
 
 
-REJECTED = _schema(
+REJECTED = make_schema(
     (
         _ENTRY,
         Column("chain", TEXT, True, "", "as in the residues table; null for a whole entry"),
@@ -187,7 +146,7 @@ REJECTED = _schema(
 )
 
 
-SPLIT = _schema(
+SPLIT = make_schema(
     (
         _ENTRY,
         _CHAIN,

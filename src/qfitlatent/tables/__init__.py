@@ -1,0 +1,1 @@
+"""Columns declared once; tables written and joined."""
