@@ -11,8 +11,9 @@ import pytest
 from evaluated import make_data_set
 
 from qfitlatent.audit import make_audit
-from qfitlatent.base import config, errors
-from qfitlatent.tables import reasons
+from qfitlatent.base import config
+from qfitlatent.pages.reasons import REASON_HELP, reason_table
+from qfitlatent.tables.reasons import Reason
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -50,8 +51,8 @@ def test_option_table_is_that_of_the_schema():
 
 def test_reason_table_is_that_of_the_code():
     table = re.search(r"<!-- reasons:.*?-->\n(.*?)<!-- end of reasons -->", README, re.S).group(1)
-    assert table.strip() == errors.reason_table(), "run tools/update_options.py"
-    assert set(errors.REASON_HELP) == set(reasons.Reason)
+    assert table.strip() == reason_table(), "run tools/update_options.py"
+    assert set(REASON_HELP) == set(Reason)
 
 
 def queries():

@@ -12,7 +12,8 @@ import pytest
 from evaluated import evaluated_tiny
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.report import figure_text, html_table, write_report
+from qfitlatent.pages.render import html_table
+from qfitlatent.report import figure_text, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip  # noqa: E501
 PROBE = """

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qfitlatent.base.errors import REASON_HELP, QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.pages.reasons import REASON_HELP
 from qfitlatent.tables import columns, parquet, schemas
 from qfitlatent.tables.reasons import Reason
 

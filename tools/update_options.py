@@ -7,7 +7,8 @@ Values in config.yaml stay.
 import re
 from pathlib import Path
 
-from qfitlatent.base import config, errors
+from qfitlatent.base import config
+from qfitlatent.pages.reasons import reason_table
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
@@ -15,7 +16,7 @@ TABLES = {
         config.option_table()
     ),
     "<!-- reasons: made by tools/update_options.py -->\n(.*?)<!-- end of reasons -->": (
-        errors.reason_table()
+        reason_table()
     ),
 }
 """Where a table stands in the README, and what it is."""

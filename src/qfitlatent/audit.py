@@ -6,9 +6,7 @@ the Parquet files alone, so anyone can recompute it with pandas or DuckDB.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from qfitlatent.base.errors import REASON_HELP, QfitLatentError
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
@@ -30,6 +28,9 @@ from qfitlatent.chemistry.residues import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
+from qfitlatent.pages.figures import BLUE, ORANGE, bars_of_histogram, embedded, new_figure
+from qfitlatent.pages.reasons import REASON_HELP
+from qfitlatent.pages.render import rows_table
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.reasons import Reason
@@ -485,9 +486,6 @@ pre { overflow-x: auto; background: #f6f6f6; padding: 1em; }
 """
 
 
-_BLUE, _ORANGE = "#0072b2", "#e69f00"
-
-
 def _page(summary: Mapping[str, object], violations: list[Violation]) -> str:
     parts = ["<h1>Audit of the data set</h1>"]
     if violations:
@@ -504,48 +502,48 @@ def _page(summary: Mapping[str, object], violations: list[Violation]) -> str:
 
 def _sections(s: Mapping[str, object]) -> Iterator[str]:
     yield "<p>Every number is in <code>audit.json</code> beside this page.</p>"
-    yield _table(("what", "number"), [(k.replace("_", " "), v) for k, v in s["counts"].items()])
+    yield rows_table(("what", "number"), [(k.replace("_", " "), v) for k, v in s["counts"].items()])
 
     yield "<h2>Entries by resolution</h2>"
     yield f"<p>{s['entries_without_resolution']} entries do not state a resolution.</p>"
-    yield _image(
-        _bars_of_histogram(s["entries_by_resolution_angstrom"], "resolution / Å", "entries")
+    yield embedded(
+        bars_of_histogram(s["entries_by_resolution_angstrom"], "resolution / Å", "entries")
     )
 
     yield "<h2>Residues by type</h2>"
-    figure, (left, right) = _figure(1, 2)
+    figure, (left, right) = new_figure(1, 2)
     names = list(s["residues_by_type"])
-    left.bar(names, list(s["residues_by_type"].values()), color=_BLUE)
+    left.bar(names, list(s["residues_by_type"].values()), color=BLUE)
     left.set_title("all")
-    right.bar(names, list(s["multiconformer_residues_by_type"].values()), color=_ORANGE)
+    right.bar(names, list(s["multiconformer_residues_by_type"].values()), color=ORANGE)
     right.set_title("with at least two conformers")
     for axes in (left, right):
         axes.tick_params(axis="x", rotation=90, labelsize=7)
-    yield _image(figure)
+    yield embedded(figure)
 
     yield "<h2>Conformers of a residue</h2>"
-    figure, axes = _figure()
+    figure, axes = new_figure()
     numbers = s["residues_by_number_of_conformers"]
-    axes.bar(list(numbers), list(numbers.values()), color=_BLUE)
+    axes.bar(list(numbers), list(numbers.values()), color=BLUE)
     axes.set(xlabel="conformers kept", ylabel="residues with chi", yscale="log")
-    yield _image(figure)
+    yield embedded(figure)
 
     yield "<h2>Occupancy</h2>"
     yield "<p>Conformers of residues that have at least two.</p>"
-    yield _image(_bars_of_histogram(s["altlocs_by_occupancy"], "occupancy", "conformers"))
+    yield embedded(bars_of_histogram(s["altlocs_by_occupancy"], "occupancy", "conformers"))
 
     yield "<h2>Chi angles by residue type</h2>"
     yield "<p>chi1 across, chi2 upwards, −180° to 180°; weight by occupancy, square root.</p>"
-    yield _image(_chi_figure(s["chi_density"]))
+    yield embedded(_chi_figure(s["chi_density"]))
 
     yield "<h2>How far altlocs differ</h2>"
     yield "<p>Largest chi difference from the conformer of highest occupancy, symmetry-aware.</p>"
-    yield _image(
-        _bars_of_histogram(s["altlocs_by_largest_chi_difference_degrees"], "degrees", "altlocs")
+    yield embedded(
+        bars_of_histogram(s["altlocs_by_largest_chi_difference_degrees"], "degrees", "altlocs")
     )
 
     yield "<h2>What was left out, and why</h2>"
-    yield _table(
+    yield rows_table(
         ("stage", "scope", "reason", "rows", "meaning", "what to do"),
         [
             (r["stage"], r["scope"], r["reason"], r["rows"], *REASON_HELP[Reason(r["reason"])])
@@ -556,7 +554,7 @@ def _sections(s: Mapping[str, object]) -> Iterator[str]:
         yield "<h2>Split</h2>"
         yield f"<p>Clusters by {html.escape(str(s['split_method']))}.</p>"
         columns = ("entries", "chains", "clusters", "residues", "multiconformer_residues")
-        yield _table(
+        yield rows_table(
             ("split", *(c.replace("_", " ") for c in columns)),
             [
                 (name, *(s["split"][name][c] for c in columns))
@@ -564,13 +562,13 @@ def _sections(s: Mapping[str, object]) -> Iterator[str]:
                 if name in s["split"]
             ],
         )
-        figure, axes = _figure()
+        figure, axes = new_figure()
         sizes = {int(k): v for k, v in s["clusters_by_chains"].items()}
-        axes.scatter(list(sizes), list(sizes.values()), color=_BLUE, s=12)
+        axes.scatter(list(sizes), list(sizes.values()), color=BLUE, s=12)
         axes.set(xlabel="chains in the cluster", ylabel="clusters", xscale="log", yscale="log")
-        yield _image(figure)
+        yield embedded(figure)
     yield "<h2>Residues to look at first</h2>"
-    yield _table(
+    yield rows_table(
         ("entry", "chain", "index", "residue", "why"),
         [
             tuple(r[c] for c in ("entry", "chain", "index", "residue", "why"))
@@ -579,37 +577,13 @@ def _sections(s: Mapping[str, object]) -> Iterator[str]:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    def cell(value: object) -> str:
-        if isinstance(value, int):
-            return f'<td class="number">{value:,}</td>'
-        return f"<td>{html.escape(str(value))}</td>"
-
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<table><tr>{header}</tr>{body}</table>"
-
-
-def _figure(rows: int = 1, columns: int = 1, height: float = 2.8):
-    figure = Figure(figsize=(9, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns)
-
-
-def _bars_of_histogram(histogram: Mapping[str, list], xlabel: str, ylabel: str) -> Figure:
-    figure, axes = _figure()
-    edges = np.array(histogram["edges"])
-    axes.bar(edges[:-1], histogram["counts"], np.diff(edges), align="edge", color=_BLUE)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    return figure
-
-
 def _chi_figure(density: Mapping[str, list]) -> Figure:
-    figure, axes = _figure(3, 6, height=1.7)
+    figure, axes = new_figure(3, 6, height=1.7)
     ticks = [0, NUM_CHI_BINS / 2, NUM_CHI_BINS]
     for axis, (name, values) in zip(axes.flat, density.items(), strict=True):
         values = np.sqrt(np.array(values))
         if values.ndim == 1:
-            axis.bar(np.arange(len(values)) + 0.5, values, 1.0, color=_BLUE)
+            axis.bar(np.arange(len(values)) + 0.5, values, 1.0, color=BLUE)
             axis.set_yticks([])
         else:
             extent = (0, NUM_CHI_BINS, 0, NUM_CHI_BINS)
@@ -618,12 +592,3 @@ def _chi_figure(density: Mapping[str, list]) -> Figure:
         axis.set_xticks(ticks, ["−180", "0", "180"], fontsize=6)
         axis.set_title(name, fontsize=8)
     return figure
-
-
-def _image(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    # Without the version of matplotlib: the same numbers give the same bytes.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return (
-        f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-    )

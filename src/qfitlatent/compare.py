@@ -19,14 +19,8 @@ import pyarrow.parquet as pq
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json, write_json
 from qfitlatent.metrics import bootstrap_auroc, bootstrap_means, bootstrap_weights
-from qfitlatent.report import (
-    METRIC_WORDS,
-    POPULATION_WORDS,
-    figure_text,
-    html_page,
-    html_table,
-    label,
-)
+from qfitlatent.pages.render import html_page, html_table
+from qfitlatent.report import METRIC_WORDS, POPULATION_WORDS, figure_text, label
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.parquet import read_table
 

@@ -7,7 +7,6 @@ script, no request to the network.
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -21,9 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, read_json
+from qfitlatent.base.files import read_json
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.metrics import auroc, roc_curve
+from qfitlatent.pages.figures import pyplot, save
+from qfitlatent.pages.render import html_figure, html_page, html_table, markdown_table, write_text
 from qfitlatent.tables.parquet import read_table
 
 LABELS = {
@@ -112,36 +113,6 @@ def colour(method: str, methods: list[str]) -> str:
     return OTHER_COLOURS[others.index(method) % len(OTHER_COLOURS)]
 
 
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "svg.hashsalt": "qfitlatent",
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "axes.titlelocation": "left",
-            "legend.frameon": False,
-            "figure.facecolor": "white",
-        }
-    )
-    return plt
-
-
-def _save(figure, folder: Path, name: str) -> None:
-    """SVG and PNG, without dates, so that two runs give the same bytes."""
-    for suffix in ("svg", "png"):
-        with atomic_path(folder / f"{name}.{suffix}") as temporary:
-            metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-            figure.savefig(temporary, format=suffix, dpi=160, metadata=metadata)
-    _pyplot().close(figure)
-
-
 def _pick(table: pa.Table, **wanted: str | None) -> pa.Table:
     for name, value in wanted.items():
         column = table[name]
@@ -151,7 +122,7 @@ def _pick(table: pa.Table, **wanted: str | None) -> pa.Table:
 
 def draw_information_gain(by_group: pa.Table, population: str, folder: Path) -> str | None:
     """NLL of each baseline minus the model's, by residue type, with intervals."""
-    plt = _pyplot()
+    plt = pyplot()
     shown = [
         m for m in ("type_library", "backbone_library") if m in by_group["reference"].to_pylist()
     ]
@@ -184,7 +155,7 @@ def draw_information_gain(by_group: pa.Table, population: str, folder: Path) -> 
     axes.set_xlabel("information gained by the model (nats per residue; right is better)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     name = f"information_gain_{population}"
-    _save(figure, folder, name)
+    save(figure, folder, name)
     return name
 
 
@@ -194,7 +165,7 @@ def _number(value: float | None) -> float:
 
 def draw_calibration(calibration: pa.Table, population: str, folder: Path) -> str:
     """Coverage of the highest-density regions against their nominal mass."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
     axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--", label="perfect")
     rows = _pick(calibration, population=population)
@@ -214,13 +185,13 @@ def draw_calibration(calibration: pa.Table, population: str, folder: Path) -> st
     axes.set_ylabel("observed altlocs inside, by occupancy")
     axes.legend(loc="upper left")
     name = f"calibration_{population}"
-    _save(figure, folder, name)
+    save(figure, folder, name)
     return name
 
 
 def draw_mode_curves(curves: pa.Table, population: str, folder: Path) -> str:
     """Recall and precision against the smallest weight that makes a mode."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, panels = plt.subplots(1, 2, figsize=(6.6, 3.2), layout="constrained", sharey=True)
     rows = _pick(curves, population=population)
     methods = ordered(set(rows["method"].to_pylist()))
@@ -239,7 +210,7 @@ def draw_mode_curves(curves: pa.Table, population: str, folder: Path) -> str:
             panel.axvline(0.1, color="#999", lw=0.7, ls=":")
     panels[1].legend(fontsize=8)
     name = f"altloc_recall_precision_{population}"
-    _save(figure, folder, name)
+    save(figure, folder, name)
     return name
 
 
@@ -252,7 +223,7 @@ def draw_occupancy(altlocs: pa.Table, multiple: np.ndarray, folder: Path) -> str
     if known.sum() < 2:
         return None
     observed, predicted = observed[known], predicted[known]
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(4.6, 4.0), layout="constrained")
     picture = axes.hexbin(
         observed, predicted, gridsize=24, extent=(0, 1, 0, 1), bins="log", cmap="Blues", mincnt=1
@@ -267,7 +238,7 @@ def draw_occupancy(altlocs: pa.Table, multiple: np.ndarray, folder: Path) -> str
     axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--")
     axes.set(xlabel="observed occupancy", ylabel="predicted mass near the altloc", aspect="equal")
     axes.legend(loc="upper left")
-    _save(figure, folder, "occupancy")
+    save(figure, folder, "occupancy")
     return "occupancy"
 
 
@@ -275,7 +246,7 @@ def draw_chi_maps(maps: pa.Table, altlocs: pa.Table, folder: Path) -> str | None
     """Predicted density over chi1 and chi2 with the observed altlocs, best to worst residue."""
     if not len(maps):
         return None
-    plt = _pyplot()
+    plt = pyplot()
     keys = list(
         dict.fromkeys(zip(*(maps[n].to_pylist() for n in ("entry", "chain", "index", "name"))))  # noqa: B905
     )
@@ -305,7 +276,7 @@ def draw_chi_maps(maps: pa.Table, altlocs: pa.Table, folder: Path) -> str | None
         panel.set_xlabel("chi1 (degrees)")
     for panel in panels[:, 0]:
         panel.set_ylabel("chi2 (degrees)")
-    _save(figure, folder, "chi_maps")
+    save(figure, folder, "chi_maps")
     return "chi_maps"
 
 
@@ -318,7 +289,7 @@ def draw_learning_curve(run_dir: Path, folder: Path) -> str | None:
         rows = list(csv.DictReader(file))
     if not rows:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
     for name, words, tone in (
         ("train_loss", "training loss", "#7a8794"),
@@ -332,14 +303,14 @@ def draw_learning_curve(run_dir: Path, folder: Path) -> str | None:
     axes.set(xlabel="epoch", ylabel="nats per residue")
     axes.grid(color="#eef0f2")
     axes.legend(fontsize=8)
-    _save(figure, folder, "learning_curve")
+    save(figure, folder, "learning_curve")
     return "learning_curve"
 
 
 def draw_roc(scores: pa.Table, folder: Path) -> str | None:
     """Finding residues with distinct rotamers by predicted entropy, all residues."""
     methods = ordered(set(scores["method"].to_pylist()))
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
     drawn = False
     for method in methods:
@@ -366,7 +337,7 @@ def draw_roc(scores: pa.Table, folder: Path) -> str | None:
     if not drawn:
         plt.close(figure)
         return None
-    _save(figure, folder, "heterogeneity_roc")
+    save(figure, folder, "heterogeneity_roc")
     return "heterogeneity_roc"
 
 
@@ -523,95 +494,6 @@ def _chi_text(row: dict[str, Any], weight: float) -> str:
     return f"{', '.join(shown)} ({weight:.2f})"
 
 
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1b2126;
-  margin: 0; background: #fff; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.2rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 .8rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-top: 1px solid #dfe4e8; padding-top: 1rem; }
-h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
-p.lead { background: #f2f6fa; border-left: 4px solid #0b4f8a; padding: .8rem 1rem;
-  margin: 0 0 1rem; }
-nav a { margin-right: .9rem; white-space: nowrap; }
-a { color: #0b4f8a; }
-figure { margin: 1rem 0; }
-figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: #4c5760; font-size: .9rem; margin-top: .3rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .6rem; text-align: right; border-bottom: 1px solid #e6e9ec;
-  vertical-align: top; }
-td { white-space: nowrap; }
-td.text, td:first-child { white-space: normal; }
-td small { display: block; color: #5d6871; font-weight: 400; font-size: .74rem; }
-th:first-child, td:first-child { min-width: 6.5rem;
-  text-align: left; position: sticky; left: 0; background: #fff; }
-td.text, th.text { text-align: left; }
-thead th { border-bottom: 2px solid #b9c2ca; vertical-align: bottom; }
-tbody td:nth-child(2) { font-weight: 600; }
-.plain tbody td:nth-child(2) { font-weight: 400; }
-footer { color: #4c5760; font-size: .85rem; margin-top: 3rem; }
-@media print {
-  body { font-size: 10pt; } main { max-width: none; padding: 0; }
-  nav { display: none; } .scroll { overflow: visible; } table { font-size: 7.5pt; }
-  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-}
-"""
-
-
-def html_table(head: list[str], rows: list[list[str]], plain: bool = False, text: int = 0) -> str:
-    """A table that scrolls sideways on a narrow screen; the last ``text`` columns are words."""
-    if not rows:
-        return "<p>None.</p>"
-
-    def cells(tag: str, row: list[str]) -> str:
-        first_text = len(row) - text
-        return "".join(
-            f"<{tag} class=text>{html.escape(c)}</{tag}>"
-            if i >= first_text
-            else f"<{tag}>{_with_small_interval(c)}</{tag}>"
-            for i, c in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    kind = " class=plain" if plain else ""
-    return (
-        f"<div class=scroll><table{kind}><thead><tr>{cells('th', head)}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _with_small_interval(cell: str) -> str:
-    """``2.02 (1.95 to 2.10)`` on two lines, the interval small: narrow columns for a phone."""
-    value, parenthesis, interval = html.escape(cell).partition(" (")
-    if not parenthesis or " to " not in interval:
-        return html.escape(cell)
-    return f"{value}<small>{interval.removesuffix(')')}</small>"
-
-
-def html_figure(folder: Path, name: str | None, words: str) -> str:
-    """The SVG as an image inside the page, isolated from the others' ids."""
-    if name is None:
-        return ""
-    data = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    return (
-        f'<figure><img alt="{html.escape(words)}" src="data:image/svg+xml;base64,{data}">'
-        f"<figcaption>{html.escape(words)}</figcaption></figure>"
-    )
-
-
-def html_page(title: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
-
-
 def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None:
     """Figures, ``report.html``, ``MODEL_CARD.md`` and ``DATASET_CARD.md`` in an evaluation folder.
 
@@ -632,15 +514,10 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
     page = _body(metrics, tables, out_dir, folder, None if run_dir is None else Path(run_dir))
     run = metrics["run"].get("run")
     title = f"qFitLatent: {run}" if run else "qFitLatent: the baselines"
-    _write_text(out_dir / "report.html", html_page(title, page))
+    write_text(out_dir / "report.html", html_page(title, page))
     if "model" in next(iter(metrics["populations"].values()))["methods"]:
-        _write_text(out_dir / "MODEL_CARD.md", model_card(metrics))
-    _write_text(out_dir / "DATASET_CARD.md", dataset_card(metrics))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        write_text(out_dir / "MODEL_CARD.md", model_card(metrics))
+    write_text(out_dir / "DATASET_CARD.md", dataset_card(metrics))
 
 
 def _body(
@@ -796,11 +673,6 @@ def _method_html(metrics: dict[str, Any]) -> str:
         f"Residues with chi but without a complete backbone are not scored: {without:,}.",
     ]
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def model_card(metrics: dict[str, Any]) -> str:

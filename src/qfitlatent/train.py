@@ -38,6 +38,7 @@ from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.mixture import nll_sum
 from qfitlatent.model import ModelConfig, QFitLatent, training_bytes
+from qfitlatent.pages.figures import draw_learning_curve
 
 METRICS = (
     "epoch",
@@ -543,28 +544,6 @@ def write_tensorboard(row: Mapping[str, float], folder: Path) -> None:
     with SummaryWriter(str(folder)) as writer:
         for name in METRICS[2:]:
             writer.add_scalar(name, row[name], row["epoch"])
-
-
-def draw_learning_curve(history: Sequence[Mapping[str, float]], stem: Path) -> None:
-    """Training and validation loss by epoch, as PNG and SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = "qfitlatent"
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    epochs = [row["epoch"] for row in history]
-    for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
-        axes.plot(epochs, [row[name] for row in history], label=label)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats per residue)")
-    axes.legend(frameon=False)
-    for suffix in (".png", ".svg"):
-        with atomic_path(stem.with_suffix(suffix)) as temporary:
-            metadata = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(temporary, format=suffix[1:], dpi=150, metadata=metadata)
-    plt.close(figure)
 
 
 def _write_artifacts(trainer, config, tables_dir, split_path, run_dir, seconds) -> None:

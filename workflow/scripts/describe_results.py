@@ -1,7 +1,7 @@
 """Writes the README.md of the folders of results, the data set and the run."""
 
 from qfitlatent.base.job import job
-from qfitlatent.describe import write_readmes
+from qfitlatent.pages.render import write_readmes
 
 with job(snakemake.rule, snakemake.log[0]):
     write_readmes(

@@ -1,0 +1,1 @@
+"""Anything to look at: words, pages and pictures."""
