@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from forms import exchange_attention
 
-from qfitlatent.archive import log_local_files
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.base.progress import Progress
 from qfitlatent.dataset import Dataset
-from qfitlatent.entries import EntryRef
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 from qfitlatent.split import split_entries
 from qfitlatent.structure import preprocess_entries

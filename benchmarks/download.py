@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from archive_server import ArchiveServer, gzipped, mmcif
 
-from qfitlatent.archive import download_entries
-from qfitlatent.entries import EntryRef
+from qfitlatent.archive.client import download_entries
+from qfitlatent.archive.entries import EntryRef
 
 TARGET = 6.0
 

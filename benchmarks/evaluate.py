@@ -20,8 +20,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from qfitlatent.archive import log_local_files
-from qfitlatent.entries import EntryRef
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
 from qfitlatent.evaluate import (
     evaluate_run,
     external_method,

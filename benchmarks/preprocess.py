@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import reference_structure
 
-from qfitlatent.archive import LOG_SCHEMA
+from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.structure import (
     make_tables,
     parse_file,

@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from workflow_run import Checkout
 
-from qfitlatent.entries import shard_of
+from qfitlatent.archive.entries import shard_of
 
 DATA, RUN = "results/data/scale", "results/runs/scale"
 STAGES = {

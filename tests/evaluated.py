@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from qfitlatent.archive import log_local_files
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.checkpoint import save_model
-from qfitlatent.entries import EntryRef
 from qfitlatent.evaluate import evaluate_run
 from qfitlatent.model import ModelConfig, QFitLatent
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries

@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 from archive_server import ArchiveServer, gzipped, mmcif
 
-from qfitlatent import archive
-from qfitlatent.archive import check_missing, download_entries, log_local_files
+from qfitlatent.archive import client, content, http, log
+from qfitlatent.archive.client import download_entries
+from qfitlatent.archive.entries import EntryRef, middle
+from qfitlatent.archive.log import check_missing, log_local_files
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.entries import EntryRef, middle
 from qfitlatent.tables.reasons import Reason
 
 PDB = b"HEADER    HYDROLASE\nATOM      1  CA  ALA A   1      11.1  12.2  13.3  1.0 20.0\nEND\n"
@@ -35,8 +36,8 @@ PDB = b"HEADER    HYDROLASE\nATOM      1  CA  ALA A   1      11.1  12.2  13.3  1
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Waits scaled down; everything else as it runs in earnest."""
-    monkeypatch.setattr(archive, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(archive, "BACKOFF_MAX_S", 0.05)
+    monkeypatch.setattr(http, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(http, "BACKOFF_MAX_S", 0.05)
 
 
 @pytest.fixture
@@ -405,19 +406,19 @@ def test_plain_text_of_unknown_length(run, server):
 def test_end_of_plain_text(tmp_path, text, whole):
     path = tmp_path / "file"
     path.write_bytes(text)
-    suffix = archive.structure_suffix(text)
+    suffix = content.structure_suffix(text)
     if whole:
-        archive.check_text(path, suffix)
+        content.check_text(path, suffix)
     else:
-        with pytest.raises(archive.Fault):
-            archive.check_text(path, suffix)
+        with pytest.raises(http.Fault):
+            content.check_text(path, suffix)
 
 
 def test_gzip_of_several_members_and_every_cut_of_it():
     data = gzipped(mmcif("1abc")) + gzipped(b"# more\n")
 
     def check(pieces):
-        checked = archive.GzipCheck()
+        checked = content.GzipCheck()
         for piece in pieces:
             checked.feed(piece)
         checked.close()
@@ -427,7 +428,7 @@ def test_gzip_of_several_members_and_every_cut_of_it():
     first = len(gzipped(mmcif("1abc")))
     for end in range(len(data)):
         if end != first:  # that is a whole file of one member
-            with pytest.raises(archive.Fault):
+            with pytest.raises(http.Fault):
                 check([data[:end]])
 
 
@@ -438,13 +439,13 @@ def test_chunked_transfer_is_complete(run, server):
 
 
 def test_content_decides_what_a_file_is():
-    suffix = archive.structure_suffix
+    suffix = content.structure_suffix
     assert suffix(b"\xef\xbb\xbf# comment\n\n  \ndata_1ABC\n") == ".cif"
     assert suffix(b"DATA_x") == ".cif"
     assert suffix(b"CRYST1   10.0") == ".pdb"
     assert suffix(gzip.compress(b"REMARK 1\n")) == ".pdb.gz"
     for other in (b"", b"  \n", b"<html>", b"{}", b"\x00\x01", b"database", gzip.compress(b"hi")):
-        with pytest.raises(archive.Fault):
+        with pytest.raises(http.Fault):
             suffix(other)
 
 
@@ -711,7 +712,7 @@ def test_a_thousand_entries_with_every_fifth_answer_a_fault(run, server):
 
 
 def test_a_server_that_is_down_is_not_asked_for_everything(run, server, monkeypatch):
-    monkeypatch.setattr(archive, "MAX_FAILURES_IN_A_ROW", 5)
+    monkeypatch.setattr(client, "MAX_FAILURES_IN_A_ROW", 5)
     put(server, "1abc")
     for i in range(60):
         server.script[f"/{i:02d}ab.cif.gz"] = [server_of.status(503)] * 3
@@ -736,7 +737,7 @@ def test_unknown_errors_are_not_swallowed(run, server, monkeypatch):
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(archive, "structure_suffix", broken)
+    monkeypatch.setattr("qfitlatent.archive.client.structure_suffix", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run("1abc")
     assert not run.log.exists()
@@ -758,7 +759,7 @@ def test_too_many_missing_names_which_and_why(run, server, tmp_path):
     assert "1 of 4 entries are missing" in str(error.value)
     assert "4abc: not_found, HTTP 404" in str(error.value)
     assert "1 not_found" in str(error.value)
-    assert archive.read_logs(logs).column("entry").to_pylist() == ["1abc", "2abc", "3abc", "4abc"]
+    assert log.read_logs(logs).column("entry").to_pylist() == ["1abc", "2abc", "3abc", "4abc"]
 
 
 def test_shards_that_another_attempt_may_complete_are_asked_again(run, server, tmp_path):
@@ -766,17 +767,17 @@ def test_shards_that_another_attempt_may_complete_are_asked_again(run, server, t
     put(server, "1abc", "2abc")
     server.script["/2abc.cif.gz"] = [server_of.status(503)] * 3
     logs = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
-    for log, ids in zip(logs, (("1abc", "9zzz"), ("2abc",)), strict=True):
-        run.log = log
+    for path, ids in zip(logs, (("1abc", "9zzz"), ("2abc",)), strict=True):
+        run.log = path
         run(*ids, status_url=None)
     with pytest.raises(QfitLatentError, match=r"2 of 3 .* Run again to ask for 1 of them"):
         check_missing(logs, 0.5)
-    assert [log.exists() for log in logs] == [True, False]
+    assert [path.exists() for path in logs] == [True, False]
     run("2abc", status_url=None)
     assert "2 of 3 entries are there" in check_missing(logs, 0.5)
     with pytest.raises(QfitLatentError, match="Remove them from the list"):
         check_missing(logs, 0.1)
-    assert [log.exists() for log in logs] == [True, True]
+    assert [path.exists() for path in logs] == [True, True]
 
 
 def test_no_entry_at_all_is_always_too_few(run, server):
@@ -801,7 +802,7 @@ def test_local_files_have_the_same_log(tmp_path):
     assert rows["a"]["num_bytes"] == len(mmcif("a"))
     assert rows["b"]["reason"] == rows["c"]["reason"] == rows["d"]["reason"] == "not_found"
     assert rows["b"]["detail"].endswith("b.cif: No such file or directory")
-    assert pq.read_schema(log).equals(archive.LOG_SCHEMA)
+    assert pq.read_schema(log).equals(log.LOG_SCHEMA)
     first = log.read_bytes()
     log_local_files(refs, "local", log, io.StringIO())
     assert log.read_bytes() == first

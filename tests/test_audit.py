@@ -11,7 +11,7 @@ import pytest
 from test_structure import peptide, read, with_altlocs
 
 from qfitlatent import audit
-from qfitlatent.archive import LOG_SCHEMA
+from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.structure import preprocess_entries
 from qfitlatent.tables import schemas

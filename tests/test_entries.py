@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.entries import (
+from qfitlatent.archive.entries import (
     EntryRef,
     middle,
     normalise_id,
@@ -19,6 +18,7 @@ from qfitlatent.entries import (
     shard_entries,
     shard_of,
 )
+from qfitlatent.base.errors import QfitLatentError
 
 SETTINGS = {"source": "rcsb", "ids": [], "list": None, "folder": None, "pattern": "*"}
 

@@ -9,11 +9,11 @@ import pytest
 from archive_server import ArchiveServer, search_answer
 from jsonschema import Draft202012Validator
 
-from qfitlatent import archive, search
+from qfitlatent.archive import http, search
+from qfitlatent.archive.entries import read_entry_list
+from qfitlatent.archive.search import compile_request, search_entries
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.entries import read_entry_list
-from qfitlatent.search import compile_request, search_entries
 
 NONE = {
     "max_resolution_angstrom": None,
@@ -174,7 +174,7 @@ REQUEST["$defs"]["terminal"]["properties"]["parameters"]["oneOf"] = [
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(archive, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(http, "BACKOFF_S", 0.01)
     with ArchiveServer() as running:
         yield running
 

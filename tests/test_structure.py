@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qfitlatent.archive import LOG_SCHEMA
+from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
 from qfitlatent.structure import preprocess_entries, read_entry

@@ -16,7 +16,7 @@ os.environ.update(
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from qfitlatent.base import config as configuration
-from qfitlatent import entries as entry_lists
+from qfitlatent.archive import entries as entry_lists
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.provenance import code_digest
 

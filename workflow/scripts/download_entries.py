@@ -1,8 +1,9 @@
 """Brings the entries of one shard: from an archive into the cache, or from the user's folder."""
 
-from qfitlatent.archive import download_entries, log_local_files
+from qfitlatent.archive.client import download_entries
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
 from qfitlatent.base.job import job
-from qfitlatent.entries import EntryRef
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     refs = [EntryRef(*entry[:2]) for entry in snakemake.params.entries]

@@ -1,6 +1,6 @@
 """Joins the logs of all shards, and stops where too many entries are missing."""
 
-from qfitlatent.archive import check_missing, read_logs, write_log
+from qfitlatent.archive.log import check_missing, read_logs, write_log
 from qfitlatent.base.job import job
 
 with job(snakemake.rule, snakemake.log[0]) as log:

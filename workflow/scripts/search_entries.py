@@ -1,7 +1,7 @@
 """Asks the archive's search service for entries and keeps its answer with the date."""
 
+from qfitlatent.archive.search import search_entries
 from qfitlatent.base.job import job
-from qfitlatent.search import search_entries
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     ids = search_entries(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from qfitlatent.archive import log_local_files
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
 from qfitlatent.base.job import job
-from qfitlatent.entries import EntryRef
 from qfitlatent.simulate import SimulatorSettings, write_entries
 
 with job(snakemake.rule, snakemake.log[0]) as log:

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qfitlatent.archive import Fault, ask
+from qfitlatent.archive.entries import normalise_id
+from qfitlatent.archive.http import Fault, ask
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, write_json
-from qfitlatent.entries import normalise_id
 
 # The largest page that the service gives.
 PAGE_ROWS = 10_000

@@ -1,0 +1,1 @@
+"""Which entries there are, and their files or a reason."""
