@@ -26,7 +26,7 @@ from qfitlatent.base.progress import Progress
 from qfitlatent.dataset import Dataset
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 from qfitlatent.split import split_entries
-from qfitlatent.structure import preprocess_entries
+from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.train import Trainer
 
 

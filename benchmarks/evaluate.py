@@ -32,7 +32,7 @@ from qfitlatent.evaluate import (
 from qfitlatent.metrics import ScoreSettings
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 from qfitlatent.split import split_entries
-from qfitlatent.structure import preprocess_entries
+from qfitlatent.structure.preprocess import preprocess_entries
 
 ROOT = Path(__file__).resolve().parent.parent
 

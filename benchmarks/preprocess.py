@@ -34,9 +34,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 import reference_structure
 
 from qfitlatent.archive.log import LOG_SCHEMA
-from qfitlatent.structure import (
+from qfitlatent.structure.atoms import parse_file
+from qfitlatent.structure.preprocess import (
     make_tables,
-    parse_file,
     preprocess_entries,
 )
 

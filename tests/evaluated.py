@@ -18,7 +18,7 @@ from qfitlatent.evaluate import evaluate_run
 from qfitlatent.model import ModelConfig, QFitLatent
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
 from qfitlatent.split import split_entries
-from qfitlatent.structure import preprocess_entries
+from qfitlatent.structure.preprocess import preprocess_entries
 
 FRACTIONS = {"train": 0.5, "validation": 0.1, "test": 0.4}
 SETTINGS = {"baselines": ["uniform", "type_library"], "bootstrap_samples": 200, "num_samples": 128}

@@ -13,7 +13,7 @@ from textbook import attention as textbook_attention
 from qfitlatent import attention
 from qfitlatent.attention import ExplicitPair, InvariantPointAttention, StaticPair
 from qfitlatent.dataset import collate, protein_from_tables
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.preprocess import read_entry
 
 D_S, D_Z, HEADS = 24, 6, 3
 

@@ -13,7 +13,7 @@ from test_structure import peptide, read, with_altlocs
 from qfitlatent import audit
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.structure import preprocess_entries
+from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import write_table
 

@@ -37,7 +37,7 @@ from qfitlatent.predict import (
 )
 from qfitlatent.prediction_files import MIXTURE, SCORES, SUFFIXES, output_paths, read_input
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.preprocess import read_entry
 
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
 

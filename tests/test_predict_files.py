@@ -18,18 +18,11 @@ from qfitlatent.chemistry.residues import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.ensemble import (
-    BACKBONE_NAMES,
-    Placement,
-    hundredths,
-    mmcif_text,
-    open_structure,
-    pdb_text,
-    place_side_chains,
-)
+from qfitlatent.ensemble import BACKBONE_NAMES, Placement, hundredths, place_side_chains
 from qfitlatent.prediction_files import structure_id
 from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.keys import fixed_list
 
 NOTE = {"model_sha256": "0" * 64, "input_sha256": "1" * 64, "content": "Side chains predicted"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_structure import CHI, conformers, peptide, read, reasons, residue, row, with_altlocs
 
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.reasons import Reason
 
 

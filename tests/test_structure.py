@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
-from qfitlatent.structure import preprocess_entries, read_entry
+from qfitlatent.structure.preprocess import preprocess_entries, read_entry
 from qfitlatent.tables import schemas
 from qfitlatent.tables.reasons import Reason
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import reference_structure
 
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.preprocess import read_entry
 
 ANGLE_TOLERANCE = 1e-5
 FRAME_TOLERANCE = 1e-5

@@ -18,12 +18,9 @@ Shapes: N residues, J modes.
 
 from __future__ import annotations
 
-import gzip
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from textwrap import wrap
 
 import gemmi
 import numpy as np
@@ -36,7 +33,6 @@ from qfitlatent.chemistry.residues import (
     TOKEN,
     UNKNOWN_TOKEN,
 )
-from qfitlatent.structure import _HEAD_BYTES, _OPENS_CIF, _setup_entities
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 
@@ -52,10 +48,6 @@ _HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
 
 
 _OLD_HYDROGENS = ("1H", "2H", "3H", "1HA", "2HA", "1D", "2D", "3D", "1DA", "2DA")
-
-
-NAMELESS = "_"
-"""Name in mmCIF of a chain without one, as in structure.py."""
 
 
 BACKBONE_NAMES = frozenset(
@@ -229,66 +221,6 @@ def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> 
 
 def _name(residue: gemmi.Residue) -> str:
     return f"{residue.subchain}/{residue.name} {residue.seqid}"
-
-
-def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
-    """The structure and, of an mmCIF file, its document, whose other categories are to be kept.
-
-    Read in the same way as for the tables (structure.py), so that the ids agree.
-    """
-    data = Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    text = data.decode("utf-8", errors="replace")
-    if _OPENS_CIF.match(data[:_HEAD_BYTES]):
-        document = gemmi.cif.read_string(text)
-        structure = gemmi.make_structure_from_block(document[0])
-        structure.merge_chain_parts()
-    else:
-        document = None
-        structure = gemmi.read_pdb_string(text)
-        structure.merge_chain_parts()
-    del structure[1:]
-    _setup_entities(structure)
-    return structure, document
-
-
-def mmcif_text(
-    structure: gemmi.Structure, document: gemmi.cif.Document | None, note: dict[str, str]
-) -> str:
-    """The structure as mmCIF: the input's document with new atoms where there is one."""
-    structure.assign_serial_numbers()
-    if document is None:
-        if any(not chain.name for chain in structure[0]):
-            # Old PDB files have chains without a name, which mmCIF cannot write.
-            structure = structure.clone()
-            structure.rename_chain("", NAMELESS)
-        groups = gemmi.MmcifOutputGroups(True)
-        groups.auth_all = True
-        document = structure.make_mmcif_document(groups)
-        for row in document[0].find(["_struct_asym.id"]):
-            row[0] = gemmi.cif.quote(row[0])  # gemmi 0.7 writes _xp here without its quotes
-    else:
-        groups = gemmi.MmcifOutputGroups(False)
-        groups.atoms = groups.group_pdb = groups.auth_all = True
-        structure.update_mmcif_block(document[0], groups)
-    document[0].set_pairs("_qfitlatent.", {k: gemmi.cif.quote(v) for k, v in note.items()})
-    return document.as_string(gemmi.cif.Style.Pdbx)
-
-
-def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:
-    """The structure in PDB format; None where that format cannot hold it.
-
-    It has two characters for a chain; longer residue names are shortened as gemmi does.
-    """
-    if any(len(chain.name) > 2 for chain in structure[0]):
-        return None
-    copy = structure.clone()
-    copy.shorten_ccd_codes()
-    lines = copy.make_pdb_string().splitlines(keepends=True)
-    at = next(i for i, line in enumerate(lines) if line[:6].strip() not in _TITLE_SECTION)
-    text = [part for key, value in note.items() for part in wrap(f"{key.upper()}: {value}", 68)]
-    return "".join([*lines[:at], *(f"REMARK 999 {line:<69}\n" for line in text), *lines[at:]])
 
 
 _TITLE_SECTION = frozenset(

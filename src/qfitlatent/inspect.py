@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.parquet import read_table
 
 _CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]

@@ -25,11 +25,12 @@ import pyarrow as pa
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file, write_json, write_text
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
-from qfitlatent.ensemble import Placement, mmcif_text, open_structure, pdb_text
+from qfitlatent.ensemble import Placement
 from qfitlatent.ensemble import place_side_chains as place
 from qfitlatent.pages.reasons import REASON_HELP
 from qfitlatent.prediction_page import page
-from qfitlatent.structure import read_entry
+from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.columns import (
     CHI,
     F32,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent.base.job import job
-from qfitlatent.structure import preprocess_entries
+from qfitlatent.structure.preprocess import preprocess_entries
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     preprocess_entries(

@@ -1,0 +1,1 @@
+"""A coordinate file becomes records: the altloc policy lives here."""

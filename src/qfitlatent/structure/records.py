@@ -1,0 +1,213 @@
+"""Residues and conformers as the five tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from qfitlatent.chemistry.residues import NUM_CHI_MAX
+from qfitlatent.structure.atoms import as_text
+from qfitlatent.structure.conformers import Conformers
+from qfitlatent.structure.rejections import Rejections
+from qfitlatent.structure.residues import Residues
+from qfitlatent.tables import schemas
+
+
+def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table]:
+    """The five tables."""
+    residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
+    entry_of = pa.array(residues.names, pa.string())
+    chain_of = pa.array(residues.chain_names, pa.string())
+    key = {
+        "entry": entry_of.take(pa.array(residues.entry)),
+        "chain": chain_of.take(pa.array(residues.chain)),
+        "index": residues.index,
+    }
+    residue_columns = key | {
+        "author_chain": pa.array(author_chain_text(residues), pa.string()),
+        "author_number": residue["author_number"],
+        "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"])),
+        "label_seq": pa.array(residue["label_seq"], mask=residue["label_seq"] == 0),
+        "name": pa.array(residues.component_names).take(pa.array(residues.component)),
+        "token": residues.token,
+        "segment": residues.segment,
+        "is_modified": residues.is_modified,
+        "is_het": residue["is_het"],
+        "is_d_residue": residues.is_d,
+        "is_microheterogeneous": residues.num_residue_types > 1,
+        "num_residue_types": residues.num_residue_types,
+        "phi_rad": angle_column(residues.phi),
+        "psi_rad": angle_column(residues.psi),
+        "omega_rad": angle_column(residues.omega),
+        "num_chi": residues.num_chi,
+        "num_conformers": conformers.num_conformers,
+        "num_altlocs": residues.num_altlocs,
+        "occupancy_sum": conformers.occupancy_sum,
+        "has_occupancy_disagreement": conformers.disagreement,
+        "num_neighbours": pa.array(residues.num_neighbours, mask=~residues.frame_ok),
+        "secondary": _SECONDARY.take(pa.array(residues.secondary)),
+    }
+    frames = key | {
+        "rotation": float_lists(residues.rotation.reshape(-1, 9), residues.frame_ok),
+        "translation_angstrom": float_lists(residues.translation, residues.frame_ok),
+        "altloc": _ALTLOCS.take(
+            pa.array(np.maximum(residues.frame_label, 0), mask=residues.frame_label < 0)
+        ),
+    }
+    conformer = conformers.columns
+    row = pa.array(conformer["row"])
+    conformer_columns = {
+        "entry": key["entry"].take(row),
+        "chain": key["chain"].take(row),
+        "index": residues.index[conformer["row"]],
+        "altloc": _ALTLOCS.take(pa.array(conformer["label"])),
+        "mean_b_angstrom2": conformer["mean_b"],
+        **{f"chi{d + 1}_rad": angle_column(conformer["chi"][:, d]) for d in range(NUM_CHI_MAX)},
+        **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
+    }
+    return {
+        "entries": make_table(_entries(residues, conformers), schemas.ENTRIES),
+        "residues": make_table(residue_columns, schemas.RESIDUES),
+        "frames": make_table(frames, schemas.FRAMES),
+        "conformers": make_table(conformer_columns, schemas.CONFORMERS),
+        "rejected": rejected_table(residues.names, residues.rejections, residues),
+    }
+
+
+def author_chain_text(residues: Residues) -> np.ndarray:
+    """(N,) names of the author's chains."""
+    codes = residues.residue["author_chain"][residues.residue_row]
+    unique, inverse = np.unique(codes, return_inverse=True)
+    text = np.array(as_text(unique), dtype=object)[inverse]
+    for parsed in (p for _, p in residues.read if p.atoms.long_names):
+        of_entry = residues.entry == residues.names.index(parsed.entry)
+        for short, long in parsed.atoms.long_names.items():
+            text[of_entry & (text == short)] = long
+    return text
+
+
+def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
+    num = len(residues.names)
+
+    def count(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(residues.entry[rows], minlength=num)
+
+    per_entry = {
+        "num_chains": count(residues.first_in_chain),
+        "num_residues_read": np.bincount(residues.residue_entry, minlength=num),
+        "num_residues": np.bincount(residues.entry, minlength=num),
+        "num_residues_rejected": _num_rejected(residues, "residue"),
+        "num_conformers_read": conformers.num_conformers_read,
+        "num_conformers": count(conformers.columns["row"]),
+        "num_conformers_rejected": _num_rejected(residues, "conformer"),
+        "num_multiconformer": count(conformers.num_conformers >= 2),
+        "num_frames": count(residues.frame_ok),
+    }
+    which = np.array([e for e, _ in residues.read])
+    columns: dict[str, object] = {n: values[which] for n, values in per_entry.items()}
+    for name in ("entry", "source", "url"):
+        columns[name] = [getattr(parsed, name) for _, parsed in residues.read]
+    for name in schemas.ENTRIES.names:
+        if name not in columns:
+            columns[name] = [parsed.header[name] for _, parsed in residues.read]
+    return columns
+
+
+def _num_rejected(residues: Residues, scope: str) -> np.ndarray:
+    counts = np.zeros(len(residues.names), dtype=np.int64)
+    for piece in residues.rejections.pieces:
+        if piece["scope"][0] == scope:
+            counts += np.bincount(piece["entry"], minlength=len(counts))
+    return counts
+
+
+def rejected_table(
+    names: Sequence[str], rejections: Rejections, residues: Residues | None
+) -> pa.Table:
+    if not rejections.pieces:
+        return schemas.REJECTED.empty_table()
+    joined = {
+        name: np.concatenate([piece[name] for piece in rejections.pieces])
+        for name in rejections.pieces[0]
+    }
+    component = np.array([text or None for text in as_text(joined["name"])], dtype=object)
+    scope = joined["scope"].astype(str)
+    order = np.lexsort(
+        (
+            joined["reason"].astype(str),
+            scope,
+            joined["altloc"],
+            np.array([text or "" for text in component]),
+            joined["position"],
+            joined["entry"],
+        )
+    )
+    joined = {name: values[order] for name, values in joined.items()}
+    position, nowhere = joined["position"], joined["position"] < 0
+    columns = {
+        "entry": pa.array(names, pa.string()).take(pa.array(joined["entry"])),
+        "altloc": _ALTLOCS.take(
+            pa.array(np.maximum(joined["altloc"], 0), mask=joined["altloc"] < 0)
+        ),
+        "name": component[order],
+        **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
+    }
+    if residues is None:
+        absent = ("chain", "index", "author_chain", "author_number", "insertion_code")
+        columns |= {name: [None] * len(position) for name in absent}
+    else:
+        at = np.maximum(position, 0)
+        residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
+        chain_names = np.array(residues.chain_names, dtype=object)
+        columns |= {
+            "chain": pa.array(chain_names[residues.chain[at]], pa.string(), mask=nowhere),
+            "index": pa.array(residues.index[at], mask=nowhere),
+            "author_chain": pa.array(author_chain_text(residues)[at], pa.string(), mask=nowhere),
+            "author_number": pa.array(residue["author_number"], mask=nowhere),
+            "insertion_code": _INSERTION_CODES.take(
+                pa.array(residue["insertion_code"], mask=nowhere)
+            ),
+        }
+    return make_table(columns, schemas.REJECTED)
+
+
+_ALTLOCS = pa.array(["", *(bytes([i]).decode("latin-1") for i in range(1, 256))], pa.string())
+
+
+_INSERTION_CODES = pa.array(
+    [bytes([i]).decode("latin-1").strip("\0 ") for i in range(128)], pa.string()
+)
+
+
+_SECONDARY = pa.array(["loop", "helix", "strand"])
+
+
+def make_table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
+    """Columns by name, cast to the schema's types."""
+    arrays = []
+    for declared in schema:
+        values = columns[declared.name]
+        if isinstance(values, np.ndarray) and pa.types.is_primitive(declared.type):
+            values = values.astype(declared.type.to_pandas_dtype(), copy=False)
+        array = values if isinstance(values, pa.Array) else pa.array(values, declared.type)
+        arrays.append(array if array.type == declared.type else array.cast(declared.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def angle_column(values: np.ndarray) -> pa.Array:
+    """float32 angles in (-pi, pi]; null where nan."""
+    angle = values.astype(np.float32)
+    # float32(pi) is above pi, and its negative below -pi.
+    limit = np.nextafter(np.float32(np.pi), np.float32(0))
+    angle = np.clip(angle, -limit, limit)
+    return pa.array(angle, mask=np.isnan(values))
+
+
+def float_lists(values: np.ndarray, valid: np.ndarray) -> pa.Array:
+    """(n, width) as a float32 list column of fixed size, null where not valid."""
+    flat = np.where(valid[:, None], values, 0.0).astype(np.float32).ravel()
+    width = values.shape[1]
+    kind = pa.list_(pa.field("element", pa.float32(), nullable=False), width)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind, mask=pa.array(~valid))

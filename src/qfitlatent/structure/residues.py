@@ -1,0 +1,385 @@
+"""Coordinate files become tables: the whole altloc policy of the project lives here (SPEC 2 to 4).
+
+Which residues
+    Model 1 only. Residues of polymers that are polypeptides, as gemmi finds them from the entities
+    of an mmCIF file or from the records of a PDB file; waters, ligands and nucleic acids are none.
+    A residue's place is its chain (label_asym_id; gemmi's subchain in PDB files), author number
+    and insertion code, so 52 and 52A are two; places are counted from 0 in the order of the file.
+Which type
+    The 20 standard names have tokens 0 to 19. ``MODIFIED`` lists the modified residues whose side
+    chain has the skeleton of their parent: they keep its token and chi. Every other name and every
+    D residue is 20, without chi. The deposited name is kept.
+Microheterogeneity
+    Of several names at one place the one with the highest summed occupancy is kept (for each
+    altloc the mean over its N, CA, C and chi-defining atoms; ties by name), the rest is rejected.
+Altlocs
+    Conformer ``A`` is its own atoms, and blank atoms where it has none of that name; atoms are
+    never taken from another named altloc, and an own atom wins over a blank one. A named altloc
+    that owns none of the chi-defining atoms (``chemistry.CHI_PATH``, with N, CA and CB) is no
+    side-chain conformer: it is counted and rejected. Where no named altloc remains, the residue
+    has one conformer, the blank atoms, with an empty label. Of atoms that a file repeats (same
+    residue, name and altloc) the first counts.
+Occupancy
+    The mean over the conformer's own chi-defining atoms; it is normalised over the residue's kept
+    conformers. An altloc of occupancy 0 beside others is kept, with weight 0; a negative one is
+    rejected, and all conformers of a residue whose sum is not positive.
+Chi
+    Null where one of the four atoms is missing or three of them are on a line; a conformer without
+    any chi is rejected. Beyond ``max_conformers`` those of lowest occupancy are rejected.
+Frames
+    From the blank N, CA and C where all three exist; otherwise from the named altloc with all
+    three (its own or blank) that has the highest mean occupancy over its own ones, ties by label.
+    Where there is none, or the three are on a line, the frame is null, with a reason.
+Chain breaks
+    Residues are bonded when C(i)-N(i+1) is below 2.0 angstrom, with the atoms of the frames.
+
+Accounting: residues and conformers read = kept + rejected, for every entry. Conformers are counted
+for kept residues whose type defines chi.
+
+Everything is computed for all residues of several entries at once: the cost of numpy calls is then
+shared, and no Python loop runs over atoms or residues.
+
+Shapes: A atoms, N kept residues, G named altlocs of residues, M conformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gemmi
+import numpy as np
+
+from qfitlatent.chemistry import geometry
+from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.structure.atoms import (
+    C_SLOT,
+    TEMPLATE_PATH_LENGTH,
+    TEMPLATE_SLOT,
+    TEMPLATE_TOKEN,
+    TEMPLATES,
+    Parsed,
+    as_text,
+)
+from qfitlatent.structure.rejections import Rejections
+from qfitlatent.tables.reasons import Reason
+
+BOND_ANGSTROM = 2.0
+"""C(i)-N(i+1) below this is a bond (SPEC 2)."""
+
+
+NEIGHBOUR_ANGSTROM = 10.0
+
+
+_D_RESIDUES = frozenset(
+    {"DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"}
+    | {"DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"}
+)
+
+
+_NUM_SLOTS = 8
+
+
+_BACKBONE = np.array([0, 1, C_SLOT])
+
+
+# Runs of residues with these backbone angles, in degrees, at least so long, are called so. Regions
+# and lengths after the usual contours of the Ramachandran plot (Lovell et al. 2003).
+_HELIX = ((-115.0, -35.0), (-75.0, 0.0), 4)
+
+
+_STRAND = ((-180.0, -45.0), (90.0, 190.0), 3)
+
+
+def _is_d_residue(name: str) -> bool:
+    info = gemmi.find_tabulated_residue(name)
+    return name in _D_RESIDUES or info.kind == gemmi.ResidueKind.AAD
+
+
+class Residues:
+    """The residues of many entries, step by step; each step fills columns that later ones use.
+
+    Places are numbered through the batch in the order of the tables (entry, chain, index); the
+    kept residues are exactly one for each place, so row = place in all arrays over N.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Sequence[tuple[int, Parsed]],
+        rejections: Rejections,
+    ) -> None:
+        self.names, self.read, self.rejections = names, read, rejections
+        atoms = [parsed.atoms for _, parsed in read]
+        num_residues = np.array([len(a.residue_name) for a in atoms])
+        first_residue = np.cumsum(num_residues) - num_residues
+
+        def over_residues(name: str) -> np.ndarray:
+            return np.concatenate([getattr(a, name) for a in atoms])
+
+        self.atom_residue = np.concatenate(
+            [a.residue + first for a, first in zip(atoms, first_residue, strict=True)]
+        )
+        self.atom_name = over_residues("name")
+        self.altloc = over_residues("altloc")
+        self.occupancy = over_residues("occupancy")
+        self.b_factor = over_residues("b_factor")
+        self.position = over_residues("position")
+        self.residue_entry = np.repeat([e for e, _ in read], num_residues)
+        self.residue = {
+            name: over_residues(name)
+            for name in ("residue_name", "author_chain", "author_number", "insertion_code")
+        }
+        self.residue |= {name: over_residues(name) for name in ("label_seq", "is_het")}
+        self._number_places(over_residues("chain"))
+        self._assign_slots()
+        self._choose_residue_types()
+        self._describe_types()
+        self._find_altlocs()
+        self._make_frames()
+        self._follow_backbone()
+
+    def _number_places(self, chain: np.ndarray) -> None:
+        """place of each residue read, and what holds for each place: entry, chain, index."""
+        codes, code = np.unique(chain, return_inverse=True)
+        names = as_text(codes)
+        for parsed in (p for _, p in self.read if p.atoms.long_names):
+            of_entry = self.residue_entry == self.names.index(parsed.entry)
+            for short, long in parsed.atoms.long_names.items():
+                if short in names:
+                    names.append(long)
+                    code[of_entry & (code == names.index(short))] = len(names) - 1
+        order = sorted(range(len(names)), key=names.__getitem__)
+        rank = np.empty(len(names), dtype=np.int64)
+        rank[order] = np.arange(len(names))
+        self.chain_names = [names[i] for i in order]
+        chain_key = self.residue_entry * len(names) + rank[code]  # sorts as entry, chain
+
+        number = self.residue["author_number"].astype(np.int64)
+        key = (number - number.min()) * 128 + self.residue["insertion_code"]
+        key += chain_key * (int(key.max()) + 1)
+        _, first, same = np.unique(key, return_index=True, return_inverse=True)
+        # Places in the order of their first residue in the file, chain by chain.
+        order = np.lexsort((first, chain_key[first]))
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        self.place = place[same]
+        first = first[order]
+        self.entry, self.chain = self.residue_entry[first], rank[code][first]
+        chain_key = chain_key[first]
+        self.first_in_chain = np.r_[True, chain_key[1:] != chain_key[:-1]]
+        starts = np.flatnonzero(self.first_in_chain)
+        self.index = np.arange(len(first)) - starts[np.cumsum(self.first_in_chain) - 1]
+
+    def _choose_residue_types(self) -> None:
+        """residue_row (N,): the residue kept at each place; losers are rejected."""
+        num_types = np.bincount(self.place)
+        self.num_residue_types = num_types
+        row = np.empty(len(num_types), dtype=np.int64)
+        row[self.place] = np.arange(len(self.place))
+        self.residue_row = row
+        if not (num_types > 1).any():
+            return
+        rivals = np.flatnonzero(num_types[self.place] > 1)
+        total = self._summed_occupancy(rivals)
+        name = self.residue["residue_name"][rivals]
+        text = np.array(as_text(name))
+        order = np.lexsort((text, -total, self.place[rivals]))
+        places = self.place[rivals][order]
+        is_best = np.r_[True, places[1:] != places[:-1]]
+        row[places[is_best]] = rivals[order][is_best]
+        best = np.flatnonzero(is_best)[np.cumsum(is_best) - 1]
+        lost = np.flatnonzero(~is_best)
+        detail = [
+            f"{text[order[i]]} has occupancy {total[order[i]]:.2f}, "
+            f"{text[order[best[i]]]} {total[order[best[i]]]:.2f}"
+            for i in lost
+        ]
+        self.rejections.add(
+            "preprocess",
+            "residue",
+            Reason.MICROHETEROGENEITY,
+            self.residue_entry[rivals[order[lost]]],
+            detail,
+            places[lost],
+            name[order[lost]],
+        )
+
+    def _summed_occupancy(self, residues: np.ndarray) -> np.ndarray:
+        """Sum over altlocs of the mean occupancy of their atoms that have a slot."""
+        local = np.full(len(self.place), -1)
+        local[residues] = np.arange(len(residues))
+        atoms = np.flatnonzero((local[self.atom_residue] >= 0) & (self.atom_slot >= 0))
+        group, inverse = np.unique(
+            local[self.atom_residue[atoms]] * 256 + self.altloc[atoms].view(np.uint8),
+            return_inverse=True,
+        )
+        mean = np.bincount(inverse, self.occupancy[atoms]) / np.bincount(inverse)
+        total = np.bincount(group // 256, mean, minlength=len(residues))
+        return np.round(total, 4)
+
+    def _assign_slots(self) -> None:
+        """component and template of each residue read, slot of each atom (-1: none)."""
+        codes, self.component = np.unique(self.residue["residue_name"], return_inverse=True)
+        self.component_names = as_text(codes)
+        number = {n: t for t, n in enumerate(TEMPLATES) if n}
+        template = np.array([number.get(n, UNKNOWN_TOKEN) for n in self.component_names])
+        self.template = template[self.component]
+        slot = TEMPLATE_SLOT[self.template[self.atom_residue], self.atom_name]
+        self.atom_slot = np.where(self.atom_name >= 0, slot, -1)
+
+    def _describe_types(self) -> None:
+        """Token and flags of each place, row of each atom."""
+        self.component = self.component[self.residue_row]
+        self.is_d = np.array([_is_d_residue(n) for n in self.component_names])[self.component]
+        self.is_modified = np.array([n not in TOKEN for n in self.component_names])[self.component]
+        template = self.template[self.residue_row]
+        self.token, self.path_length = TEMPLATE_TOKEN[template], TEMPLATE_PATH_LENGTH[template]
+        self.num_chi = NUM_CHI[self.token]
+        row_of_residue = np.full(len(self.place), -1)
+        row_of_residue[self.residue_row] = np.arange(len(self.residue_row))
+        self.atom_row = row_of_residue[self.atom_residue]
+
+    def _find_altlocs(self) -> None:
+        """blank (N,8) atom of each slot, -1 for none; the same for named altlocs, own (G,8)."""
+        num = len(self.residue_row)
+        used = np.flatnonzero((self.atom_slot >= 0) & (self.atom_row >= 0))[
+            ::-1
+        ]  # of repeated atoms the first is last
+        blank = used[self.altloc[used] == 0]
+        self.blank = np.full((num, _NUM_SLOTS), -1)
+        self.blank[self.atom_row[blank], self.atom_slot[blank]] = blank
+
+        named = np.flatnonzero((self.altloc != 0) & (self.atom_row >= 0))
+        label = self.altloc.view(np.uint8)
+        key, inverse = np.unique(
+            self.atom_row[named] * 256 + label[named].astype(np.int64), return_inverse=True
+        )
+        self.group_row, self.group_label = key // 256, key % 256
+        self.num_altlocs = np.bincount(self.group_row, minlength=num)
+        self.own = np.full((len(key), _NUM_SLOTS), -1)
+        in_slot = self.atom_slot[named] >= 0
+        atoms, group = named[in_slot][::-1], inverse[in_slot][::-1]
+        self.own[group, self.atom_slot[atoms]] = atoms
+
+    def points(self, atoms: np.ndarray) -> np.ndarray:
+        """(..., 3) positions of atoms; nan where -1."""
+        points = self.position[atoms]
+        points[atoms < 0] = np.nan
+        return points
+
+    def mean_occupancy(self, atoms: np.ndarray) -> np.ndarray:
+        """(n,) mean over the atoms of each row that are there; nan where none is."""
+        there = atoms >= 0
+        total = np.where(there, self.occupancy[atoms], 0.0).sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.round(total / there.sum(axis=1), 6)
+
+    def _make_frames(self) -> None:
+        """backbone (N,3,3) positions of N, CA, C; rotation, frame_ok and frame_label (-1: none)."""
+        chosen = self.blank[:, _BACKBONE]
+        label = np.where((chosen >= 0).all(axis=1), 0, -1)
+        own = self.own[:, _BACKBONE]
+        merged = np.where(own >= 0, own, chosen[self.group_row])
+        fits = np.flatnonzero(
+            (own >= 0).any(axis=1) & (merged >= 0).all(axis=1) & (label[self.group_row] < 0)
+        )
+        occupancy = self.mean_occupancy(own[fits])
+        worst_first = fits[np.lexsort((-self.group_label[fits], occupancy))]
+        chosen[self.group_row[worst_first]] = merged[worst_first]
+        label[self.group_row[worst_first]] = self.group_label[worst_first]
+        self.backbone = self.points(chosen)
+        self.rotation, self.translation, self.frame_ok = geometry.frames(
+            *self.backbone.transpose(1, 0, 2)
+        )
+        self.frame_label = np.where(self.frame_ok, label, -1)
+
+        incomplete = np.flatnonzero(label < 0)
+        missing = self._missing_backbone(incomplete)
+        self.reject("frame", Reason.INCOMPLETE_BACKBONE, incomplete, missing)
+        degenerate = np.flatnonzero((label >= 0) & ~self.frame_ok)
+        self.reject(
+            "frame", Reason.DEGENERATE_BACKBONE, degenerate, "N, CA and C coincide or are on a line"
+        )
+
+    def _missing_backbone(self, rows: np.ndarray) -> list[str]:
+        """What lacks, in words: atoms in no altloc, or no altloc that has all three."""
+        anywhere = self.blank[:, _BACKBONE] >= 0
+        np.logical_or.at(anywhere, self.group_row, self.own[:, _BACKBONE] >= 0)
+        atoms = np.array(["N", "CA", "C"])
+        return [
+            f"no {', '.join(atoms[~there])}" if not there.all() else "no altloc has N, CA and C"
+            for there in anywhere[rows]
+        ]
+
+    def reject(
+        self,
+        scope: str,
+        reason: Reason,
+        rows: np.ndarray,
+        detail: Sequence[str] | str,
+        altloc: np.ndarray | None = None,
+    ) -> None:
+        name = self.residue["residue_name"][self.residue_row[rows]]
+        self.rejections.add(
+            "preprocess", scope, reason, self.entry[rows], detail, rows, name, altloc
+        )
+
+    def _follow_backbone(self) -> None:
+        """segment, phi, psi, omega, secondary structure and number of neighbours."""
+        n, ca, c = self.backbone.transpose(1, 0, 2)
+        gap = n[1:] - c[:-1]
+        with np.errstate(invalid="ignore"):
+            near = np.einsum("ij,ij->i", gap, gap) < BOND_ANGSTROM**2
+        bonded = np.r_[False, near & ~self.first_in_chain[1:]]  # to the residue before
+        broken = np.cumsum(~bonded)
+        starts = np.maximum.accumulate(np.where(self.first_in_chain, np.arange(len(n)), 0))
+        self.segment = broken - broken[starts]
+
+        before = np.flatnonzero(bonded)
+        after = before - 1
+        num = len(n)
+        self.phi, self.psi, self.omega = np.full((3, num), np.nan)
+        self.phi[before] = geometry.dihedral(c[after], n[before], ca[before], c[before])
+        self.psi[after] = geometry.dihedral(n[after], ca[after], c[after], n[before])
+        self.omega[before] = geometry.dihedral(ca[after], c[after], n[before], ca[before])
+        self.secondary = _secondary(self.phi, self.psi, broken)
+
+        cb = geometry.virtual_cb(n, ca, c)
+        self.num_neighbours = np.zeros(num, dtype=np.int64)
+        ends = np.flatnonzero(np.r_[self.entry[1:] != self.entry[:-1], True]) + 1
+        for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True):
+            rows = start + np.flatnonzero(self.frame_ok[start:end])
+            self.num_neighbours[rows] = _count_within(cb[rows], NEIGHBOUR_ANGSTROM)
+
+
+def _secondary(phi: np.ndarray, psi: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """(N,) 0 loop, 1 helix, 2 strand; run numbers the stretches of bonded residues."""
+    phi, psi = np.degrees(phi), np.degrees(psi)
+    found = np.zeros(len(phi), dtype=np.int64)
+    for kind, ((phi_low, phi_high), (psi_low, psi_high), least) in ((1, _HELIX), (2, _STRAND)):
+        with np.errstate(invalid="ignore"):
+            turned = np.where(psi < psi_low, psi + 360.0, psi)
+            inside = (phi >= phi_low) & (phi <= phi_high) & (turned >= psi_low)
+            inside &= turned <= psi_high
+        same = inside[1:] & inside[:-1] & (run[1:] == run[:-1])
+        stretch = np.cumsum(np.r_[True, ~same])
+        long = np.bincount(stretch)[stretch] >= least
+        found[inside & long] = kind
+    return found
+
+
+def _count_within(points: np.ndarray, radius: float) -> np.ndarray:
+    """(n,) number of other points within the radius; blocks of rows keep memory flat."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=np.int64)
+    # Half the time of float64; about the centre it tells distances apart to 1e-4 angstrom.
+    points = (points - points.mean(axis=0)).astype(np.float32)
+    square = np.einsum("ij,ij->i", points, points)
+    one = np.ones_like(square)
+    right = np.concatenate([-2 * points.T, square[None], one[None]])
+    left = np.concatenate([points, one[:, None], square[:, None]], axis=1)
+    counts = [
+        np.count_nonzero(left[start : start + 256] @ right <= radius**2, axis=1)
+        for start in range(0, len(points), 256)
+    ]
+    return np.concatenate(counts) - 1
