@@ -24,7 +24,8 @@ from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.base.progress import Progress
 from qfitlatent.dataset import Dataset
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.train import Trainer

@@ -30,7 +30,8 @@ from qfitlatent.evaluate import (
     score_method,
 )
 from qfitlatent.metrics import ScoreSettings
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 

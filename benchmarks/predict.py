@@ -24,7 +24,8 @@ import torch
 from qfitlatent.checkpoint import load_model
 from qfitlatent.predict import Timing, predict_structures
 from qfitlatent.prediction_files import find_structures
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from qfitlatent.base import config as configuration
 from qfitlatent.checkpoint import save_model
 from qfitlatent.evaluate import evaluate_run
 from qfitlatent.model import ModelConfig, QFitLatent
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 

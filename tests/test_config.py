@@ -8,7 +8,7 @@ import yaml
 
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.simulate import SimulatorSettings
+from qfitlatent.simulate.settings import SimulatorSettings
 
 ROOT = Path(__file__).parents[1]
 

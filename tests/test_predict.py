@@ -36,7 +36,8 @@ from qfitlatent.predict import (
     score_structures,
 )
 from qfitlatent.prediction_files import MIXTURE, SCORES, SUFFIXES, output_paths, read_input
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.preprocess import read_entry
 
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]

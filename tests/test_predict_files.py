@@ -20,7 +20,8 @@ from qfitlatent.chemistry.residues import (
 )
 from qfitlatent.ensemble import BACKBONE_NAMES, Placement, hundredths, place_side_chains
 from qfitlatent.prediction_files import structure_id
-from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.keys import fixed_list

@@ -12,16 +12,14 @@ import pytest
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
-from qfitlatent.simulate import (
-    SimulatorSettings,
+from qfitlatent.simulate.entry import simulate_entry, write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.truth import (
     TruthMixture,
-    entry_ids,
     read_truth,
-    simulate_entry,
     true_mixture,
     truth_entropy,
     truth_mixture,
-    write_entries,
 )
 
 SETTINGS = SimulatorSettings(num_entries=40, num_families=10)

@@ -127,7 +127,8 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _simulate(options: argparse.Namespace) -> int:
     from qfitlatent.base import config
-    from qfitlatent.simulate import SimulatorSettings, entry_ids, write_entries
+    from qfitlatent.simulate.entry import write_entries
+    from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
     settings = config.load(options.config)["simulate"] | {"num_entries": options.entries}
     known = {field.name for field in fields(SimulatorSettings)}

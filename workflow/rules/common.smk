@@ -64,8 +64,8 @@ def by_attempt(amount):
 
 
 def simulated_ids():
-    from qfitlatent.simulate import SimulatorSettings
-    from qfitlatent.simulate import entry_ids
+    from qfitlatent.simulate.settings import SimulatorSettings
+    from qfitlatent.simulate.settings import entry_ids
 
     return entry_ids(SimulatorSettings(**config["simulate"]))
 

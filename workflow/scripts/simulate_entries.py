@@ -5,7 +5,8 @@ from pathlib import Path
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base.job import job
-from qfitlatent.simulate import SimulatorSettings, write_entries
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     folder = Path(snakemake.output.folder)

@@ -1,0 +1,1 @@
+"""Entries whose truth is known."""
