@@ -16,7 +16,7 @@ from proteins import make_protein
 
 from qfitlatent.base import config as configuration
 from qfitlatent.dataset import collate
-from qfitlatent.mixture import mixture_nll
+from qfitlatent.density.loss import mixture_nll
 from qfitlatent.model import ModelConfig, QFitLatent
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.baselines import KERNELS, Observations, _held_out, fit_baselines
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, TOKEN
-from qfitlatent.mixture import kappa_of_resultant
+from qfitlatent.density.backbone import KERNELS
+from qfitlatent.density.libraries import _held_out, fit_baselines
+from qfitlatent.density.rows import Observations
+from qfitlatent.density.von_mises import kappa_of_resultant
 
 VAL, PHE, SER = TOKEN["VAL"], TOKEN["PHE"], TOKEN["SER"]
 

@@ -10,11 +10,11 @@ import torch
 from scipy.optimize import linprog
 
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.rows import Observed, altloc_spread
 from qfitlatent.metrics import (
     RESIDUE_METRICS,
-    Observed,
     ScoreSettings,
-    altloc_spread,
     auroc,
     bootstrap_auroc,
     bootstrap_means,
@@ -25,7 +25,6 @@ from qfitlatent.metrics import (
     transport_cost,
     wasserstein,
 )
-from qfitlatent.mixture import VonMisesMixture
 
 
 def mixture(token: np.ndarray, num_components: int, seed: int) -> VonMisesMixture:

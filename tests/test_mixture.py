@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from qfitlatent.mixture import (
-    VonMisesMixture,
+from qfitlatent.density.loss import mixture_nll, nll_sum
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     circular_distance,
     fold,
     log_i0e,
     log_von_mises,
     merge_components,
-    mixture_nll,
-    nll_sum,
     sample_von_mises,
     von_mises_entropy,
     wrap,

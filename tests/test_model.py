@@ -9,11 +9,11 @@ import pytest
 import torch
 from proteins import make_protein
 
-from qfitlatent.autoregressive import AutoregressiveDensity, AverageHead
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.dataset import collate
-from qfitlatent.mixture import mixture_nll
+from qfitlatent.density.autoregressive import AutoregressiveDensity, AverageHead
+from qfitlatent.density.loss import mixture_nll
 from qfitlatent.model import ModelConfig, QFitLatent
 
 SPEC = configuration.load()["model"]

@@ -24,7 +24,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.checkpoint import load_model, save_model
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
 from qfitlatent.dataset import protein_from_tables
-from qfitlatent.mixture import Modes
+from qfitlatent.density.mixture import Modes
 from qfitlatent.model import ModelConfig, QFitLatent
 from qfitlatent.predict import (
     batches_by_length,

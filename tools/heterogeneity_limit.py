@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
+from qfitlatent.density.rows import altloc_spread
 from qfitlatent.evaluate import DEFAULT_SETTINGS, KEYS, read_evaluation_set
-from qfitlatent.metrics import altloc_spread
 
 OWN = ["token", "phi_rad", "psi_rad", "num_neighbours"]
 NEIGHBOURS = [k for k in range(-4, 5) if k]

@@ -37,7 +37,6 @@ import torch
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json
 from qfitlatent.base.progress import Progress
-from qfitlatent.baselines import Library, Observations, fit_baselines
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
     NUM_CHI,
@@ -45,18 +44,18 @@ from qfitlatent.chemistry.residues import (
     PI_SYMMETRIC,
     RESIDUE_TYPES,
 )
+from qfitlatent.density.libraries import Library, fit_baselines
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.rows import Observations, Observed, altloc_spread
 from qfitlatent.metrics import (
     RESIDUE_METRICS,
-    Observed,
     ScoreSettings,
-    altloc_spread,
     bootstrap_auroc,
     bootstrap_means,
     bootstrap_weights,
     recall_precision,
     score_density,
 )
-from qfitlatent.mixture import VonMisesMixture
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.keys import KeyCodes, positions
 from qfitlatent.tables.parquet import read_table

@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qfitlatent.mixture import VonMisesMixture, circular_distance
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.rows import Observed, altloc_columns, sum_rows
+from qfitlatent.density.von_mises import circular_distance
 
 TOLERANCES_DEGREES = (20, 40)
 """Rotamer accuracy: a chi is right when it is this close."""
@@ -72,44 +74,6 @@ class ScoreSettings:
     mode_merge_degrees: float = 30.0
     match_degrees: float = 30.0
     distinct_degrees: float = 40.0
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Observed altlocs of N residues as flat rows.
-
-    chi (M,4) radians, 0 where undefined; defined (M,4) bool; row_residue (M,) long ascending;
-    occupancy (M,) summing to 1 over a residue's rows; chi_mask (N,4) the residue type defines the
-    chi; symmetric (N,4) it is pi-symmetric.
-    """
-
-    chi: Tensor
-    defined: Tensor
-    row_residue: Tensor
-    occupancy: Tensor
-    chi_mask: Tensor
-    symmetric: Tensor
-
-    @property
-    def num_residues(self) -> int:
-        return len(self.chi_mask)
-
-    @property
-    def num_conformers(self) -> Tensor:
-        """(N,) altlocs of each residue."""
-        return torch.bincount(self.row_residue, minlength=self.num_residues)
-
-    def altloc_number(self) -> Tensor:
-        """(M,) 0, 1, ... within the residue."""
-        start = self.num_conformers.cumsum(0) - self.num_conformers
-        return torch.arange(len(self.row_residue)) - start[self.row_residue]
-
-
-def sum_rows(values: Tensor, observed: Observed) -> Tensor:
-    """Sum values (M,) over the rows of each residue: (N,)."""
-    return torch.zeros(observed.num_residues, dtype=values.dtype).index_add_(
-        0, observed.row_residue, values
-    )
 
 
 def score_density(
@@ -254,17 +218,9 @@ def _sample_distances(
     return (distance.square().sum(-1) / count).sqrt(), near
 
 
-def _altloc_columns(values: Tensor, observed: Observed, fill: float) -> Tensor:
-    """values (S,M) or (M,) spread to (..., N, A), ``fill`` where a residue has no such altloc."""
-    width = int(observed.num_conformers.max())
-    out = torch.full((*values.shape[:-1], observed.num_residues, width), fill, dtype=values.dtype)
-    out[..., observed.row_residue, observed.altloc_number()] = values
-    return out
-
-
 def _predicted_occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
     """(M,) mass of the samples within ``distinct_degrees`` of the altloc and nearest to it."""
-    spread = _altloc_columns(distance, observed, math.inf)
+    spread = altloc_columns(distance, observed, math.inf)
     nearest = spread.argmin(-1)[:, observed.row_residue] == observed.altloc_number()
     return (nearest & near).float().mean(0)
 
@@ -276,8 +232,8 @@ def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
     symmetry-aware. One altloc needs no transport problem, two are solved by sorting, more by
     ``transport_cost``.
     """
-    cost = _altloc_columns(distance, observed, math.inf).permute(1, 0, 2)  # (N,S,A)
-    mass = _altloc_columns(observed.occupancy.to(distance.dtype), observed, 0.0)
+    cost = altloc_columns(distance, observed, math.inf).permute(1, 0, 2)  # (N,S,A)
+    mass = altloc_columns(observed.occupancy.to(distance.dtype), observed, 0.0)
     mass = mass / mass.sum(1, keepdim=True)
     num = observed.num_conformers
     out = torch.full((observed.num_residues,), math.nan)
@@ -438,7 +394,7 @@ def recall_precision(
 
 def _rotamer_accuracy(best: Tensor, exists: Tensor, observed: Observed) -> dict[str, Tensor]:
     """Best mode (N,4) against the altloc of highest occupancy; nan where it lacks a chi."""
-    occupancy = _altloc_columns(observed.occupancy, observed, -1.0)
+    occupancy = altloc_columns(observed.occupancy, observed, -1.0)
     start = observed.num_conformers.cumsum(0) - observed.num_conformers
     top = start + occupancy.argmax(1)
     distance = circular_distance(best, observed.chi[top], observed.symmetric)
@@ -456,24 +412,6 @@ def _rotamer_accuracy(best: Tensor, exists: Tensor, observed: Observed) -> dict[
             applies = (defined | ~part).all(1) & exists & part.any(1)
             right = (near | ~part).all(1).float()
             out[f"{name}_within_{tolerance}"] = torch.where(applies, right, math.nan)
-    return out
-
-
-def altloc_spread(observed: Observed) -> Tensor:
-    """(N,) radians: the largest distance of any chi between two altlocs; 0 for a single altloc."""
-    chi = _rows_to_altlocs(observed.chi, observed)  # (N,A,4)
-    defined = _rows_to_altlocs(observed.defined, observed)
-    distance = circular_distance(
-        chi[:, :, None], chi[:, None, :], observed.symmetric[:, None, None]
-    )
-    both = defined[:, :, None] & defined[:, None, :]
-    return torch.where(both, distance, 0.0).amax((1, 2, 3))
-
-
-def _rows_to_altlocs(values: Tensor, observed: Observed) -> Tensor:
-    width = int(observed.num_conformers.max())
-    out = values.new_zeros((observed.num_residues, width, values.shape[1]))
-    out[observed.row_residue, observed.altloc_number()] = values
     return out
 
 

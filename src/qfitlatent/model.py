@@ -26,15 +26,16 @@ from qfitlatent.attention import (
     InvariantPointAttention,
     StaticPair,
 )
-from qfitlatent.autoregressive import (
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
+from qfitlatent.dataset import Batch, Protein, collate
+from qfitlatent.density.autoregressive import (
     AutoregressiveDensity,
     AutoregressiveHead,
     AverageHead,
     spread_bias,
 )
-from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
-from qfitlatent.dataset import Batch, Protein, collate
+from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.features import (
     PAIR_SETS,
     RESIDUE_SETS,
@@ -43,7 +44,6 @@ from qfitlatent.features import (
     pair_features,
     residue_features,
 )
-from qfitlatent.mixture import VonMisesMixture
 
 FEED_FORWARD_FACTOR = 4
 

@@ -32,14 +32,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from qfitlatent.autoregressive import AutoregressiveDensity
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file
 from qfitlatent.base.progress import Progress
 from qfitlatent.checkpoint import LoadedModel, load_model
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
 from qfitlatent.dataset import Protein, collate, protein_from_tables
-from qfitlatent.mixture import Modes, VonMisesMixture, circular_distance
+from qfitlatent.density.autoregressive import AutoregressiveDensity
+from qfitlatent.density.mixture import Modes, VonMisesMixture
+from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model import density_of
 from qfitlatent.prediction_files import (
     SAMPLES,

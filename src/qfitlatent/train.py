@@ -36,7 +36,7 @@ from qfitlatent.base.provenance import manifest
 from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.dataset import Dataset, Protein, collate
-from qfitlatent.mixture import nll_sum
+from qfitlatent.density.loss import nll_sum
 from qfitlatent.model import ModelConfig, QFitLatent, training_bytes
 from qfitlatent.pages.figures import draw_learning_curve
 

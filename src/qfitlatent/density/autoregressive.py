@@ -15,21 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
-from qfitlatent.mixture import (
-    Modes,
-    VonMisesMixture,
-    log_von_mises,
-    merge_components,
-    sample_von_mises,
-    wrap,
-)
+from qfitlatent.density.mixture import Modes, VonMisesMixture
+from qfitlatent.density.protocol import Head
+from qfitlatent.density.von_mises import log_von_mises, merge_components, sample_von_mises, wrap
 
 HARMONICS = (1, 2, 3)
 """Earlier angles enter as sin and cos of these multiples: three rotamers need the third."""
@@ -49,25 +43,6 @@ STEP_COMPONENTS = 12
 
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""
-
-
-class Head(Protocol):
-    """What a density that goes from chi to chi asks of its network."""
-
-    kappa_min: float
-
-    def residue(self, s: Tensor) -> Tensor:
-        """(N, D hidden) from the single representation s (N,d_s): a slice for each chi."""
-        ...
-
-    def step(
-        self, d: int, residue: Tensor, chi: Tensor, known: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """log_weight, mean, kappa, each (M,K), of chi d given the earlier ones.
-
-        residue (M,hidden) is slice d of ``residue(s)``; chi (M,d), known (M,d) bool.
-        """
-        ...
 
 
 class AutoregressiveHead(nn.Module):

@@ -1,0 +1,1 @@
+"""Densities of chi: kernels, mixtures, libraries and the loss. Torch begins here."""

@@ -1,0 +1,186 @@
+"""The backbone-dependent library: components whose weights, means and widths follow phi and psi.
+
+Shapes: M observed rows, K components, D chi of one residue type, G nodes of the phi/psi grid along
+one angle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qfitlatent.density.rows import Components, TypeRows, part_of
+from qfitlatent.density.von_mises import kappa_of_resultant
+
+GRID_NODES = 36
+"""G: 10 degrees between the nodes of phi and psi, interpolated bilinearly."""
+
+
+KERNELS = (4.0, 12.0, 40.0, 120.0)
+"""Concentrations of the phi/psi kernels, broad (29 degrees) to narrow (5 degrees)."""
+
+
+SHRINKAGES = (6.0, 18.0, 54.0, 162.0)
+"""Pseudo-observations, tried, by which a kernel's estimate is held to the broader one's."""
+
+
+BACKBONE_STEPS = 4
+"""Rounds of expectation and smoothing of the backbone-dependent library."""
+
+
+@dataclass
+class BackboneComponents:
+    """weight (G,G,K), eta (G,G,K,D,2) at the nodes of phi and psi; node g at -pi + 2 pi g / G."""
+
+    weight: Tensor
+    eta: Tensor
+
+    def at(self, phi_psi: Tensor) -> tuple[Tensor, Tensor]:
+        """weight (N,K) and eta (N,K,D,2) at phi_psi (N,2) radians, bilinear and periodic."""
+        node, fraction = _grid_position(phi_psi)
+        weight, eta = 0.0, 0.0
+        for i in (0, 1):
+            for j in (0, 1):
+                share = (fraction[:, 0] if i else 1 - fraction[:, 0]) * (
+                    fraction[:, 1] if j else 1 - fraction[:, 1]
+                )
+                at = (node[:, 0] + i) % GRID_NODES, (node[:, 1] + j) % GRID_NODES
+                weight = weight + share[:, None] * self.weight[at]
+                eta = eta + share[:, None, None, None] * self.eta[at]
+        return weight, eta
+
+
+def _grid_position(phi_psi: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower node (N,2) long and fraction (N,2) of the way to the next."""
+    position = torch.remainder(phi_psi + math.pi, 2 * math.pi) / (2 * math.pi) * GRID_NODES
+    node = position.floor()
+    return node.long() % GRID_NODES, (position - node).float()
+
+
+def _deposit(values: Tensor, phi_psi: Tensor) -> Tensor:
+    """Sum values (M,F) into the nodes, shared bilinearly: (G,G,F)."""
+    node, fraction = _grid_position(phi_psi)
+    grid = torch.zeros(GRID_NODES * GRID_NODES, values.shape[1])
+    for i in (0, 1):
+        for j in (0, 1):
+            share = (fraction[:, 0] if i else 1 - fraction[:, 0]) * (
+                fraction[:, 1] if j else 1 - fraction[:, 1]
+            )
+            flat = (node[:, 0] + i) % GRID_NODES * GRID_NODES + (node[:, 1] + j) % GRID_NODES
+            grid.index_add_(0, flat, values * share[:, None])
+    return grid.view(GRID_NODES, GRID_NODES, -1)
+
+
+def _smoothing_matrix(concentration: float) -> Tensor:
+    """(G,G) circulant von Mises kernel, 1 at distance 0, so that sums stay counts."""
+    angle = torch.arange(GRID_NODES) * (2 * math.pi / GRID_NODES)
+    difference = angle[:, None] - angle[None, :]
+    return torch.exp(concentration * (difference.cos() - 1.0))
+
+
+def _smooth(grid: Tensor, prior: Tensor, kernels: tuple[float, ...], shrinkage: float) -> Tensor:
+    """Statistics (G,G,F) per observation; the last column of grid counts the observations.
+
+    From broad to narrow each kernel's sums are averaged with ``shrinkage`` pseudo-observations of
+    the estimate before it; prior (F,) stands before the broadest.
+    """
+    estimate = prior.expand_as(grid)
+    for concentration in kernels:
+        kernel = _smoothing_matrix(concentration)
+        total = torch.einsum("ab,bcf->acf", kernel, grid)
+        total = torch.einsum("cd,adf->acf", kernel, total)
+        estimate = (total + shrinkage * estimate) / (total[..., -1:] + shrinkage)
+    return estimate
+
+
+@dataclass
+class BackboneFit:
+    """Rows of one residue type with known phi and psi, and the library they are smoothed to."""
+
+    rows: TypeRows
+    phi_psi: Tensor
+    library: Components
+
+    @classmethod
+    def of(cls, rows: TypeRows, phi_psi: Tensor, library: Components) -> BackboneFit:
+        """phi_psi (M,2) radians of each row; rows where either is nan are left out."""
+        known = phi_psi.isfinite().all(1)
+        return cls(part_of(rows, known.numpy()), phi_psi[known], library)
+
+    def prior(self) -> Tensor:
+        """(F,) what the library alone says of the statistics: the estimate far from any row."""
+        kappa = self.library.kappa
+        length = torch.special.i1e(kappa) / torch.special.i0e(kappa)
+        direction = self.library.eta / kappa.clamp(min=1e-12)[..., None]
+        weight = self.library.weight
+        return torch.cat(
+            [
+                weight.repeat_interleave(kappa.shape[1]),
+                (weight[:, None, None] * length[..., None] * direction).flatten(),
+                weight,
+                torch.ones(1),
+            ]
+        )
+
+    def expect(self, current: BackboneComponents | None) -> Tensor:
+        """(G,G,F) expected counts and resultants of each component, summed into the grid.
+
+        current None stands for the library itself.
+        """
+        rows = self.rows
+        if current is None:
+            posterior, _ = rows.responsibilities(self.library.weight.log(), self.library.eta)
+        else:
+            weight, eta = current.at(self.phi_psi)
+            posterior, _ = rows.responsibilities(weight.log(), eta)
+        straight, turned = rows.turned(posterior)
+        mass, lever = straight, straight[:, :, None]
+        if turned is not None:
+            mass = straight + turned
+            lever = straight[:, :, None] + turned[:, :, None] * rows.sign
+        statistics = torch.cat(
+            [
+                (mass[:, :, None] * rows.defined[:, None]).flatten(1),
+                (lever[..., None] * rows.point[:, None]).flatten(1),
+                mass,
+                rows.weight[:, None],
+            ],
+            dim=1,
+        )
+        return _deposit(statistics, self.phi_psi)
+
+    def maximise(
+        self, statistics: Tensor, kernels: tuple[float, ...], shrinkage: float
+    ) -> BackboneComponents:
+        """Weights, means and concentrations at the nodes from the smoothed statistics."""
+        num, num_chi = self.library.kappa.shape
+        smooth = _smooth(statistics, self.prior(), kernels, shrinkage)
+        split = [num * num_chi, 2 * num * num_chi, num, 1]
+        count, resultant, weight, _ = smooth.split(split, dim=-1)
+        resultant = resultant.unflatten(-1, (num, num_chi, 2))
+        length = resultant.norm(dim=-1)
+        mean_length = length / count.unflatten(-1, (num, num_chi)).clamp(min=1e-12)
+        eta = resultant / length.clamp(min=1e-12)[..., None]
+        eta = eta * kappa_of_resultant(mean_length, steps=1)[..., None]
+        eta[:, :, 0] = 0.0
+        weight = weight.clamp(min=1e-6)
+        return BackboneComponents(weight / weight.sum(-1, keepdim=True), eta)
+
+    def fit(self, kernels: tuple[float, ...], shrinkage: float) -> BackboneComponents:
+        """Rounds of expectation and smoothing, from the library."""
+        current = None
+        for _ in range(BACKBONE_STEPS):
+            current = self.maximise(self.expect(current), kernels, shrinkage)
+        return current
+
+
+def held_out_backbone(rows: TypeRows, phi_psi: Tensor, fitted: BackboneComponents) -> float:
+    """Mean log-density, in nats, over the rows that have phi and psi."""
+    known = phi_psi.isfinite().all(1)
+    part = part_of(rows, known.numpy())
+    weight, eta = fitted.at(phi_psi[known])
+    density = part.log_joint(weight.log(), eta).logsumexp(1)
+    return float((density * part.weight).sum() / part.weight.sum())

@@ -1,0 +1,303 @@
+"""Baselines: what is known about side chains without a model (SPEC 8).
+
+Every baseline is fitted on the training split only and returns the density protocol of
+``mixture.py``, so the same code scores it and the model.
+
+- ``uniform``: flat on the torus of the residue's chi.
+- ``nearest_rotamer``: each observation goes to the nearest cell of the classical rotamer grid; the
+  cells' populations, circular means and spreads, no overlap between cells in the fit.
+- ``type_library``: a mixture of von Mises per residue type by expectation-maximisation, started
+  from the populated cells of that grid, number of components chosen by held-out likelihood.
+- ``backbone_library``: the same components with weights, means and concentrations that depend on
+  phi and psi. On a grid over phi/psi, the expected counts and resultants of every component are
+  smoothed by von Mises kernels from broad to narrow, each shrunk to the one before and the broadest
+  to the type library; the shrinkage and the narrowest kernel are chosen by held-out likelihood. A
+  residue without phi or psi gets the type library.
+
+Occupancies weight the observations, and residues with several altlocs weigh more. Of the training
+entries one in four is held out for the choices; the final fit uses all.
+
+Shapes: N residues, M observed rows (residue x altloc), K components, D chi of one residue type
+(4 where padded), G nodes of the phi/psi grid along one angle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    NUM_TOKENS,
+    PI_SYMMETRIC,
+)
+from qfitlatent.density.backbone import (
+    KERNELS,
+    SHRINKAGES,
+    BackboneComponents,
+    BackboneFit,
+    held_out_backbone,
+)
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.rows import (
+    Components,
+    Observations,
+    TypeRows,
+    cell_resultants,
+    eta_of,
+    flat_component,
+    nearest_rotamer,
+    part_of,
+    rotamer_cells,
+    rows_of_type,
+)
+
+COMPONENT_CHOICES = (4, 8, 16, 32, 64)
+"""Numbers of components tried for a residue type, beside the flat background."""
+
+
+MIN_ROWS_PER_COMPONENT = 12
+"""A choice of K is tried only where a component would have this many observations on average."""
+
+
+EM_STEPS = 120
+
+
+TRIAL_STEPS = 30
+"""Steps of expectation-maximisation, at most: of the final fit, and of each that is compared."""
+
+
+EM_TOLERANCE = 1e-5
+"""Stop when the mean log-likelihood (nats) gains less than this in a step."""
+
+
+HELD_OUT_ONE_IN = 4
+
+
+def rotamer_start(rows: TypeRows, token: int, num: int, seed: int) -> Components:
+    """K = num components spread over the rotamer cells by population, and the flat background.
+
+    Cells receive components one at a time, always the one with the most observations per component
+    (d'Hondt); the second and later components of a cell start at observations drawn from it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cell = rotamer_cells(rows, token)
+    values, weight, total = cell_resultants(rows, cell)
+    shares = np.zeros(len(values), dtype=np.int64)
+    population = weight.numpy()
+    for _ in range(num):
+        shares[np.argmax(population / (shares + 1))] += 1
+    eta, mass = [], []
+    base = eta_of(total, weight[:, None].expand(-1, total.shape[1]))
+    for c in np.flatnonzero(shares):
+        members = (cell == values[c]).nonzero()[:, 0]
+        eta.append(base[c])
+        for _ in range(shares[c] - 1):
+            pick = members[torch.randint(len(members), (1,), generator=generator)]
+            eta.append(rows.point[pick[0]] * 20.0)
+        mass += [population[c] / shares[c]] * shares[c]
+    weights = torch.tensor([0.02 * sum(mass), *mass], dtype=torch.float32)
+    return Components(weights / weights.sum(), torch.stack([torch.zeros_like(base[0]), *eta]))
+
+
+def fit_components(rows: TypeRows, fitted: Components, steps: int = EM_STEPS) -> Components:
+    """Expectation-maximisation from a start; component 0 stays flat (the background).
+
+    A pi-symmetric chi counts each component twice, at its mean and turned by pi, with half the
+    density each (SPEC 8), so the fit maximises the properly normalised likelihood.
+    """
+    total_weight = rows.weight.sum()
+    last = -math.inf
+    flat_rows = rows.point.flatten(1)
+    for _ in range(steps):
+        posterior, density = rows.responsibilities(fitted.weight.log(), fitted.eta)
+        value = float((density * rows.weight).sum() / total_weight)
+        straight, turned = rows.turned(posterior)
+        total = (straight.T @ flat_rows).view(-1, *rows.point.shape[1:])
+        mass = straight
+        if turned is not None:
+            total = total + (turned.T @ flat_rows).view_as(total) * rows.sign[:, None]
+            mass = straight + turned
+        eta = eta_of(total, mass.T @ rows.defined)
+        eta[0] = 0.0
+        weight = mass.sum(0) + 0.1
+        fitted = Components(weight / weight.sum(), eta)
+        if value - last < EM_TOLERANCE:
+            break
+        last = value
+    return fitted
+
+
+def held_out_log_likelihood(rows: TypeRows, fitted: Components) -> float:
+    """Mean log-density over the rows, in nats."""
+    joint = rows.log_joint(fitted.weight.log(), fitted.eta)
+    return float((joint.logsumexp(1) * rows.weight).sum() / rows.weight.sum())
+
+
+def fit_type(
+    training: TypeRows, held_out: TypeRows, token: int, seed: int
+) -> tuple[Components, list[tuple[int, float]]]:
+    """The fit whose number of components has the best held-out likelihood, and that curve."""
+    curve, best = [], None
+    for num in COMPONENT_CHOICES:
+        if curve and len(training.weight) < MIN_ROWS_PER_COMPONENT * num:
+            break
+        start = rotamer_start(training, token, num, seed)
+        fitted = fit_components(training, start, TRIAL_STEPS)
+        value = held_out_log_likelihood(held_out, fitted)
+        if not curve or value > max(v for _, v in curve):
+            best = fitted
+        curve.append((num, value))
+    return best, curve
+
+
+def _as_mixture(token: np.ndarray, weight: Tensor, eta: Tensor) -> VonMisesMixture:
+    """weight (N,K), eta (N,K,4,2) to the protocol."""
+    return VonMisesMixture(
+        log_weight=weight.clamp(min=1e-12).log(),
+        mean=torch.atan2(eta[..., 1], eta[..., 0]),
+        kappa=eta.norm(dim=-1),
+        chi_mask=torch.from_numpy(CHI_DEFINED[token]),
+        symmetric=torch.from_numpy(PI_SYMMETRIC[token]),
+    )
+
+
+@dataclass
+class Library:
+    """One baseline; ``density`` gives the protocol's mixture for any residues.
+
+    components: the type's mixture, by token; backbone: the phi/psi dependence, by token (absent
+    where the type has too few observations). choices records what held-out likelihood chose.
+    """
+
+    name: str
+    components: dict[int, Components]
+    backbone: dict[int, BackboneComponents] = field(default_factory=dict)
+    choices: dict[str, object] = field(default_factory=dict)
+
+    def density(self, token: np.ndarray, phi_psi: np.ndarray) -> VonMisesMixture:
+        """The mixtures of N residues: token (N,), phi_psi (N,2) radians, nan where unknown."""
+        token = np.asarray(token)
+        num = max(c.weight.shape[0] for c in self.components.values())
+        weight = torch.zeros(len(token), num)
+        weight[:, 0] = 1.0
+        eta = torch.zeros(len(token), num, NUM_CHI_MAX, 2)
+        angles = torch.from_numpy(np.asarray(phi_psi, dtype=np.float32))
+        for kind, components in self.components.items():
+            rows = torch.from_numpy(np.flatnonzero(token == kind))
+            size, num_chi = components.eta.shape[:2]
+            weight[rows, :size] = components.weight
+            eta[rows, :size, :num_chi] = components.eta
+            if kind in self.backbone:
+                rows = rows[angles[rows].isfinite().all(1)]
+                weight[rows, :size], eta[rows, :size, :num_chi] = self.backbone[kind].at(
+                    angles[rows]
+                )
+        return _as_mixture(token, weight, eta)
+
+
+def _types() -> list[int]:
+    return [token for token in range(NUM_TOKENS) if NUM_CHI[token]]
+
+
+def uniform_library() -> Library:
+    """Flat on the torus: needs no fit."""
+    return Library("uniform", {t: flat_component(int(NUM_CHI[t])) for t in _types()})
+
+
+def fit_baselines(
+    observations: Observations,
+    names: tuple[str, ...] = ("uniform", "nearest_rotamer", "type_library", "backbone_library"),
+    seed: int = 0,
+) -> dict[str, Library]:
+    """Fit the named baselines on the training split's observations.
+
+    A residue type without observations keeps the uniform density. Raises QfitLatentError for an
+    unknown name.
+    """
+    known = {"uniform", "nearest_rotamer", "type_library", "backbone_library"}
+    if unknown := sorted(set(names) - known):
+        raise QfitLatentError(
+            f"No baseline is called {unknown[0]!r}: choose from {', '.join(sorted(known))}."
+        )
+    libraries = {name: Library(name, dict(uniform_library().components)) for name in names}
+    held_out = _held_out(observations.entry, seed)
+    learns = {"type_library", "backbone_library"} & set(names)
+    for token in _types():
+        rows = rows_of_type(observations, token)
+        if not len(rows.weight):
+            continue
+        if "nearest_rotamer" in names:
+            libraries["nearest_rotamer"].components[token] = nearest_rotamer(rows, token)
+        if learns:
+            _fit_libraries(observations, held_out, rows, token, seed, libraries)
+    return libraries
+
+
+def _held_out(entry: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) bool: residues of the entries held out for the choices."""
+    entries = np.unique(entry)
+    rank = np.random.default_rng(seed).permutation(len(entries))
+    return (rank % HELD_OUT_ONE_IN == 0)[np.searchsorted(entries, entry)]
+
+
+def _fit_libraries(
+    observations: Observations,
+    held_out: np.ndarray,
+    rows: TypeRows,
+    token: int,
+    seed: int,
+    libraries: dict[str, Library],
+) -> None:
+    """Choose on the held-out entries, refit on all, for one residue type."""
+    is_held = held_out[rows.residue]
+    fitting, choosing = part_of(rows, ~is_held), part_of(rows, is_held)
+    enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
+    if enough:
+        partial, curve = fit_type(fitting, choosing, token, seed)
+    else:
+        partial, curve = rotamer_start(rows, token, COMPONENT_CHOICES[0], seed), []
+    components = fit_components(rows, partial)
+    for name in {"type_library", "backbone_library"} & set(libraries):
+        libraries[name].components[token] = components
+        libraries[name].choices[f"{token}.components"] = len(components.weight) - 1
+        libraries[name].choices[f"{token}.curve"] = curve
+    if "backbone_library" not in libraries or not enough:
+        return
+    angles = torch.from_numpy(observations.phi_psi.astype(np.float32))
+    known = angles[choosing.residue].isfinite().all(1)
+    if not (known.any() and angles[fitting.residue].isfinite().all(1).any()):
+        return
+    # Every choice starts from one middling fit and makes one round of its own.
+    trial = BackboneFit.of(fitting, angles[fitting.residue], partial)
+    middling = trial.maximise(trial.expect(None), KERNELS, SHRINKAGES[-2])
+    statistics = trial.expect(middling)
+    tried: list[tuple[float, int, float]] = []
+
+    def attempt(depth: int, shrinkage: float) -> None:
+        fitted = trial.maximise(statistics, KERNELS[:depth], shrinkage)
+        fitted = trial.maximise(trial.expect(fitted), KERNELS[:depth], shrinkage)
+        value = held_out_backbone(choosing, angles[choosing.residue], fitted)
+        tried.append((value, depth, shrinkage))
+
+    for shrinkage in SHRINKAGES:
+        attempt(len(KERNELS), shrinkage)
+    shrinkage = max(tried)[2]
+    for depth in range(1, len(KERNELS)):
+        attempt(depth, shrinkage)
+    _, depth, shrinkage = max(tried)
+    libraries["backbone_library"].backbone[token] = BackboneFit.of(
+        rows, angles[rows.residue], components
+    ).fit(KERNELS[:depth], shrinkage)
+    libraries["backbone_library"].choices[f"{token}.kernels"] = list(KERNELS[:depth])
+    libraries["backbone_library"].choices[f"{token}.shrinkage"] = shrinkage
+    libraries["backbone_library"].choices[f"{token}.smoothing_curve"] = [
+        [KERNELS[depth - 1], shrinkage, value] for value, depth, shrinkage in tried
+    ]

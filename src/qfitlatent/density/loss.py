@@ -1,0 +1,66 @@
+"""The loss of SPEC 7: occupancy-weighted negative log likelihood."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def occupancy_nll(log_prob: Tensor, occupancy: Tensor, rows: Tensor, num_residues: int) -> Tensor:
+    """(N,) -sum_a o_a log p_a of each residue; 0 for a residue without rows.
+
+    log_prob (M,), occupancy (M,) normalised over a residue's rows, rows (M,) long.
+    """
+    zero = log_prob.new_zeros(num_residues)
+    return zero.index_add(0, rows, -occupancy.to(log_prob.dtype) * log_prob)
+
+
+def residue_weights(
+    defined: Tensor,
+    rows: Tensor,
+    num_residues: int,
+    single_weight: float = 0.0,
+    multiconformer_weight: float = 1.0,
+) -> Tensor:
+    """(N,) how much each residue counts in the loss; by default 1 in R of SPEC 7 and 0 outside.
+
+    R: at least two observed altlocs, and at least one defined chi. single_weight is that of
+    residues with one altloc (option ``train_on: all``).
+    """
+    num_altlocs = torch.bincount(rows, minlength=num_residues)
+    has_chi = torch.zeros_like(num_altlocs).index_add_(0, rows, defined.any(-1).long()) > 0
+    weight = torch.where(num_altlocs >= 2, multiconformer_weight, single_weight)
+    return torch.where(has_chi, weight, 0.0)
+
+
+def nll_sum(
+    density,
+    chi: Tensor,
+    defined: Tensor,
+    occupancy: Tensor,
+    rows: Tensor,
+    *,
+    single_weight: float = 0.0,
+    multiconformer_weight: float = 1.0,
+    folded: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum over residues of the loss of SPEC 7, and the sum of the weights: two scalars.
+
+    density: protocol over N residues; chi (M,D), defined (M,D), occupancy (M,) and rows (M,) long
+    as in ``log_prob``. Only rows that count are scored. The quotient of the two over several
+    proteins or processes is the loss of all their residues together.
+    """
+    num_residues = len(density)
+    weight = residue_weights(defined, rows, num_residues, single_weight, multiconformer_weight)
+    used = weight[rows] > 0
+    at = rows[used]
+    log_prob = density.log_prob(chi[used], defined[used], at, folded=folded)
+    nll = occupancy_nll(log_prob, occupancy[used], at, num_residues)
+    weight = weight.to(nll.dtype)
+    return (weight * nll).sum(), weight.sum()
+
+
+def mixture_nll(density, chi, defined, occupancy, rows, **options) -> Tensor:
+    """The loss of SPEC 7: mean over R, a scalar; 0, with zero gradients, where R is empty."""
+    total, weight = nll_sum(density, chi, defined, occupancy, rows, **options)
+    return total / torch.where(weight > 0, weight, 1.0)
