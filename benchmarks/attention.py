@@ -16,10 +16,11 @@ import torch
 from forms import as_form, compare_forms, explicit
 from proteins import make_protein
 
-from qfitlatent.attention import ANGSTROM_PER_UNIT
 from qfitlatent.base import config as configuration
-from qfitlatent.dataset import collate
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model.attention import ANGSTROM_PER_UNIT
+from qfitlatent.model.batch import collate
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
 
 
 def make_pass(name: str, num_residues: int) -> Callable[[], None]:

@@ -33,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from textbook import attention as textbook_attention
 from textbook import explicit_z
 
-from qfitlatent.attention import (
+from qfitlatent.model.attention import (
     ExplicitPair,
     InvariantPointAttention,
     StaticPair,
 )
-from qfitlatent.model import QFitLatent
+from qfitlatent.model.network import QFitLatent
 
 NAMES = ("ours", "ours-blocked", "textbook", "checkpointed", "lucidrains")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from qfitlatent.checkpoint import load_model
+from qfitlatent.model.checkpoint import load_model
 from qfitlatent.predict import Timing, predict_structures
 from qfitlatent.prediction_files import find_structures
 from qfitlatent.simulate.entry import write_entries

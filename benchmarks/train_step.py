@@ -15,9 +15,10 @@ from forms import compare_forms, exchange_attention
 from proteins import make_protein
 
 from qfitlatent.base import config as configuration
-from qfitlatent.dataset import collate
 from qfitlatent.density.loss import mixture_nll
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model.batch import collate
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
 
 
 def make_step(name: str, num_residues: int) -> Callable[[], None]:

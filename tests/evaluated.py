@@ -13,9 +13,10 @@ from pathlib import Path
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
-from qfitlatent.checkpoint import save_model
 from qfitlatent.evaluate import evaluate_run
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model.checkpoint import save_model
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.split import split_entries

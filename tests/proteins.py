@@ -8,7 +8,7 @@ import torch
 from qfitlatent.chemistry.building import place_backbone
 from qfitlatent.chemistry.geometry import frames
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_TOKENS
-from qfitlatent.dataset import Protein
+from qfitlatent.model.batch import Protein
 
 
 def make_protein(num: int, seed: int = 0, num_chains: int = 1, entry: str = "test") -> Protein:

@@ -10,9 +10,10 @@ import torch
 from proteins import make_protein
 from textbook import attention as textbook_attention
 
-from qfitlatent import attention
-from qfitlatent.attention import ExplicitPair, InvariantPointAttention, StaticPair
-from qfitlatent.dataset import collate, protein_from_tables
+from qfitlatent.model import attention
+from qfitlatent.model.attention import ExplicitPair, InvariantPointAttention, StaticPair
+from qfitlatent.model.batch import collate
+from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.structure.preprocess import read_entry
 
 D_S, D_Z, HEADS = 24, 6, 3

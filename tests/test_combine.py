@@ -11,13 +11,14 @@ import torch
 from proteins import make_protein
 from test_train import make_config, run, write_tables
 
-from qfitlatent import checkpoint
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
 from qfitlatent.base.provenance import verify_run
 from qfitlatent.combine import combine_runs
-from qfitlatent.dataset import Dataset, collate
-from qfitlatent.model import density_of
+from qfitlatent.model import checkpoint
+from qfitlatent.model.batch import collate
+from qfitlatent.model.dataset import Dataset
+from qfitlatent.model.heads import density_of
 from qfitlatent.train import METRICS
 
 AUTOREGRESSIVE = {"head": "autoregressive", "mean": "atan2", "head_hidden": 16}

@@ -10,8 +10,8 @@ from workflow_run import TINY, Checkout
 from qfitlatent import train
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
-from qfitlatent.checkpoint import load_model
 from qfitlatent.launch import train as launch_train
+from qfitlatent.model.checkpoint import load_model
 
 
 @pytest.fixture

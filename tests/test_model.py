@@ -11,10 +11,12 @@ from proteins import make_protein
 
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.dataset import collate
-from qfitlatent.density.autoregressive import AutoregressiveDensity, AverageHead
+from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.loss import mixture_nll
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model.average import AverageHead
+from qfitlatent.model.batch import collate
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
 
 SPEC = configuration.load()["model"]
 RICH = {

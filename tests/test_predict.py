@@ -21,11 +21,12 @@ from workflow_run import TINY, Checkout
 from qfitlatent import cli
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.checkpoint import load_model, save_model
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
-from qfitlatent.dataset import protein_from_tables
 from qfitlatent.density.mixture import Modes
-from qfitlatent.model import ModelConfig, QFitLatent
+from qfitlatent.model.checkpoint import load_model, save_model
+from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
 from qfitlatent.predict import (
     batches_by_length,
     embed_structure,
@@ -608,7 +609,7 @@ def test_embeddings_are_the_single_representation(structures, model_path, tmp_pa
     files = embed_structure(structures[0], tmp_path, model_path)
     protein = protein_from_tables(read_input(structures[0]).tables)
     loaded = load_model(model_path)
-    from qfitlatent.dataset import collate
+    from qfitlatent.model.batch import collate
 
     with torch.inference_mode():
         s = loaded.model.encode(collate([protein])).numpy()

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from qfitlatent import checkpoint
 from qfitlatent.base import provenance
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file, write_json
 from qfitlatent.base.job import job
+from qfitlatent.model import checkpoint
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ import pytest
 import torch
 from proteins import make_protein
 
-from qfitlatent import checkpoint, train
+from qfitlatent import train
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
-from qfitlatent.dataset import Dataset
+from qfitlatent.model import checkpoint
+from qfitlatent.model.dataset import Dataset
 
 
 def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:
@@ -371,11 +372,11 @@ def test_proteins_too_large_for_the_memory_are_cropped_with_a_message(data, monk
     config = make_config()
     model = train.ModelConfig.from_dict(config["model"])
     monkeypatch.setattr(
-        train, "device_memory_bytes", lambda device: 2 * train.training_bytes(model, 30)
+        "qfitlatent.train.device_memory_bytes", lambda device: 2 * train.training_bytes(model, 30)
     )
     run(data, config)
     assert "are cropped to 30 residues" in capsys.readouterr().err
-    monkeypatch.setattr(train, "device_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr("qfitlatent.train.device_memory_bytes", lambda device: 1000)
     with pytest.raises(QfitLatentError, match="Not even the smallest"):
         run(data, config, "other")
 

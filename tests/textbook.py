@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qfitlatent.attention import ExplicitPair, InvariantPointAttention, StaticPair
+from qfitlatent.model.attention import ExplicitPair, InvariantPointAttention, StaticPair
 
 
 def explicit_z(pair: StaticPair) -> Tensor:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from qfitlatent.base.provenance import verify_run
-from qfitlatent.checkpoint import load_model, shipped_model_path
+from qfitlatent.model.checkpoint import load_model, shipped_model_path
 
 MAX_BYTES = 20_000_000
 FILES = (

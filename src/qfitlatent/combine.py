@@ -19,8 +19,8 @@ from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file, write_json
 from qfitlatent.base.provenance import manifest
-from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
-from qfitlatent.model import build_model
+from qfitlatent.model.average import build_model
+from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.pages.figures import draw_learning_curve
 from qfitlatent.train import METRICS, write_metrics
 

@@ -694,8 +694,8 @@ def evaluate_run(
         truth = read_truth_table(truth_dir, data.entries)
         methods.append(table_method(GENERATOR, truth, data, chunk))
     if source is not None:
-        from qfitlatent.checkpoint import load_model
-        from qfitlatent.dataset import Dataset
+        from qfitlatent.model.checkpoint import load_model
+        from qfitlatent.model.dataset import Dataset
 
         loaded = load_model(source)
         dataset = Dataset.load(tables_dir, split_path, splits=(settings["split"],))

@@ -35,13 +35,14 @@ from torch import Tensor
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file
 from qfitlatent.base.progress import Progress
-from qfitlatent.checkpoint import LoadedModel, load_model
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
-from qfitlatent.dataset import Protein, collate, protein_from_tables
 from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.mixture import Modes, VonMisesMixture
 from qfitlatent.density.von_mises import circular_distance
-from qfitlatent.model import density_of
+from qfitlatent.model.batch import Protein, collate
+from qfitlatent.model.checkpoint import LoadedModel, load_model
+from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.model.heads import density_of
 from qfitlatent.prediction_files import (
     SAMPLES,
     SCORES,
@@ -138,7 +139,7 @@ class Runner:
 
     def __init__(self, model: str | Path | LoadedModel | None, device: str = "auto") -> None:
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
-        self.device = _device(device)
+        self.device = device(device)
         self.path = loaded.path
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
@@ -187,17 +188,6 @@ class Runner:
                 yield from (
                     (given, protein, s) for (given, protein), s in zip(batch, encoded, strict=True)
                 )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise QfitLatentError("There is no CUDA device here: use --device cpu or auto.")
-    return device
 
 
 def _windows(paths: Sequence[Path], executor: Executor, num_parallel: int) -> Iterator[list[Input]]:

@@ -33,11 +33,14 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, sha256_file, write_json
 from qfitlatent.base.progress import Progress
 from qfitlatent.base.provenance import manifest
-from qfitlatent.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
-from qfitlatent.dataset import Dataset, Protein, collate
 from qfitlatent.density.loss import nll_sum
-from qfitlatent.model import ModelConfig, QFitLatent, training_bytes
+from qfitlatent.model.batch import Protein, collate
+from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights, save_model
+from qfitlatent.model.dataset import Dataset
+from qfitlatent.model.device import choose_device, device_memory_bytes
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig, training_bytes
 from qfitlatent.pages.figures import draw_learning_curve
 
 METRICS = (
@@ -443,33 +446,6 @@ class Trainer:
         for p in parameters:
             p.grad.copy_(flat[start : start + p.numel()].view_as(p))
             start += p.numel()
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then Apple's MPS, then the CPU; a device that is absent is an error."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available[name]:
-        raise QfitLatentError(f"train.device is {name}, and there is none here: set it to auto.")
-    return (
-        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
-        if name == "cuda"
-        else (torch.device(name))
-    )
-
-
-def device_memory_bytes(device: torch.device) -> int:
-    """Memory of the device, or of this machine for the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:

@@ -13,21 +13,15 @@ Shapes: N residues, M rows, K components of one chi, D chi, S samples, W width o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.mixture import Modes, VonMisesMixture
 from qfitlatent.density.protocol import Head
 from qfitlatent.density.von_mises import log_von_mises, merge_components, sample_von_mises, wrap
-
-HARMONICS = (1, 2, 3)
-"""Earlier angles enter as sin and cos of these multiples: three rotamers need the third."""
-
 
 BEAM_WIDTH = 64
 """Component paths kept where the density is turned into a mixture."""
@@ -43,76 +37,6 @@ STEP_COMPONENTS = 12
 
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""
-
-
-class AutoregressiveHead(nn.Module):
-    """From the single representation and the earlier chi to a mixture over the next chi."""
-
-    def __init__(self, d_s: int, num_components: int, kappa_min: float, hidden: int) -> None:
-        super().__init__()
-        self.num_components, self.kappa_min, self.hidden = num_components, kappa_min, hidden
-        prefix = 2 * len(HARMONICS) + 1
-        self.residue = nn.Linear(d_s, hidden * NUM_CHI_MAX)
-        self.prefix = nn.ModuleList(
-            nn.Linear(prefix * d, hidden, bias=False) for d in range(1, NUM_CHI_MAX)
-        )
-        self.middle = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(NUM_CHI_MAX))
-        self.last = nn.ModuleList(nn.Linear(hidden, 4 * num_components) for _ in range(NUM_CHI_MAX))
-        for layer in self.last:
-            nn.init.normal_(layer.weight, std=0.02)
-            with torch.no_grad():
-                layer.bias.copy_(spread_bias(num_components, 1))
-
-    def step(self, d: int, residue: Tensor, chi: Tensor, known: Tensor):
-        """log_weight, mean, kappa, each (M,K), of chi d given the earlier ones.
-
-        residue (M,hidden) is slice d of ``self.residue(s)``; chi (M,d), known (M,d) bool.
-        """
-        x = residue
-        if d:
-            angle = chi[..., None] * torch.tensor(HARMONICS, device=chi.device)
-            parts = torch.cat([angle.sin(), angle.cos()], dim=-1) * known[..., None]
-            parts = torch.cat([parts, known[..., None].to(parts.dtype)], dim=-1)
-            x = x + self.prefix[d - 1](parts.flatten(-2))
-        x = F.silu(self.middle[d](F.silu(x)))
-        weight, east, north, kappa = self.last[d](x).chunk(4, dim=-1)
-        mean = torch.atan2(north, east)
-        return weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min
-
-
-class AverageHead(nn.Module):
-    """The heads of M models as one with M K components a chi, each model having weight 1/M.
-
-    ``residue`` takes the models' single representations side by side, (N, M d_s).
-    """
-
-    def __init__(self, heads: Sequence[AutoregressiveHead]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList(heads)
-        self.num_components = sum(head.num_components for head in heads)
-        self.kappa_min = min(head.kappa_min for head in heads)
-
-    def residue(self, s: Tensor) -> Tensor:
-        """(N, D M hidden): for each chi the slices of all models."""
-        parts = zip(self.heads, s.chunk(len(self.heads), dim=-1), strict=True)
-        slices = [head.residue(part).unflatten(-1, (NUM_CHI_MAX, -1)) for head, part in parts]
-        return torch.cat(slices, dim=-1).flatten(-2)
-
-    def step(self, d: int, residue: Tensor, chi: Tensor, known: Tensor):
-        """As ``AutoregressiveHead.step``, of all models."""
-        parts = zip(self.heads, residue.chunk(len(self.heads), dim=-1), strict=True)
-        steps = [head.step(d, part, chi, known) for head, part in parts]
-        log_weight, mean, kappa = (torch.cat(x, dim=-1) for x in zip(*steps, strict=True))
-        return log_weight - math.log(len(self.heads)), mean, kappa
-
-
-def spread_bias(num_components: int, num_chi: int) -> Tensor:
-    """Bias of (weight, east, north, kappa): means spread over the circle, moderate width."""
-    angle = (torch.arange(num_components) + 0.5) * (2 * math.pi / num_components) - math.pi
-    angle = angle.repeat_interleave(num_chi)
-    return torch.cat(
-        [torch.zeros(num_components), angle.cos(), angle.sin(), torch.full_like(angle, 4.0)]
-    )
 
 
 @dataclass(frozen=True)

@@ -9,34 +9,21 @@ D=4 chi, F features.
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qfitlatent.attention import (
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_TOKENS, PI_SYMMETRIC
+from qfitlatent.density.autoregressive import AutoregressiveDensity
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.model.attention import (
     ANGSTROM_PER_UNIT,
-    SAVE_PROBABILITIES_BELOW,
     ExplicitPair,
     InvariantPointAttention,
     StaticPair,
 )
-from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
-from qfitlatent.dataset import Batch, Protein, collate
-from qfitlatent.density.autoregressive import (
-    AutoregressiveDensity,
-    AutoregressiveHead,
-    AverageHead,
-    spread_bias,
-)
-from qfitlatent.density.mixture import VonMisesMixture
-from qfitlatent.features import (
+from qfitlatent.model.batch import Batch, Protein, collate
+from qfitlatent.model.features import (
     PAIR_SETS,
     RESIDUE_SETS,
     global_atoms,
@@ -44,102 +31,8 @@ from qfitlatent.features import (
     pair_features,
     residue_features,
 )
-
-FEED_FORWARD_FACTOR = 4
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Section ``model`` of the configuration; meanings and defaults are in its schema."""
-
-    d_s: int
-    d_z: int
-    num_blocks: int
-    num_heads: int
-    head_width: int
-    num_query_points: int
-    num_value_points: int
-    num_components: int
-    kappa_min: float
-    dropout: float
-    head: str
-    head_hidden: int
-    mean: str
-    features: tuple[str, ...]
-    pair_values: bool
-    pair_update: str
-    neighbours: int
-    max_relative_position: int
-    attention: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(self.features))
-        known = [*RESIDUE_SETS, *PAIR_SETS]
-        for name in self.features:
-            if name not in known:
-                raise QfitLatentError(
-                    f"model.features has {name!r}, which is none of {', '.join(known)}."
-                )
-        if self.pair_update == "triangle" and self.neighbours:
-            raise QfitLatentError(
-                "model.pair_update: triangle needs every pair: set model.neighbours to 0."
-            )
-        if self.head == "autoregressive" and self.mean != "atan2":
-            raise QfitLatentError(
-                "model.head: autoregressive has atan2 means only: set model.mean to atan2."
-            )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Raises QfitLatentError when keys are missing or unknown: another version wrote them."""
-        known = {f.name for f in fields(cls)}
-        if set(values) != known:
-            odd = ", ".join(sorted(known ^ set(values)))
-            raise QfitLatentError(
-                f"The model settings differ from this version's in {odd}: "
-                "use the version of qfitlatent that wrote the model, or train again."
-            )
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "features": list(self.features)}
-
-    @property
-    def explicit_pair(self) -> bool:
-        """Whether z_ij exists as a tensor; SPEC 6 alone folds it into the attention."""
-        return bool(
-            self.pair_values
-            or self.pair_update != "none"
-            or self.neighbours
-            or any(name in PAIR_SETS for name in self.features)
-        )
-
-
-def training_bytes(config: ModelConfig, num_residues: int) -> int:
-    """Memory of a training step on one protein of ``num_residues``, bytes, beyond weights.
-
-    Counts the activations that the backward pass reads; measured peaks of 600 residues are within
-    a quarter of it. A static pair representation grows with N (attention weights above a size are
-    not kept), an explicit one with N J, J being N without a neighbour list.
-    """
-    n = num_residues
-    num_keys = min(config.neighbours or n, n)
-    heads, points = config.num_heads, config.num_query_points + config.num_value_points
-    projected = heads * (3 * config.head_width + 3 * (points + config.num_query_points))
-    residue = config.d_s * (6 + 3 * FEED_FORWARD_FACTOR) + 4 * projected
-    floats = config.num_blocks * n * residue
-    if config.explicit_pair:
-        gathered = heads * (2 * config.head_width + 3 * points + config.d_z)
-        update = {"none": 0, "edge": 5, "triangle": 14}[config.pair_update] * config.d_z
-        values = gathered if config.neighbours else config.d_z // 2
-        features = sum(2 * PAIR_SETS[name] for name in config.features if name in PAIR_SETS)
-        per_pair = config.num_blocks * (3 * heads + update + values) + features + 3 * config.d_z
-        floats += n * num_keys * per_pair
-    else:
-        kept = min(heads * n * n, SAVE_PROBABILITIES_BELOW)
-        # Four bytes the distances, eight the bins, and sixteen what sums over them.
-        floats += config.num_blocks * kept + 7 * n * n
-    return 4 * floats
+from qfitlatent.model.heads import AutoregressiveHead, MixtureHead, density_of
+from qfitlatent.model.settings import FEED_FORWARD_FACTOR, ModelConfig
 
 
 class PairRepresentation(nn.Module):
@@ -289,58 +182,6 @@ class Block(nn.Module):
         return s + self.dropout_feed_forward(self.feed_forward(self.norm_feed_forward(s)))
 
 
-class MixtureHead(nn.Module):
-    """pi = softmax(W_pi s), mu = pi tanh(W_mu s) or atan2, kappa = softplus(W_kappa s) + kappa_min.
-
-    Means start spread over the circle, a different offset for each chi, and moderately narrow.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        num = config.num_components
-        self.two_vector = config.mean == "atan2"
-        d_in, hidden = config.d_s, config.head_hidden
-        self.hidden = nn.Sequential(nn.Linear(d_in, hidden), nn.SiLU()) if hidden else None
-        d_in = hidden or d_in
-        self.weight = nn.Linear(d_in, num)
-        self.mean = nn.Linear(d_in, num * NUM_CHI_MAX * (2 if self.two_vector else 1))
-        self.kappa = nn.Linear(d_in, num * NUM_CHI_MAX)
-        bias = spread_bias(num, NUM_CHI_MAX)
-        east, north, kappa = bias[num:].chunk(3)
-        angle = torch.atan2(north, east)
-        with torch.no_grad():
-            for layer in (self.weight, self.mean, self.kappa):
-                layer.weight.normal_(std=0.01)
-            self.kappa.bias.copy_(kappa)
-            if self.two_vector:
-                self.mean.bias.copy_(torch.stack([east, north], dim=-1).flatten())
-            else:
-                self.mean.bias.copy_(torch.atanh(angle / math.pi))
-
-    def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> VonMisesMixture:
-        """s (N,d_s), chi_mask and symmetric (N,D)."""
-        if self.hidden is not None:
-            s = self.hidden(s)
-        shape = (self.config.num_components, NUM_CHI_MAX)
-        if self.two_vector:
-            vector = self.mean(s).unflatten(-1, (*shape, 2))
-            mean = torch.atan2(vector[..., 1], vector[..., 0])
-        else:
-            mean = math.pi * torch.tanh(self.mean(s)).unflatten(-1, shape)
-        kappa = F.softplus(self.kappa(s)).unflatten(-1, shape) + self.config.kappa_min
-        return VonMisesMixture(self.weight(s).log_softmax(-1), mean, kappa, chi_mask, symmetric)
-
-
-def density_of(
-    head: nn.Module, s: Tensor, chi_mask: Tensor, symmetric: Tensor
-) -> VonMisesMixture | AutoregressiveDensity:
-    """The density that ``head`` gives to residues s (N,d_s); chi_mask and symmetric (N,D)."""
-    if isinstance(head, MixtureHead):
-        return head(s, chi_mask, symmetric)
-    return AutoregressiveDensity(head, s, chi_mask, symmetric)
-
-
 class QFitLatent(nn.Module):
     """Densities over chi from frames and tokens; invariant to rotation and translation."""
 
@@ -416,54 +257,3 @@ class QFitLatent(nn.Module):
         density = self.density(s, protein.token.to(device))
         self.train(was_training)
         return density.to("cpu") if isinstance(density, VonMisesMixture) else density
-
-
-class AverageModel(QFitLatent):
-    """Several trained models of one architecture as one: the mean of their densities, chi by chi.
-
-        p(chi_d | chi_<d) = 1/M sum_m p_m(chi_d | chi_<d)
-
-    With ``dropout_passes`` P each member stands P times in the sum, each time with other dropout
-    masks (Gal and Ghahramani 2016), which makes the average wider where members are too sure.
-    ``encode`` gives the single representations of all terms side by side, (n, M P d_s).
-    """
-
-    def __init__(self, config: ModelConfig, num_members: int, dropout_passes: int = 0) -> None:
-        nn.Module.__init__(self)
-        if config.head != "autoregressive":
-            raise QfitLatentError(
-                "Only models with model.head: autoregressive can be averaged: "
-                f"these have {config.head}."
-            )
-        self.config = config
-        self.members = nn.ModuleList(QFitLatent(config) for _ in range(num_members))
-        self.dropout_passes = dropout_passes
-        terms = max(1, dropout_passes)
-        self.head = AverageHead([member.head for member in self.members for _ in range(terms)])
-        self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
-        self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        return self.members[0].embedding
-
-    def encode(self, batch: Batch) -> Tensor:
-        seeds = itertools.count()
-        parts = []
-        for member in self.members:
-            layers = [module for module in member.modules() if isinstance(module, Dropout)]
-            for _ in range(max(1, self.dropout_passes)):
-                for layer in layers:
-                    layer.seed = next(seeds) if self.dropout_passes else None
-                parts.append(member.encode(batch))
-        return torch.cat(parts, dim=-1)
-
-
-def build_model(config: Mapping[str, Any]) -> QFitLatent:
-    """The untrained network of a whole configuration: one model, or the average of several."""
-    settings = ModelConfig.from_dict(config["model"])
-    train = config["train"]
-    num_members = len(train.get("members", ()))
-    if not num_members:
-        return QFitLatent(settings)
-    return AverageModel(settings, num_members, train.get("dropout_passes", 0))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.model.batch import Protein
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
 from qfitlatent.tables.keys import fixed_list, read_column, row_keys
 from qfitlatent.tables.parquet import read_table
@@ -40,97 +40,6 @@ CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS]
 
 
 FRAME_COLUMNS = [*KEYS, "rotation", "translation_angstrom"]
-
-
-@dataclass(frozen=True)
-class Protein:
-    """One entry as the model sees it, all its chains together."""
-
-    entry: str
-    token: Tensor  # (N,) long
-    rotation: Tensor  # (N,3,3) local to global
-    translation: Tensor  # (N,3) CA, angstrom
-    position: Tensor  # (N,) long, polymer numbering within the chain
-    chain: Tensor  # (N,) long
-    torsion: Tensor  # (N,3) phi, psi, omega in radians; nan where undefined
-    residue_row: Tensor  # (N,) long, row of the residues table
-    row_residue: Tensor  # (M,) long, residue of each observed row
-    chi: Tensor  # (M,D) radians, 0 where undefined
-    defined: Tensor  # (M,D) bool
-    occupancy: Tensor  # (M,) normalised over the rows of a residue
-
-    def __len__(self) -> int:
-        return len(self.token)
-
-    def select(self, residues: Tensor) -> Protein:
-        """These residues alone, in this order: residues (n,) long."""
-        new_index = torch.full((len(self),), -1)
-        new_index[residues] = torch.arange(len(residues))
-        kept = torch.nonzero(new_index[self.row_residue] >= 0).squeeze(1)
-        residue_fields = ("token", "rotation", "translation", "position", "chain", "torsion")
-        parts = {name: getattr(self, name)[residues] for name in (*residue_fields, "residue_row")}
-        for name in ("chi", "defined", "occupancy"):
-            parts[name] = getattr(self, name)[kept]
-        return replace(self, row_residue=new_index[self.row_residue[kept]], **parts)
-
-    def crop(self, max_residues: int, generator: torch.Generator | None = None) -> Protein:
-        """The ``max_residues`` residues nearest to a random one, in chain order."""
-        if len(self) <= max_residues:
-            return self
-        centre = torch.randint(len(self), (), generator=generator)
-        distance = (self.translation - self.translation[centre]).norm(dim=-1)
-        nearest = distance.topk(max_residues, largest=False).indices
-        return self.select(nearest.sort().values)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Proteins side by side, padded to the longest; rows point into the residues that are real."""
-
-    token: Tensor  # (B,N) long
-    rotation: Tensor  # (B,N,3,3)
-    translation: Tensor  # (B,N,3)
-    position: Tensor  # (B,N) long
-    chain: Tensor  # (B,N) long
-    torsion: Tensor  # (B,N,3)
-    mask: Tensor  # (B,N) bool, False for padding
-    row_residue: Tensor  # (M,) long into the residues where mask is True, in order
-    chi: Tensor  # (M,D)
-    defined: Tensor  # (M,D) bool
-    occupancy: Tensor  # (M,)
-
-    def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
-        return Batch(**moved)
-
-
-def collate(proteins: Sequence[Protein]) -> Batch:
-    """A batch of proteins; padding repeats nothing and is never attended to."""
-    length = max(len(protein) for protein in proteins)
-
-    def pad(name: str) -> Tensor:
-        first = getattr(proteins[0], name)
-        out = first.new_zeros((len(proteins), length, *first.shape[1:]))
-        for b, protein in enumerate(proteins):
-            out[b, : len(protein)] = getattr(protein, name)
-        return out
-
-    sizes = torch.tensor([len(protein) for protein in proteins])
-    offsets = sizes.cumsum(0) - sizes
-    return Batch(
-        **{
-            name: pad(name)
-            for name in ("token", "rotation", "translation", "position", "chain", "torsion")
-        },
-        mask=torch.arange(length)[None, :] < sizes[:, None],
-        row_residue=torch.cat(
-            [p.row_residue + offset for p, offset in zip(proteins, offsets, strict=True)]
-        ),
-        **{
-            name: torch.cat([getattr(p, name) for p in proteins])
-            for name in ("chi", "defined", "occupancy")
-        },
-    )
 
 
 class Dataset:

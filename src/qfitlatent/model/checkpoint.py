@@ -22,7 +22,8 @@ from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
-from qfitlatent.model import QFitLatent, build_model
+from qfitlatent.model.average import build_model
+from qfitlatent.model.network import QFitLatent
 
 FORMAT_VERSION = "1"
 

@@ -1,0 +1,1 @@
+"""The network: from frames and types to densities."""
