@@ -23,10 +23,10 @@ from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.base.progress import Progress
+from qfitlatent.dataset.split import split_entries
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
-from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.train import Trainer
 

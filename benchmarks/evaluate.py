@@ -22,6 +22,7 @@ import torch
 
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
+from qfitlatent.dataset.split import split_entries
 from qfitlatent.evaluate import (
     evaluate_run,
     external_method,
@@ -32,7 +33,6 @@ from qfitlatent.evaluate import (
 from qfitlatent.metrics import ScoreSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
-from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,13 +13,13 @@ from pathlib import Path
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
+from qfitlatent.dataset.split import split_entries
 from qfitlatent.evaluate import evaluate_run
 from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
-from qfitlatent.split import split_entries
 from qfitlatent.structure.preprocess import preprocess_entries
 
 FRACTIONS = {"train": 0.5, "validation": 0.1, "test": 0.4}

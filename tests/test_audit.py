@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_structure import peptide, read, with_altlocs
 
-from qfitlatent import audit
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.dataset import audit, invariants
 from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import write_table
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def frames(data):
     """The tables in memory, to be spoiled."""
-    found = audit.read_tables(data / "tables", data / "split.parquet")
+    found = invariants.read_tables(data / "tables", data / "split.parquet")
     return {name: table.copy() for name, table in found.items()}
 
 
@@ -136,9 +136,9 @@ def without_row(table, where=0):
     ],
 )
 def test_a_broken_invariant_is_found(frames, change, invariant):
-    assert audit.check_invariants(frames) == []
+    assert invariants.check_invariants(frames) == []
     change(frames)
-    broken = audit.check_invariants(frames)
+    broken = invariants.check_invariants(frames)
     assert any(invariant in violation.invariant for violation in broken), broken
     assert all(len(violation.rows) for violation in broken)
 

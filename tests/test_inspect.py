@@ -4,7 +4,7 @@ import pytest
 from test_structure import peptide, read, with_altlocs
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.inspect import describe_table, inspect_entry
+from qfitlatent.dataset.inspect import describe_table, inspect_entry
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import write_table
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from evaluated import make_data_set
 
-from qfitlatent.audit import make_audit
 from qfitlatent.base import config
+from qfitlatent.dataset.audit import make_audit
 from qfitlatent.pages.reasons import REASON_HELP, reason_table
 from qfitlatent.tables.reasons import Reason
 

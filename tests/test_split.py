@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qfitlatent import split
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
+from qfitlatent.dataset import clusters, split
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # Frequencies of the residue types in proteins, in the order of tokens, percent.
@@ -88,7 +88,7 @@ def test_related_sequences_share_a_cluster_and_others_do_not():
     rng = np.random.default_rng(1)
     num, members = 60, 4
     sequences = families(rng, num, members, 0.7)
-    representative = split.cluster_sequences(sequences, 0.3).reshape(num, members)
+    representative = clusters.cluster_sequences(sequences, 0.3).reshape(num, members)
     together = (representative == representative[:, :1]).all(axis=1)
     assert together.mean() >= 0.93
     assert len(np.unique(representative)) >= num
@@ -98,14 +98,14 @@ def test_a_domain_joins_the_protein_that_holds_it():
     rng = np.random.default_rng(2)
     whole = random_sequence(rng, 400)
     domain = relative(rng, whole[150:270], 0.6)
-    representative = split.cluster_sequences([domain, whole], 0.3)
+    representative = clusters.cluster_sequences([domain, whole], 0.3)
     assert representative.tolist() == [1, 1]
 
 
 def test_unrelated_sequences_stay_apart():
     rng = np.random.default_rng(3)
     sequences = [random_sequence(rng, int(n)) for n in rng.integers(15, 400, 300)]
-    representative = split.cluster_sequences(sequences, 0.3)
+    representative = clusters.cluster_sequences(sequences, 0.3)
     assert len(np.unique(representative)) >= 0.98 * len(sequences)
 
 
@@ -113,8 +113,8 @@ def test_identity_decides():
     rng = np.random.default_rng(4)
     ancestor = random_sequence(rng, 250)
     near = relative(rng, ancestor, 0.6)
-    assert len(set(split.cluster_sequences([ancestor, near], 0.3))) == 1
-    assert len(set(split.cluster_sequences([ancestor, near], 0.9))) == 2
+    assert len(set(clusters.cluster_sequences([ancestor, near], 0.3))) == 1
+    assert len(set(clusters.cluster_sequences([ancestor, near], 0.9))) == 2
 
 
 def test_unknown_residues_and_repeats_do_no_harm():
@@ -123,10 +123,10 @@ def test_unknown_residues_and_repeats_do_no_harm():
     repeat = np.zeros(60, dtype=np.int8)
     mixed = random_sequence(rng, 80)
     mixed[::2] = UNKNOWN_TOKEN
-    representative = split.cluster_sequences([unknown, unknown.copy()[:40], repeat, mixed], 0.3)
+    representative = clusters.cluster_sequences([unknown, unknown.copy()[:40], repeat, mixed], 0.3)
     assert representative[2] == 2
     assert representative[3] == 3
-    assert split.cluster_sequences([], 0.3).tolist() == []
+    assert clusters.cluster_sequences([], 0.3).tolist() == []
 
 
 def test_no_cluster_no_group_and_no_entry_spans_two_splits(data):
@@ -138,7 +138,7 @@ def test_no_cluster_no_group_and_no_entry_spans_two_splits(data):
 
 
 def test_each_split_holds_its_share_of_both_counts(data):
-    chains = split.read_chains(data)
+    chains = clusters.read_chains(data)
     table = run(data)
     chosen = np.array(table["split"].to_pylist())
     for counts in (chains.length, chains.num_multiconformer):
@@ -148,7 +148,7 @@ def test_each_split_holds_its_share_of_both_counts(data):
 
 
 def test_read_chains_counts(data):
-    chains = split.read_chains(data)
+    chains = clusters.read_chains(data)
     table = pq.read_table(data / "residues.parquet").to_pandas()
     grouped = table.groupby(["entry", "chain"])
     assert chains.length.tolist() == grouped.size().tolist()
@@ -181,7 +181,7 @@ def test_chains_of_one_entry_join_their_clusters(tmp_path):
 
 def test_short_chains_link_nothing(tmp_path):
     rng = np.random.default_rng(7)
-    peptide = random_sequence(rng, split.MIN_LINKING_LENGTH - 1)
+    peptide = random_sequence(rng, clusters.MIN_LINKING_LENGTH - 1)
     chains = [row for n in range(4) for row in (
         (f"e{n}", "A", random_sequence(rng, 90)), (f"e{n}", "B", peptide))]  # fmt: skip
     table = run(write_residues(tmp_path / "tables", chains)).to_pandas()
@@ -299,7 +299,7 @@ def test_mmseqs2_failing_or_absent_is_a_sentence(data, tmp_path, monkeypatch):
 def test_allocation_holds_for_any_sizes(sizes, seed, data):
     """Every group in one split, no split empty, and none far above its share."""
     several = [data.draw(st.integers(0, size)) for size in sizes]
-    chains = split.Chains(
+    chains = clusters.Chains(
         entry=np.array([f"e{n}" for n in range(len(sizes))], dtype=object),
         chain=np.array(["A"] * len(sizes), dtype=object),
         entry_index=np.arange(len(sizes)),
@@ -322,7 +322,7 @@ def test_cost_grows_almost_as_the_data():
     for num in (300, 600, 1200):
         sequences = families(rng, num // 2, 2, 0.75, 80, 200)
         begin = time.process_time()
-        split.cluster_sequences(sequences, 0.3)
+        clusters.cluster_sequences(sequences, 0.3)
         seconds.append(time.process_time() - begin)
     assert seconds[2] / seconds[1] < 3.0
     assert seconds[2] / seconds[0] < 7.0

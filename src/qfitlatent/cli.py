@@ -65,7 +65,7 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from qfitlatent.inspect import inspect_entry
+    from qfitlatent.dataset.inspect import inspect_entry
 
     print(
         inspect_entry(
@@ -80,7 +80,7 @@ def _describe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from qfitlatent.inspect import describe_table
+    from qfitlatent.dataset.inspect import describe_table
 
     print(describe_table(options.table).rstrip("\n"))
     return 0

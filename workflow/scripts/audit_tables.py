@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from qfitlatent.audit import make_audit
 from qfitlatent.base.job import job
+from qfitlatent.dataset.audit import make_audit
 
 with job(snakemake.rule, snakemake.log[0]):
     make_audit(

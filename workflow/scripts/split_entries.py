@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent.base.job import job
-from qfitlatent.split import split_entries, summary
+from qfitlatent.dataset.split import split_entries, summary
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     table = split_entries(

@@ -9,269 +9,33 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json
-from qfitlatent.chemistry.residues import (
-    CHI_DEFINED,
-    MODIFIED,
-    NUM_CHI,
-    NUM_CHI_MAX,
-    PI_SYMMETRIC,
-    RESIDUE_TYPES,
-    TOKEN,
-    UNKNOWN_TOKEN,
+from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES, TOKEN
+from qfitlatent.dataset.invariants import (
+    CHI,
+    KEY,
+    NUM_SHOWN,
+    SPLITS,
+    Tables,
+    Violation,
+    check_invariants,
+    read_tables,
 )
-from qfitlatent.pages.figures import BLUE, ORANGE, bars_of_histogram, embedded, new_figure
+from qfitlatent.pages.figures import BLUE, ORANGE, Figure, bars_of_histogram, embedded, new_figure
 from qfitlatent.pages.reasons import REASON_HELP
 from qfitlatent.pages.render import rows_table
-from qfitlatent.tables import schemas
-from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.reasons import Reason
-
-ROTATION_TOLERANCE = 1e-5
-
-
-OCCUPANCY_TOLERANCE = 1e-6
-
 
 NUM_SUSPICIOUS = 20
 
 
 NUM_CHI_BINS = 36
-
-
-_NUM_SHOWN = 20
-"""Rows of a broken invariant that are listed."""
-
-
-_KEY = ["entry", "chain", "index"]
-
-
-_CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
-
-
-_SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A broken invariant: what should hold, and the rows where it does not."""
-
-    invariant: str
-    rows: pd.DataFrame
-
-    def __str__(self) -> str:
-        shown = self.rows.head(_NUM_SHOWN).to_string(index=False)
-        more = len(self.rows) - _NUM_SHOWN
-        return f"{self.invariant}: {len(self.rows)} rows\n{shown}" + (
-            f"\nand {more} more" if more > 0 else ""
-        )
-
-
-Tables = Mapping[str, pd.DataFrame]
-
-
-def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[str, pd.DataFrame]:
-    """All tables as pandas; ``split`` and ``download`` where they are."""
-    tables_dir = Path(tables_dir)
-    found = {n: _pandas(tables_dir / f"{n}.parquet") for n in schemas.SCHEMAS if n != "frames"}
-    frames = read_table(tables_dir / "frames.parquet")
-    found["frames"] = frames.select([*_KEY, "altloc"]).to_pandas()
-    rotation = frames["rotation"].combine_chunks()
-    valid = np.asarray(rotation.is_valid())
-    values = np.full((len(frames), 9), np.nan)
-    values[valid] = rotation.drop_null().flatten().to_numpy().reshape(-1, 9)
-    for i in range(9):
-        found["frames"][f"r{i}"] = values[:, i]
-    found["frames"]["has_translation"] = np.asarray(frames["translation_angstrom"].is_valid())
-    if split_path is not None:
-        found["split"] = _pandas(Path(split_path))
-    download = tables_dir.parent / "download.parquet"
-    if download.exists():
-        found["download"] = _pandas(download)
-    return found
-
-
-def _pandas(path: Path) -> pd.DataFrame:
-    return read_table(path).to_pandas()
-
-
-def check_invariants(tables: Tables) -> list[Violation]:
-    """Everything that must hold for the written tables (:func:`read_tables`); [] where it does."""
-    return [
-        Violation(invariant, rows)
-        for check in (_keys, _frames, _occupancies, _angles, _types, _accounting, _splits)
-        for invariant, rows in check(tables)
-        if len(rows)
-    ]
-
-
-_Checks = Iterator[tuple[str, pd.DataFrame]]
-
-
-def _keys(tables: Tables) -> _Checks:
-    unique = {
-        "entries": ["entry"],
-        "residues": _KEY,
-        "frames": _KEY,
-        "conformers": [*_KEY, "altloc"],
-    }
-    if "split" in tables:
-        unique["split"] = ["entry", "chain"]
-    for name, key in unique.items():
-        rows = tables[name]
-        yield f"keys of {name} are unique", rows.loc[rows.duplicated(key, keep=False), key]
-    residues = tables["residues"]
-    yield "residues belong to an entry", _absent(residues, tables["entries"], ["entry"])
-    yield "frames belong to a residue", _absent(tables["frames"], residues, _KEY)
-    yield "every residue has a row in frames", _absent(residues, tables["frames"], _KEY)
-    yield "conformers belong to a residue", _absent(tables["conformers"], residues, _KEY)
-    index = residues.groupby(["entry", "chain"])["index"].agg(["min", "max", "size"])
-    gaps = index[(index["min"] != 0) | (index["max"] != index["size"] - 1)].reset_index()
-    yield "indices of a chain run from 0 without a gap", gaps
-
-
-def _absent(rows: pd.DataFrame, of: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """Keys of ``rows`` that are not in ``of``."""
-    joined = rows[key].merge(of[key].drop_duplicates(), on=key, how="left", indicator=True)
-    return joined.loc[joined["_merge"] == "left_only", key]
-
-
-def _frames(tables: Tables) -> _Checks:
-    frames = tables["frames"]
-    rotation = frames[[f"r{i}" for i in range(9)]].to_numpy().reshape(-1, 3, 3)
-    there = ~np.isnan(rotation[:, 0, 0])
-    partial = (there != frames["altloc"].notna()) | (there != frames["has_translation"])
-    yield (
-        "rotation, translation and altloc of a frame are null together",
-        frames.loc[partial, _KEY],
-    )
-    error = np.zeros(len(frames))
-    product = rotation[there].transpose(0, 2, 1) @ rotation[there]
-    error[there] = np.abs(product - np.eye(3)).max(axis=(1, 2))
-    error[there] = np.maximum(error[there], np.abs(np.linalg.det(rotation[there]) - 1))
-    bad = ~(error <= ROTATION_TOLERANCE)
-    yield (
-        f"rotations are orthonormal with determinant +1 within {ROTATION_TOLERANCE:g}",
-        frames.loc[bad, _KEY].assign(error=error[bad]),
-    )
-
-
-def _occupancies(tables: Tables) -> _Checks:
-    conformers = tables["conformers"]
-    grouped = conformers.groupby(_KEY, sort=False)
-    total = grouped["occupancy_normalised"].sum().reset_index(name="sum")
-    yield (
-        f"normalised occupancies of a residue sum to 1 within {OCCUPANCY_TOLERANCE:g}",
-        total[~((total["sum"] - 1).abs() <= OCCUPANCY_TOLERANCE)],
-    )
-    wrong = ~conformers["occupancy_normalised"].between(0, 1 + OCCUPANCY_TOLERANCE)
-    wrong |= (conformers["occupancy_min"] > conformers["occupancy"] + 1e-6) | (
-        conformers["occupancy_max"] < conformers["occupancy"] - 1e-6
-    )
-    yield (
-        "occupancies are at least 0 and between their minimum and maximum",
-        conformers.loc[wrong, [*_KEY, "altloc", "occupancy", "occupancy_min", "occupancy_max"]],
-    )
-    same = (conformers[_KEY] == conformers[_KEY].shift()).all(axis=1)
-    in_order = np.where(
-        same,
-        (conformers["rank"] == conformers["rank"].shift() + 1)
-        & (conformers["occupancy"] <= conformers["occupancy"].shift()),
-        conformers["rank"] == 0,
-    )
-    yield (
-        "ranks count from 0 by falling occupancy",
-        conformers.loc[~in_order, [*_KEY, "altloc", "rank", "occupancy"]],
-    )
-
-
-def _angles(tables: Tables) -> _Checks:
-    conformers = tables["conformers"].merge(
-        tables["residues"][[*_KEY, "token"]], on=_KEY, how="inner"
-    )
-    shown = [*_KEY, "altloc", "token", *_CHI]
-    chi = conformers[_CHI].to_numpy(dtype=np.float64)
-    undefined = ~np.isnan(chi) & ~CHI_DEFINED[conformers["token"].to_numpy()]
-    yield (
-        "chi is there only where the residue type defines it",
-        conformers.loc[undefined.any(axis=1), shown],
-    )
-    yield "a conformer has at least one chi", conformers.loc[np.isnan(chi).all(axis=1), shown]
-    outside = (chi <= -np.pi) | (chi > np.pi)
-    yield "chi is in (-pi, pi]", conformers.loc[outside.any(axis=1), shown]
-    torsion = tables["residues"][["phi_rad", "psi_rad", "omega_rad"]].to_numpy(dtype=np.float64)
-    outside = ((torsion <= -np.pi) | (torsion > np.pi)).any(axis=1)
-    yield "phi, psi and omega are in (-pi, pi]", tables["residues"].loc[outside, _KEY]
-
-
-def _types(tables: Tables) -> _Checks:
-    residues = tables["residues"]
-    parent = TOKEN | {name: TOKEN[standard] for name, (standard, _) in MODIFIED.items()}
-    expected = residues["name"].map(parent).fillna(UNKNOWN_TOKEN).astype(int)
-    expected = expected.where(~residues["is_d_residue"], UNKNOWN_TOKEN)
-    wrong = residues["token"] != expected
-    yield "tokens agree with names", residues.loc[wrong, [*_KEY, "name", "token"]]
-    wrong = residues["num_chi"].to_numpy() != NUM_CHI[residues["token"].to_numpy()]
-    yield "numbers of chi agree with tokens", residues.loc[wrong, [*_KEY, "name", "num_chi"]]
-    rejected = tables["rejected"]
-    unknown = ~rejected["reason"].isin([reason.value for reason in Reason])
-    yield "reasons are of the closed vocabulary", rejected.loc[unknown]
-
-
-def _accounting(tables: Tables) -> _Checks:
-    entries, rejected = tables["entries"], tables["rejected"]
-    for what in ("residues", "conformers"):
-        read, kept, lost = (
-            entries[name] for name in (f"num_{what}_read", f"num_{what}", f"num_{what}_rejected")
-        )
-        columns = ["entry", f"num_{what}_read", f"num_{what}", f"num_{what}_rejected"]
-        yield f"{what} read = kept + rejected", entries.loc[read != kept + lost, columns]
-        rows = rejected.loc[rejected["scope"] == what[:-1], "entry"].value_counts()
-        listed = entries["entry"].map(rows).fillna(0)
-        yield f"rejected {what} are as many as listed", entries.loc[lost != listed, columns]
-        rows = tables[what]["entry"].value_counts()
-        listed = entries["entry"].map(rows).fillna(0)
-        yield f"{what} are as many as listed", entries.loc[kept != listed, columns]
-    conformers = tables["conformers"].groupby(_KEY).size().rename("listed").reset_index()
-    residues = tables["residues"][[*_KEY, "num_conformers"]]
-    joined = residues.merge(conformers, on=_KEY, how="left").fillna({"listed": 0})
-    wrong = joined["num_conformers"] != joined["listed"]
-    yield "conformers of a residue are as many as counted", joined[wrong]
-    frames = tables["frames"]
-    without = frames.loc[frames["altloc"].isna(), _KEY]
-    listed = rejected.loc[rejected["scope"] == "frame", _KEY].astype({"index": "int32"})
-    yield "a residue without frame has a reason", _absent(without, listed, _KEY)
-    left_out = rejected.loc[rejected["scope"] == "entry", ["entry"]]
-    both = left_out[left_out["entry"].isin(entries["entry"])]
-    yield "an entry is kept or rejected, not both", both
-    if "download" in tables:
-        known = pd.concat([entries[["entry"]], left_out])
-        yield "every selected entry is accounted for", _absent(tables["download"], known, ["entry"])
-
-
-def _splits(tables: Tables) -> _Checks:
-    if "split" not in tables:
-        return
-    split = tables["split"]
-    # What a user allocates is the user's affair, except that an entry cannot be in two sets.
-    apart = ["entry"] if (split["method"] == "user").any() else ["cluster", "group", "entry"]
-    for column in apart:
-        spread = split.groupby(column)["split"].nunique()
-        bad = split[split[column].isin(spread.index[spread > 1])]
-        yield f"no {column} is in two splits", bad
-    chains = tables["residues"][["entry", "chain"]].drop_duplicates()
-    yield "every chain is in the split", _absent(chains, split, ["entry", "chain"])
-    yield "the split has no other chains", _absent(split, chains, ["entry", "chain"])
-    wrong = ~split["split"].isin(_SPLITS)
-    yield "splits are train, validation and test", split[wrong]
 
 
 def summarise(tables: Tables) -> dict[str, object]:
@@ -284,7 +48,7 @@ def summarise(tables: Tables) -> dict[str, object]:
     multi_by_token = np.bincount(residues.loc[multi, "token"], minlength=len(types))
     of_type = _with_token(conformers, residues)
     differences = _differences(of_type)
-    several = conformers[conformers.duplicated(_KEY, keep=False)]
+    several = conformers[conformers.duplicated(KEY, keep=False)]
     summary: dict[str, object] = {
         "counts": {
             "entries": len(entries),
@@ -360,7 +124,7 @@ def _histogram(values: pd.Series, edges: np.ndarray) -> dict[str, list]:
 
 
 def _with_token(conformers: pd.DataFrame, residues: pd.DataFrame) -> pd.DataFrame:
-    return conformers.merge(residues[[*_KEY, "token", "name"]], on=_KEY)
+    return conformers.merge(residues[[*KEY, "token", "name"]], on=KEY)
 
 
 def _chi_density(rows: pd.DataFrame, name: str) -> list:
@@ -379,15 +143,15 @@ def _chi_density(rows: pd.DataFrame, name: str) -> list:
 
 def _differences(conformers: pd.DataFrame) -> pd.DataFrame:
     """For each altloc but the first: its largest chi difference from the first, in degrees."""
-    first = conformers.loc[conformers["rank"] == 0, [*_KEY, *_CHI]]
-    others = conformers[conformers["rank"] > 0].merge(first, on=_KEY, suffixes=("", "_first"))
-    ours = others[_CHI].to_numpy(dtype=np.float64)
-    theirs = others[[f"{name}_first" for name in _CHI]].to_numpy(dtype=np.float64)
+    first = conformers.loc[conformers["rank"] == 0, [*KEY, *CHI]]
+    others = conformers[conformers["rank"] > 0].merge(first, on=KEY, suffixes=("", "_first"))
+    ours = others[CHI].to_numpy(dtype=np.float64)
+    theirs = others[[f"{name}_first" for name in CHI]].to_numpy(dtype=np.float64)
     turn = np.abs((ours - theirs + np.pi) % (2 * np.pi) - np.pi)
     symmetric = PI_SYMMETRIC[others["token"].to_numpy()]
     turn = np.where(symmetric, np.minimum(turn, np.pi - turn), turn)
     largest = np.max(turn, axis=1, initial=-1.0, where=~np.isnan(turn))
-    found = others[[*_KEY, "altloc"]].assign(degrees=np.degrees(largest))
+    found = others[[*KEY, "altloc"]].assign(degrees=np.degrees(largest))
     return found[largest >= 0]
 
 
@@ -401,21 +165,21 @@ def _suspicious(
     """
     spread = (
         (conformers["occupancy_max"] - conformers["occupancy_min"])
-        .groupby([conformers[name] for name in _KEY])
+        .groupby([conformers[name] for name in KEY])
         .max()
         .rename("spread")
     )
-    closest = differences.groupby(_KEY)["degrees"].min().rename("closest")
+    closest = differences.groupby(KEY)["degrees"].min().rename("closest")
     rows = residues.loc[residues["num_conformers"] > 0].merge(
-        spread.reset_index(), on=_KEY, how="left"
+        spread.reset_index(), on=KEY, how="left"
     )
-    rows = rows.merge(closest.reset_index(), on=_KEY, how="left")
+    rows = rows.merge(closest.reset_index(), on=KEY, how="left")
     excess = (rows["occupancy_sum"] - 1).abs().where(rows["num_conformers"] >= 2, 0.0)
     alike = rows["closest"] < 1.0
     points = (excess + rows["spread"].fillna(0) + 0.5 * alike).round(3)
     rows = rows.assign(points=points, excess=excess, alike=alike)
     rows = rows[rows["points"] > 0].sort_values(
-        ["points", *_KEY], ascending=[False, True, True, True]
+        ["points", *KEY], ascending=[False, True, True, True]
     )
     found = []
     for row in rows.head(NUM_SUSPICIOUS).itertuples():
@@ -458,7 +222,7 @@ def make_audit(
         {
             "invariant": v.invariant,
             "num_rows": len(v.rows),
-            "rows": json.loads(v.rows.head(_NUM_SHOWN).to_json(orient="records")),
+            "rows": json.loads(v.rows.head(NUM_SHOWN).to_json(orient="records")),
         }
         for v in violations
     ]
@@ -558,7 +322,7 @@ def _sections(s: Mapping[str, object]) -> Iterator[str]:
             ("split", *(c.replace("_", " ") for c in columns)),
             [
                 (name, *(s["split"][name][c] for c in columns))
-                for name in _SPLITS
+                for name in SPLITS
                 if name in s["split"]
             ],
         )

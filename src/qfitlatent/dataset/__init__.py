@@ -1,0 +1,1 @@
+"""Tables divided into sets, checked and shown."""

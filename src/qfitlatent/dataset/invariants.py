@@ -1,0 +1,254 @@
+"""What must hold in written tables, checked from the Parquet files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    MODIFIED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    TOKEN,
+    UNKNOWN_TOKEN,
+)
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import read_table
+from qfitlatent.tables.reasons import Reason
+
+ROTATION_TOLERANCE = 1e-5
+
+
+OCCUPANCY_TOLERANCE = 1e-6
+
+
+NUM_SHOWN = 20
+"""Rows of a broken invariant that are listed."""
+
+
+KEY = ["entry", "chain", "index"]
+
+
+CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken invariant: what should hold, and the rows where it does not."""
+
+    invariant: str
+    rows: pd.DataFrame
+
+    def __str__(self) -> str:
+        shown = self.rows.head(NUM_SHOWN).to_string(index=False)
+        more = len(self.rows) - NUM_SHOWN
+        return f"{self.invariant}: {len(self.rows)} rows\n{shown}" + (
+            f"\nand {more} more" if more > 0 else ""
+        )
+
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[str, pd.DataFrame]:
+    """All tables as pandas; ``split`` and ``download`` where they are."""
+    tables_dir = Path(tables_dir)
+    found = {n: _pandas(tables_dir / f"{n}.parquet") for n in schemas.SCHEMAS if n != "frames"}
+    frames = read_table(tables_dir / "frames.parquet")
+    found["frames"] = frames.select([*KEY, "altloc"]).to_pandas()
+    rotation = frames["rotation"].combine_chunks()
+    valid = np.asarray(rotation.is_valid())
+    values = np.full((len(frames), 9), np.nan)
+    values[valid] = rotation.drop_null().flatten().to_numpy().reshape(-1, 9)
+    for i in range(9):
+        found["frames"][f"r{i}"] = values[:, i]
+    found["frames"]["has_translation"] = np.asarray(frames["translation_angstrom"].is_valid())
+    if split_path is not None:
+        found["split"] = _pandas(Path(split_path))
+    download = tables_dir.parent / "download.parquet"
+    if download.exists():
+        found["download"] = _pandas(download)
+    return found
+
+
+def _pandas(path: Path) -> pd.DataFrame:
+    return read_table(path).to_pandas()
+
+
+def check_invariants(tables: Tables) -> list[Violation]:
+    """Everything that must hold for the written tables (:func:`read_tables`); [] where it does."""
+    return [
+        Violation(invariant, rows)
+        for check in (_keys, _frames, _occupancies, _angles, _types, _accounting, _splits)
+        for invariant, rows in check(tables)
+        if len(rows)
+    ]
+
+
+_Checks = Iterator[tuple[str, pd.DataFrame]]
+
+
+def _keys(tables: Tables) -> _Checks:
+    unique = {
+        "entries": ["entry"],
+        "residues": KEY,
+        "frames": KEY,
+        "conformers": [*KEY, "altloc"],
+    }
+    if "split" in tables:
+        unique["split"] = ["entry", "chain"]
+    for name, key in unique.items():
+        rows = tables[name]
+        yield f"keys of {name} are unique", rows.loc[rows.duplicated(key, keep=False), key]
+    residues = tables["residues"]
+    yield "residues belong to an entry", _absent(residues, tables["entries"], ["entry"])
+    yield "frames belong to a residue", _absent(tables["frames"], residues, KEY)
+    yield "every residue has a row in frames", _absent(residues, tables["frames"], KEY)
+    yield "conformers belong to a residue", _absent(tables["conformers"], residues, KEY)
+    index = residues.groupby(["entry", "chain"])["index"].agg(["min", "max", "size"])
+    gaps = index[(index["min"] != 0) | (index["max"] != index["size"] - 1)].reset_index()
+    yield "indices of a chain run from 0 without a gap", gaps
+
+
+def _absent(rows: pd.DataFrame, of: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Keys of ``rows`` that are not in ``of``."""
+    joined = rows[key].merge(of[key].drop_duplicates(), on=key, how="left", indicator=True)
+    return joined.loc[joined["_merge"] == "left_only", key]
+
+
+def _frames(tables: Tables) -> _Checks:
+    frames = tables["frames"]
+    rotation = frames[[f"r{i}" for i in range(9)]].to_numpy().reshape(-1, 3, 3)
+    there = ~np.isnan(rotation[:, 0, 0])
+    partial = (there != frames["altloc"].notna()) | (there != frames["has_translation"])
+    yield (
+        "rotation, translation and altloc of a frame are null together",
+        frames.loc[partial, KEY],
+    )
+    error = np.zeros(len(frames))
+    product = rotation[there].transpose(0, 2, 1) @ rotation[there]
+    error[there] = np.abs(product - np.eye(3)).max(axis=(1, 2))
+    error[there] = np.maximum(error[there], np.abs(np.linalg.det(rotation[there]) - 1))
+    bad = ~(error <= ROTATION_TOLERANCE)
+    yield (
+        f"rotations are orthonormal with determinant +1 within {ROTATION_TOLERANCE:g}",
+        frames.loc[bad, KEY].assign(error=error[bad]),
+    )
+
+
+def _occupancies(tables: Tables) -> _Checks:
+    conformers = tables["conformers"]
+    grouped = conformers.groupby(KEY, sort=False)
+    total = grouped["occupancy_normalised"].sum().reset_index(name="sum")
+    yield (
+        f"normalised occupancies of a residue sum to 1 within {OCCUPANCY_TOLERANCE:g}",
+        total[~((total["sum"] - 1).abs() <= OCCUPANCY_TOLERANCE)],
+    )
+    wrong = ~conformers["occupancy_normalised"].between(0, 1 + OCCUPANCY_TOLERANCE)
+    wrong |= (conformers["occupancy_min"] > conformers["occupancy"] + 1e-6) | (
+        conformers["occupancy_max"] < conformers["occupancy"] - 1e-6
+    )
+    yield (
+        "occupancies are at least 0 and between their minimum and maximum",
+        conformers.loc[wrong, [*KEY, "altloc", "occupancy", "occupancy_min", "occupancy_max"]],
+    )
+    same = (conformers[KEY] == conformers[KEY].shift()).all(axis=1)
+    in_order = np.where(
+        same,
+        (conformers["rank"] == conformers["rank"].shift() + 1)
+        & (conformers["occupancy"] <= conformers["occupancy"].shift()),
+        conformers["rank"] == 0,
+    )
+    yield (
+        "ranks count from 0 by falling occupancy",
+        conformers.loc[~in_order, [*KEY, "altloc", "rank", "occupancy"]],
+    )
+
+
+def _angles(tables: Tables) -> _Checks:
+    conformers = tables["conformers"].merge(
+        tables["residues"][[*KEY, "token"]], on=KEY, how="inner"
+    )
+    shown = [*KEY, "altloc", "token", *CHI]
+    chi = conformers[CHI].to_numpy(dtype=np.float64)
+    undefined = ~np.isnan(chi) & ~CHI_DEFINED[conformers["token"].to_numpy()]
+    yield (
+        "chi is there only where the residue type defines it",
+        conformers.loc[undefined.any(axis=1), shown],
+    )
+    yield "a conformer has at least one chi", conformers.loc[np.isnan(chi).all(axis=1), shown]
+    outside = (chi <= -np.pi) | (chi > np.pi)
+    yield "chi is in (-pi, pi]", conformers.loc[outside.any(axis=1), shown]
+    torsion = tables["residues"][["phi_rad", "psi_rad", "omega_rad"]].to_numpy(dtype=np.float64)
+    outside = ((torsion <= -np.pi) | (torsion > np.pi)).any(axis=1)
+    yield "phi, psi and omega are in (-pi, pi]", tables["residues"].loc[outside, KEY]
+
+
+def _types(tables: Tables) -> _Checks:
+    residues = tables["residues"]
+    parent = TOKEN | {name: TOKEN[standard] for name, (standard, _) in MODIFIED.items()}
+    expected = residues["name"].map(parent).fillna(UNKNOWN_TOKEN).astype(int)
+    expected = expected.where(~residues["is_d_residue"], UNKNOWN_TOKEN)
+    wrong = residues["token"] != expected
+    yield "tokens agree with names", residues.loc[wrong, [*KEY, "name", "token"]]
+    wrong = residues["num_chi"].to_numpy() != NUM_CHI[residues["token"].to_numpy()]
+    yield "numbers of chi agree with tokens", residues.loc[wrong, [*KEY, "name", "num_chi"]]
+    rejected = tables["rejected"]
+    unknown = ~rejected["reason"].isin([reason.value for reason in Reason])
+    yield "reasons are of the closed vocabulary", rejected.loc[unknown]
+
+
+def _accounting(tables: Tables) -> _Checks:
+    entries, rejected = tables["entries"], tables["rejected"]
+    for what in ("residues", "conformers"):
+        read, kept, lost = (
+            entries[name] for name in (f"num_{what}_read", f"num_{what}", f"num_{what}_rejected")
+        )
+        columns = ["entry", f"num_{what}_read", f"num_{what}", f"num_{what}_rejected"]
+        yield f"{what} read = kept + rejected", entries.loc[read != kept + lost, columns]
+        rows = rejected.loc[rejected["scope"] == what[:-1], "entry"].value_counts()
+        listed = entries["entry"].map(rows).fillna(0)
+        yield f"rejected {what} are as many as listed", entries.loc[lost != listed, columns]
+        rows = tables[what]["entry"].value_counts()
+        listed = entries["entry"].map(rows).fillna(0)
+        yield f"{what} are as many as listed", entries.loc[kept != listed, columns]
+    conformers = tables["conformers"].groupby(KEY).size().rename("listed").reset_index()
+    residues = tables["residues"][[*KEY, "num_conformers"]]
+    joined = residues.merge(conformers, on=KEY, how="left").fillna({"listed": 0})
+    wrong = joined["num_conformers"] != joined["listed"]
+    yield "conformers of a residue are as many as counted", joined[wrong]
+    frames = tables["frames"]
+    without = frames.loc[frames["altloc"].isna(), KEY]
+    listed = rejected.loc[rejected["scope"] == "frame", KEY].astype({"index": "int32"})
+    yield "a residue without frame has a reason", _absent(without, listed, KEY)
+    left_out = rejected.loc[rejected["scope"] == "entry", ["entry"]]
+    both = left_out[left_out["entry"].isin(entries["entry"])]
+    yield "an entry is kept or rejected, not both", both
+    if "download" in tables:
+        known = pd.concat([entries[["entry"]], left_out])
+        yield "every selected entry is accounted for", _absent(tables["download"], known, ["entry"])
+
+
+def _splits(tables: Tables) -> _Checks:
+    if "split" not in tables:
+        return
+    split = tables["split"]
+    # What a user allocates is the user's affair, except that an entry cannot be in two sets.
+    apart = ["entry"] if (split["method"] == "user").any() else ["cluster", "group", "entry"]
+    for column in apart:
+        spread = split.groupby(column)["split"].nunique()
+        bad = split[split[column].isin(spread.index[spread > 1])]
+        yield f"no {column} is in two splits", bad
+    chains = tables["residues"][["entry", "chain"]].drop_duplicates()
+    yield "every chain is in the split", _absent(chains, split, ["entry", "chain"])
+    yield "the split has no other chains", _absent(split, chains, ["entry", "chain"])
+    wrong = ~split["split"].isin(SPLITS)
+    yield "splits are train, validation and test", split[wrong]
