@@ -28,7 +28,7 @@ from qfitlatent.model.dataset import Dataset
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.preprocess import preprocess_entries
-from qfitlatent.train import Trainer
+from qfitlatent.training.trainer import Trainer
 
 
 def make_data(folder: Path, num_entries: int, residues: tuple[int, int]) -> list[Dataset]:

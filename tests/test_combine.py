@@ -14,12 +14,12 @@ from test_train import make_config, run, write_tables
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
 from qfitlatent.base.provenance import verify_run
-from qfitlatent.combine import combine_runs
 from qfitlatent.model import checkpoint
 from qfitlatent.model.batch import collate
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.heads import density_of
-from qfitlatent.train import METRICS
+from qfitlatent.training.artifacts import METRICS
+from qfitlatent.training.average import combine_runs
 
 AUTOREGRESSIVE = {"head": "autoregressive", "mean": "atan2", "head_hidden": 16}
 

@@ -7,11 +7,11 @@ import pytest
 from test_train import make_config, write_tables
 from workflow_run import TINY, Checkout
 
-from qfitlatent import train
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
-from qfitlatent.launch import train as launch_train
 from qfitlatent.model.checkpoint import load_model
+from qfitlatent.training.launch import train as launch_train
+from qfitlatent.training.trainer import STATE_FILE, Trainer
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_rule_launches_as_many_processes_as_devices(tmp_path):
 
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused_and_says_so(data, monkeypatch):
-    original, calls = train.Trainer._one_epoch, []
+    original, calls = Trainer._one_epoch, []
 
     def interrupted(self, progress):
         calls.append(1)
@@ -61,10 +61,10 @@ def test_another_number_of_processes_is_refused_and_says_so(data, monkeypatch):
             raise KeyboardInterrupt
         return original(self, progress)
 
-    monkeypatch.setattr(train.Trainer, "_one_epoch", interrupted)
+    monkeypatch.setattr(Trainer, "_one_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         launch(data, make_config(devices=1))
-    assert (data / "run" / train.STATE_FILE).is_file()
+    assert (data / "run" / STATE_FILE).is_file()
     with pytest.raises(QfitLatentError, match=re.escape("train.devices is 1 there and 2 here")):
         launch(data, make_config(devices=2))
-    assert (data / "run" / train.STATE_FILE).is_file()
+    assert (data / "run" / STATE_FILE).is_file()

@@ -16,13 +16,14 @@ import pytest
 import torch
 from proteins import make_protein
 
-from qfitlatent import train
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.model import checkpoint
 from qfitlatent.model.dataset import Dataset
+from qfitlatent.model.settings import ModelConfig, training_bytes
+from qfitlatent.training.trainer import Trainer, train_run
 
 
 def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:
@@ -107,9 +108,7 @@ def make_config(**changes) -> dict:
 
 
 def run(folder: Path, config: dict, name: str = "run") -> Path:
-    train.train_run(
-        config, folder / "tables", folder / "split.parquet", folder / name, log=io.StringIO()
-    )
+    train_run(config, folder / "tables", folder / "split.parquet", folder / name, log=io.StringIO())
     return folder / name
 
 
@@ -123,7 +122,7 @@ def data(tmp_path):
 def test_a_killed_training_resumes_to_the_same_bytes(data, changes, monkeypatch):
     config = make_config(**changes)
     whole = run(data, config, "whole")
-    original, calls = train.Trainer._one_epoch, []
+    original, calls = Trainer._one_epoch, []
 
     def killed(self, progress):
         calls.append(1)
@@ -131,10 +130,10 @@ def test_a_killed_training_resumes_to_the_same_bytes(data, changes, monkeypatch)
             raise KeyboardInterrupt
         return original(self, progress)
 
-    monkeypatch.setattr(train.Trainer, "_one_epoch", killed)
+    monkeypatch.setattr(Trainer, "_one_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         run(data, config, "parts")
-    monkeypatch.setattr(train.Trainer, "_one_epoch", original)
+    monkeypatch.setattr(Trainer, "_one_epoch", original)
     parts = run(data, config, "parts")
     assert sha256_file(whole / "model.safetensors") == sha256_file(parts / "model.safetensors")
 
@@ -153,7 +152,7 @@ def test_artifacts_explain_the_run(data):
     assert configuration.load(folder / "config.yaml") == make_config()
     loaded = checkpoint.load_model(folder)
     best = min(float(row["validation_loss"]) for row in rows)
-    trainer = train.Trainer(
+    trainer = Trainer(
         make_config(),
         Dataset.load(data / "tables", data / "split.parquet", ("train",)),
         Dataset.load(data / "tables", data / "split.parquet", ("validation",)),
@@ -177,13 +176,13 @@ def test_training_data_without_altlocs_is_refused(tmp_path):
 
 
 def test_a_non_finite_loss_names_the_entry(data, monkeypatch):
-    original = train.Trainer._loss
+    original = Trainer._loss
 
     def broken(self, proteins):
         loss, weight = original(self, proteins)
         return loss * (float("nan") if proteins[0].entry == "e03" else 1.0), weight
 
-    monkeypatch.setattr(train.Trainer, "_loss", broken)
+    monkeypatch.setattr(Trainer, "_loss", broken)
     with pytest.raises(QfitLatentError, match="e03"):
         run(data, make_config())
 
@@ -228,13 +227,13 @@ def test_options_train(data, changes):
     assert checkpoint.load_model(folder).config["train"]["epochs"] == 4
 
 
-def trainer_of(folder: Path, config: dict) -> train.Trainer:
+def trainer_of(folder: Path, config: dict) -> Trainer:
     """A trainer on the tables of ``data``, on the CPU."""
     parts = [
         Dataset.load(folder / "tables", folder / "split.parquet", (split,))
         for split in ("train", "validation")
     ]
-    return train.Trainer(config, *parts, torch.device("cpu"))
+    return Trainer(config, *parts, torch.device("cpu"))
 
 
 def test_the_schedule_warms_up_and_falls_as_a_cosine(data):
@@ -345,12 +344,12 @@ def test_batches_hold_proteins_of_like_lengths(data):
 
 def test_training_stops_early_and_keeps_the_best_epoch(data, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.4, 1.0, 1.0])
-    original = train.Trainer.validate
+    original = Trainer.validate
 
     def scripted(self):
         return original(self) | {"validation_loss": next(losses)}
 
-    monkeypatch.setattr(train.Trainer, "validate", scripted)
+    monkeypatch.setattr(Trainer, "validate", scripted)
     folder = run(data, make_config(epochs=6, patience=2), "stopped")
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 4
     assert read_json(folder / "manifest.json")["best_epoch"] == 2
@@ -370,13 +369,14 @@ def test_metrics_are_also_events_where_tensorboard_is_installed(data):
 
 def test_proteins_too_large_for_the_memory_are_cropped_with_a_message(data, monkeypatch, capsys):
     config = make_config()
-    model = train.ModelConfig.from_dict(config["model"])
+    model = ModelConfig.from_dict(config["model"])
     monkeypatch.setattr(
-        "qfitlatent.train.device_memory_bytes", lambda device: 2 * train.training_bytes(model, 30)
+        "qfitlatent.training.trainer.device_memory_bytes",
+        lambda device: 2 * training_bytes(model, 30),
     )
     run(data, config)
     assert "are cropped to 30 residues" in capsys.readouterr().err
-    monkeypatch.setattr("qfitlatent.train.device_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr("qfitlatent.training.trainer.device_memory_bytes", lambda device: 1000)
     with pytest.raises(QfitLatentError, match="Not even the smallest"):
         run(data, config, "other")
 
@@ -388,7 +388,7 @@ def test_an_epoch_holds_every_entry_once_among_all_processes(data):
     ]
     seen = []
     for rank in range(2):
-        trainer = train.Trainer(config, *splits, torch.device("cpu"), world=2, rank=rank)
+        trainer = Trainer(config, *splits, torch.device("cpu"), world=2, rank=rank)
         batches = list(trainer._batches(torch.Generator().manual_seed(1)))
         assert len(batches) == trainer.steps_per_epoch
         seen += [protein.entry for batch in batches for protein in batch]

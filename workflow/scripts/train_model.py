@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent.base.job import job
-from qfitlatent.launch import train
+from qfitlatent.training.launch import train
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     train(

@@ -33,13 +33,13 @@ def train(
         QfitLatentError: what training itself says, also where another process said it.
     """
     if config["train"]["members"]:
-        from qfitlatent.combine import combine_runs
+        from qfitlatent.training.average import combine_runs
 
         combine_runs(config, tables_dir, split_path, run_dir, log)
         return
     devices = config["train"]["devices"]
     if devices == 1:
-        from qfitlatent.train import train_run
+        from qfitlatent.training.trainer import train_run
 
         train_run(config, tables_dir, split_path, run_dir, threads=threads, log=log)
         return

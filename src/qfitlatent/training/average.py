@@ -22,7 +22,7 @@ from qfitlatent.base.provenance import manifest
 from qfitlatent.model.average import build_model
 from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights, save_model
 from qfitlatent.pages.figures import draw_learning_curve
-from qfitlatent.train import METRICS, write_metrics
+from qfitlatent.training.artifacts import METRICS, write_metrics
 
 
 def combine_runs(
