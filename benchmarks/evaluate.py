@@ -23,14 +23,11 @@ import torch
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.dataset.split import split_entries
-from qfitlatent.evaluate import (
-    evaluate_run,
-    external_method,
-    read_evaluation_set,
-    read_truth_table,
-    score_method,
-)
-from qfitlatent.metrics import ScoreSettings
+from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.evaluation.figures import score_method
+from qfitlatent.evaluation.methods import external_method, read_truth_table
+from qfitlatent.evaluation.residues import read_evaluation_set
+from qfitlatent.evaluation.scores import ScoreSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.preprocess import preprocess_entries

@@ -14,7 +14,7 @@ from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.dataset.split import split_entries
-from qfitlatent.evaluate import evaluate_run
+from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig

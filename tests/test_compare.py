@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.compare import METRICS, compare_runs
+from qfitlatent.evaluation.compare import METRICS, compare_runs
 
 
 def write_evaluation(folder, shift: float, first_entry: int = 0, method: str = "model"):

@@ -64,7 +64,7 @@ def test_simulator_defaults_are_the_schemas():
 
 
 def test_evaluation_defaults_are_the_schemas():
-    from qfitlatent.evaluate import DEFAULT_SETTINGS
+    from qfitlatent.evaluation.evaluate import DEFAULT_SETTINGS
 
     defaults = config.load()["evaluate"]
     assert defaults == {name: DEFAULT_SETTINGS[name] for name in defaults}

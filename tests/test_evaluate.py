@@ -15,7 +15,9 @@ import pytest
 from evaluated import SETTINGS, evaluated_tiny, make_run
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.evaluate import evaluate_run, read_evaluation_set, read_truth_table
+from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.evaluation.methods import read_truth_table
+from qfitlatent.evaluation.residues import read_evaluation_set
 
 KEYS = ["entry", "chain", "index"]
 

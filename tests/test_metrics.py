@@ -12,19 +12,20 @@ from scipy.optimize import linprog
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.rows import Observed, altloc_spread
-from qfitlatent.metrics import (
-    RESIDUE_METRICS,
-    ScoreSettings,
+from qfitlatent.evaluation.intervals import (
     auroc,
     bootstrap_auroc,
     bootstrap_means,
     bootstrap_weights,
+)
+from qfitlatent.evaluation.scores import (
+    RESIDUE_METRICS,
+    ScoreSettings,
     recall_precision,
     sample_log_prob,
     score_density,
-    transport_cost,
-    wasserstein,
 )
+from qfitlatent.evaluation.transport import transport_cost, wasserstein
 
 
 def mixture(token: np.ndarray, num_components: int, seed: int) -> VonMisesMixture:

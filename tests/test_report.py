@@ -12,8 +12,9 @@ import pytest
 from evaluated import evaluated_tiny
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.evaluation.report import write_report
+from qfitlatent.evaluation.words import figure_text
 from qfitlatent.pages.render import html_table
-from qfitlatent.report import figure_text, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip  # noqa: E501
 PROBE = """

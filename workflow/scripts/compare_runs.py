@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qfitlatent.base.job import job
-from qfitlatent.compare import compare_runs
+from qfitlatent.evaluation.compare import compare_runs
 
 with job(snakemake.rule, snakemake.log[0]):
     folders = [Path(path).parent for path in snakemake.input]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from qfitlatent.base.job import job
-from qfitlatent.evaluate import evaluate_run
+from qfitlatent.evaluation.evaluate import evaluate_run
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json, write_json
-from qfitlatent.metrics import bootstrap_auroc, bootstrap_means, bootstrap_weights
+from qfitlatent.evaluation.columns import COMPARE_SCHEMA
+from qfitlatent.evaluation.intervals import bootstrap_auroc, bootstrap_means, bootstrap_weights
+from qfitlatent.evaluation.words import METRIC_WORDS, POPULATION_WORDS, figure_text, label
 from qfitlatent.pages.render import html_page, html_table
-from qfitlatent.report import METRIC_WORDS, POPULATION_WORDS, figure_text, label
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.parquet import read_table
 
@@ -34,27 +35,6 @@ METRICS = (
     "recall",
     "precision",
     "wasserstein_rad",
-)
-
-
-COMPARE_SCHEMA = pa.schema(
-    [
-        pa.field("population", pa.string(), False),
-        pa.field("run", pa.string(), False),
-        pa.field(
-            "reference",
-            pa.string(),
-            True,
-            {b"description": b"null: the figure itself; else run minus reference, paired"},
-        ),
-        pa.field("metric", pa.string(), False),
-        pa.field("value", pa.float64()),
-        pa.field("low", pa.float64(), True, {b"description": b"2.5 % of the resampled entries"}),
-        pa.field("high", pa.float64(), True, {b"description": b"97.5 % of the resampled entries"}),
-        pa.field("num_residues", pa.int64(), False),
-        pa.field("num_entries", pa.int64(), False),
-    ],
-    {b"qfitlatent_schema": b"1"},
 )
 
 

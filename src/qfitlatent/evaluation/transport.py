@@ -1,0 +1,136 @@
+"""Wasserstein-1 distances on the torus between observed altlocs and a density (SPEC 8).
+
+Shapes: N residues, A altlocs of one residue, S samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from qfitlatent.density.rows import Observed, altloc_columns
+
+PRICE_SWEEPS = 6
+"""Rounds over the altlocs that find the prices from which optimal transport starts."""
+
+
+MASS_TOLERANCE = 1e-7
+"""Optimal transport stops when less than this share of the mass is at the wrong altloc."""
+
+
+def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
+    """(N,) exact W1 between the S equally weighted samples and the observed altlocs, in radians.
+
+    distance (S,M) is the ground metric: root mean square over chi of the circular distance,
+    symmetry-aware. One altloc needs no transport problem, two are solved by sorting, more by
+    ``transport_cost``.
+    """
+    cost = altloc_columns(distance, observed, math.inf).permute(1, 0, 2)  # (N,S,A)
+    mass = altloc_columns(observed.occupancy.to(distance.dtype), observed, 0.0)
+    mass = mass / mass.sum(1, keepdim=True)
+    num = observed.num_conformers
+    out = torch.full((observed.num_residues,), math.nan)
+    one, two = num == 1, num == 2
+    out[one] = cost[one][:, :, 0].mean(1)
+    if two.any():
+        out[two] = _two_atoms(cost[two][:, :, :2], mass[two][:, 0])
+    for width in range(3, cost.shape[2] + 1):
+        same = num == width
+        if same.any():
+            out[same] = transport_cost(cost[same][:, :, :width], mass[same][:, :width])
+    return out
+
+
+def _two_atoms(cost: Tensor, first: Tensor) -> Tensor:
+    """Optimal transport of S equal masses to two atoms: those that gain most go to the first."""
+    num_samples = cost.shape[1]
+    gain = (cost[:, :, 0] - cost[:, :, 1]).sort(dim=1).values
+    share = (first[:, None] * num_samples - torch.arange(num_samples)).clamp(0.0, 1.0)
+    return (cost[:, :, 1].sum(1) + (gain * share).sum(1)) / num_samples
+
+
+def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
+    """(n,) exact optimal transport cost of S equal sources to A targets, many problems at once.
+
+    cost (n,S,A), demand (n,A) summing to 1. Every source starts at the target that is nearest
+    after a price for each target (``_prices``), which is optimal for what the targets then hold.
+    Successive shortest paths do the rest: mass moves from targets with too much to targets with
+    too little along the cheapest path, a step from a to b costing the smallest
+    cost[s,b] - cost[s,a] over the sources s held at a (Ahuja, Magnanti, Orlin 1993, section 9.7).
+    Each round moves one path of every problem that still has surplus; good prices leave few.
+    """
+    num, num_samples, _ = cost.shape
+    cost = cost.double()
+    demand = demand.double()
+    demand = demand / demand.sum(1, keepdim=True)
+    held = torch.zeros_like(cost)
+    priced = cost - _prices(cost, demand)[:, None, :]
+    held.scatter_(2, priced.argmin(2, keepdim=True), 1.0 / num_samples)
+    # move[s,a,b] never changes; only which sources are held at a does.
+    move = cost[:, :, None, :] - cost[:, :, :, None]  # (n,S,A,A)
+    active = torch.arange(num)
+    while True:
+        surplus = held[active].sum(1) - demand[active]
+        todo = surplus.clamp(min=0.0).sum(1) > MASS_TOLERANCE
+        active, surplus = active[todo], surplus[todo]
+        if not len(active):
+            break
+        _move_along_cheapest_path(held, move, active, surplus)
+    return (held * cost).sum((1, 2)).float()
+
+
+def _prices(cost: Tensor, demand: Tensor) -> Tensor:
+    """(n,A) prices under which the targets attract about what they demand.
+
+    Coordinate ascent on the dual: each target in turn takes the price at which it wins as many
+    sources from the others as it demands, between those of the last winner and the first loser.
+    """
+    num_samples, num_atoms = cost.shape[1:]
+    price = torch.zeros_like(demand)
+    wins = (demand * num_samples).round().long().clamp(1, num_samples - 1)
+    for _ in range(PRICE_SWEEPS):
+        for a in range(num_atoms):
+            others = (cost - price[:, None, :]).index_fill(2, torch.tensor([a]), math.inf)
+            margin = (cost[:, :, a] - others.amin(2)).sort(dim=1).values
+            last = margin.gather(1, wins[:, a : a + 1] - 1)
+            first_loser = margin.gather(1, wins[:, a : a + 1])
+            price[:, a] = 0.5 * (last + first_loser)[:, 0]
+    return price
+
+
+def _move_along_cheapest_path(held: Tensor, move: Tensor, active: Tensor, surplus: Tensor) -> None:
+    """One augmentation of each active problem, in place."""
+    num_atoms = surplus.shape[1]
+    rows = torch.arange(len(active))
+    available = held[active] > MASS_TOLERANCE / 1000
+    arc, source = move[active].masked_fill(~available[..., None], math.inf).min(1)  # (n,A,A)
+    # Bellman-Ford from all surplus targets; arcs may be negative, cycles never are.
+    start = surplus > MASS_TOLERANCE / 100
+    reach = torch.where(start, 0.0, math.inf).to(arc.dtype)
+    before = torch.full(reach.shape, -1, dtype=torch.long)
+    for _ in range(num_atoms - 1):
+        through, via = (reach[:, :, None] + arc).min(1)
+        better = through < reach - 1e-12
+        reach = torch.where(better, through, reach)
+        before = torch.where(better, via, before)
+    end = reach.masked_fill(~(surplus < -MASS_TOLERANCE / 100), math.inf).argmin(1)
+    # Walk back: the amount is limited by both ends and by each source on the way.
+    amount = -surplus[rows, end]
+    path = []
+    at = end
+    for _ in range(num_atoms - 1):
+        origin = before[rows, at]
+        step = origin >= 0
+        from_atom = origin.clamp(min=0)
+        which = source[rows, from_atom, at]
+        limit = held[active, which, from_atom]
+        amount = torch.where(step, torch.minimum(amount, limit), amount)
+        path.append((step, which, from_atom, at))
+        at = torch.where(step, from_atom, at)
+    amount = torch.minimum(amount, surplus[rows, at])
+    for step, which, from_atom, to_atom in path:
+        change = torch.where(step, amount, 0.0)
+        held.index_put_((active, which, from_atom), -change, accumulate=True)
+        held.index_put_((active, which, to_atom), change, accumulate=True)
