@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 
 from qfitlatent.model.checkpoint import load_model
-from qfitlatent.predict import Timing, predict_structures
-from qfitlatent.prediction_files import find_structures
+from qfitlatent.prediction.predict import predict_structures
+from qfitlatent.prediction.records import find_structures
+from qfitlatent.prediction.runner import Timing
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 

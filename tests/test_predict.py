@@ -27,16 +27,13 @@ from qfitlatent.model.checkpoint import load_model, save_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
-from qfitlatent.predict import (
-    batches_by_length,
-    embed_structure,
-    missing_modes,
-    predict_folder,
-    predict_structures,
-    sample_structure,
-    score_structures,
-)
-from qfitlatent.prediction_files import MIXTURE, SCORES, SUFFIXES, output_paths, read_input
+from qfitlatent.prediction.columns import MIXTURE, SCORES
+from qfitlatent.prediction.outputs import SUFFIXES, output_paths
+from qfitlatent.prediction.predict import predict_folder, predict_structures
+from qfitlatent.prediction.records import read_input
+from qfitlatent.prediction.runner import batches_by_length
+from qfitlatent.prediction.sample import embed_structure, sample_structure
+from qfitlatent.prediction.score import missing_modes, score_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.preprocess import read_entry

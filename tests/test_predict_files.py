@@ -18,8 +18,8 @@ from qfitlatent.chemistry.residues import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.ensemble import BACKBONE_NAMES, Placement, hundredths, place_side_chains
-from qfitlatent.prediction_files import structure_id
+from qfitlatent.prediction.placing import BACKBONE_NAMES, Placement, hundredths, place_side_chains
+from qfitlatent.prediction.records import structure_id
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from qfitlatent import predict_commands
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.prediction import commands
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    *(Command(*command) for command in predict_commands.COMMANDS),
+    *(Command(*command) for command in commands.COMMANDS),
     Command("inspect", "show an entry's residues and altlocs", _inspect_arguments, _inspect),
     Command("describe", "show a table's columns and units", _describe_arguments, _describe),
     Command("verify", "check a run against its manifest", _verify_arguments, _verify),

@@ -7,7 +7,7 @@ import torch
 
 from qfitlatent.base.files import atomic_path
 from qfitlatent.base.job import job
-from qfitlatent.predict import predict_structures
+from qfitlatent.prediction.predict import predict_structures
 
 with job(snakemake.rule, snakemake.log[0]) as log:
     torch.set_num_threads(snakemake.threads)

@@ -9,17 +9,6 @@ import torch
 from qfitlatent.base.errors import QfitLatentError
 
 
-def device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise QfitLatentError("There is no CUDA device here: use --device cpu or auto.")
-    return device
-
-
 def choose_device(name: str) -> torch.device:
     """``auto`` takes CUDA, then Apple's MPS, then the CPU; a device that is absent is an error."""
     if name == "auto":

@@ -10,8 +10,6 @@ from textwrap import wrap
 
 import gemmi
 
-from qfitlatent.ensemble import _TITLE_SECTION
-
 
 def isotropic_structure(document: gemmi.cif.Document) -> gemmi.Structure:
     """As ``gemmi.read_structure``, without anisotropic B-factors, which cost as much as the atoms.
@@ -133,3 +131,10 @@ def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:
     at = next(i for i, line in enumerate(lines) if line[:6].strip() not in _TITLE_SECTION)
     text = [part for key, value in note.items() for part in wrap(f"{key.upper()}: {value}", 68)]
     return "".join([*lines[:at], *(f"REMARK 999 {line:<69}\n" for line in text), *lines[at:]])
+
+
+_TITLE_SECTION = frozenset(
+    "HEADER OBSLTE TITLE SPLIT CAVEAT COMPND SOURCE KEYWDS EXPDTA NUMMDL MDLTYP AUTHOR REVDAT "  # noqa: SIM905
+    "SPRSDE JRNL REMARK".split()
+)
+"""Records that stand before and among the remarks."""

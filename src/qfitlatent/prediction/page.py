@@ -18,7 +18,7 @@ import pyarrow as pa
 from qfitlatent.chemistry.residues import NUM_CHI, ONE_LETTER, PI_SYMMETRIC
 
 if TYPE_CHECKING:
-    from qfitlatent.prediction_files import Predicted
+    from qfitlatent.prediction.records import Predicted
 
 
 def page(

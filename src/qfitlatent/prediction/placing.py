@@ -221,10 +221,3 @@ def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> 
 
 def _name(residue: gemmi.Residue) -> str:
     return f"{residue.subchain}/{residue.name} {residue.seqid}"
-
-
-_TITLE_SECTION = frozenset(
-    "HEADER OBSLTE TITLE SPLIT CAVEAT COMPND SOURCE KEYWDS EXPDTA NUMMDL MDLTYP AUTHOR REVDAT "  # noqa: SIM905
-    "SPRSDE JRNL REMARK".split()
-)
-"""Records that stand before and among the remarks."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qfitlatent.prediction_files import Written
+    from qfitlatent.prediction.records import Written
 
 
 MAX_LINES = 20
@@ -62,7 +62,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
     A folder goes on where it stopped; results of single files are not written over unasked.
     """
-    from qfitlatent.predict import predict_structures, write_failures
+    from qfitlatent.prediction.predict import predict_structures, write_failures
 
     _set_threads(options)
     batch = any(path.is_dir() for path in options.structures)
@@ -114,7 +114,7 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_score(options: argparse.Namespace) -> int:
-    from qfitlatent.predict import score_structures
+    from qfitlatent.prediction.score import score_structures
 
     _set_threads(options)
     results = score_structures(
@@ -142,7 +142,7 @@ def sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_sample(options: argparse.Namespace) -> int:
-    from qfitlatent.predict import sample_structure
+    from qfitlatent.prediction.sample import sample_structure
 
     _set_threads(options)
     for path in sample_structure(
@@ -166,7 +166,7 @@ def embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    from qfitlatent.predict import embed_structure
+    from qfitlatent.prediction.sample import embed_structure
 
     _set_threads(options)
     for path in embed_structure(

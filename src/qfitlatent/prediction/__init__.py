@@ -1,0 +1,1 @@
+"""A user's own structure: predictions, scores, samples and their files."""

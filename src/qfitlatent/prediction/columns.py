@@ -1,0 +1,66 @@
+"""The columns of the prediction's tables."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from qfitlatent.tables.columns import CHI, F32, I32, IDS, TEXT, Column, make_schema
+
+MIXTURE = make_schema(
+    (
+        *IDS,
+        Column("component", pa.int8(), False, "", "0, 1, ... within the residue"),
+        Column("weight", F32, False, "1", "weight of the component; sums to 1 over the residue"),
+        *(Column(f"mean{d}_rad", F32, True, "radian", f"mean of chi{d}") for d in CHI),
+        *(Column(f"kappa{d}", F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
+    )
+)
+
+
+RESIDUES = make_schema(
+    (
+        *IDS,
+        Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
+        Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
+        Column("num_modes", pa.int8(), True, "", "modes of at least the weight threshold"),
+        Column("is_built", pa.bool_(), False, "", "the ensemble has a rebuilt side chain here"),
+        Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
+    )
+)
+
+
+SCORES = make_schema(
+    (
+        *IDS,
+        Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
+        Column("occupancy", F32, False, "1", "as deposited"),
+        Column("occupancy_normalised", pa.float64(), False, "1", "divided by the residue's sum"),
+        *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
+        Column("nll", F32, False, "nat", "-log density on the full circle"),
+        Column("nll_folded", F32, False, "nat", "-log density with pi-symmetric chi folded"),
+        Column("hdr_level", F32, False, "1", "predicted mass of the region denser than this"),
+        Column("is_surprising", pa.bool_(), False, "", "hdr_level is above the threshold"),
+        Column("missing_weight", F32, False, "1", "weight of modes that no altloc comes near"),
+        *(
+            Column(f"missing_chi{d}_rad", F32, True, "radian", "chi of the heaviest such mode")
+            for d in CHI
+        ),
+    )
+)
+
+
+SAMPLES = make_schema(
+    (
+        *IDS,
+        Column("sample", I32, False, "", "number of the draw, from 0"),
+        *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
+    )
+)
+
+
+def embedding_schema(width: int) -> pa.Schema:
+    """Schema of an embedding of this width."""
+    kind = pa.list_(pa.field("element", F32, nullable=False), width)
+    return make_schema(
+        (*IDS, Column("embedding", kind, False, "1", "final single representation s"))
+    )
