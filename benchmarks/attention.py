@@ -7,15 +7,13 @@ tensor (N, N, d_z) made from it, which is not timed. Gradients go to the residue
 and to the pair representation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from forms import as_form, compare_forms, explicit
-from proteins import make_protein
 
+from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.model.attention import ANGSTROM_PER_UNIT
 from qfitlatent.model.batch import collate

@@ -7,8 +7,6 @@ and the two compute the same function. They take turns, an epoch each, so that a
 speed drifts slows both; the time of a form is the sum of its own epochs.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import sys

@@ -14,8 +14,6 @@ The server is a process of its own. Prints a table and writes it as JSON with --
 if eight connections are less than 6 times as fast as the loop.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -32,8 +30,7 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from archive_server import ArchiveServer, gzipped, mmcif
-
+from helpers.archive_server import ArchiveServer, gzipped, mmcif
 from qfitlatent.archive.client import download_entries
 from qfitlatent.archive.entries import EntryRef
 

@@ -8,8 +8,6 @@ for 100,000 residues would take longer than 3 minutes or the ratio is below 10.
     python benchmarks/evaluate.py --entries 2600 --threads 2
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -12,8 +12,6 @@ thread the processor's time counts, which other jobs disturb less. Peak extra me
 a process of its own for each form and length.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import multiprocessing
@@ -30,9 +28,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from textbook import attention as textbook_attention
-from textbook import explicit_z
-
+from helpers.textbook import attention as textbook_attention
+from helpers.textbook import explicit_z
 from qfitlatent.model.attention import (
     ExplicitPair,
     InvariantPointAttention,

@@ -9,8 +9,6 @@ network, its encoder and its head, stood still, divided by all time. The last li
 one structure, the start of Python included.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

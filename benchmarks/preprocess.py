@@ -10,8 +10,6 @@ gemmi.read_structure for PDB files, at most 1.3 times for mmCIF, and at least 8 
 the loop (tests/reference_structure.py).
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is loaded
@@ -31,8 +29,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import reference_structure
-
+from helpers import reference_structure
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.structure.atoms import parse_file
 from qfitlatent.structure.preprocess import (

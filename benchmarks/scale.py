@@ -12,8 +12,6 @@ Growth is fitted as time ~ entries^exponent. Targets: exponent at most 1.1, no p
 planning below 10 s, and 100 more entries rerun their shards and what merges them.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json
@@ -32,8 +30,7 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from workflow_run import Checkout
-
+from helpers.workflow_run import Checkout
 from qfitlatent.archive.entries import shard_of
 
 DATA, RUN = "results/data/scale", "results/runs/scale"

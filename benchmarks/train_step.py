@@ -6,14 +6,12 @@ Each form (forms.py) is the same model (embedding, feed-forward, head, loss, Ada
 attention exchanged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from forms import compare_forms, exchange_attention
-from proteins import make_protein
 
+from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.density.loss import mixture_nll
 from qfitlatent.model.batch import collate

@@ -9,8 +9,6 @@ what no run sees: resolution, B-factor. The last rows know the answer in part: t
 residues in the entry, alone and times the two draws. Needs scikit-learn.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -16,8 +16,6 @@ offset to that chi, so that building needs nothing but the chi angles.
   which alone puts the end of a LYS or PHE 0.1 angstrom off.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -6,8 +6,6 @@
 Needs Chromium. The picture is reduced to 128 colours, enough for such a page.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

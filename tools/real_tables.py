@@ -6,8 +6,6 @@ The first folder is measured against the targets; every folder after it is a row
 the baselines, scored on the same residues.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

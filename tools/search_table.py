@@ -6,8 +6,6 @@ Each row is the epoch that the run kept: the one of its smallest validation loss
 the first run of the list.
 """
 
-from __future__ import annotations
-
 import csv
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ What is shipped explains itself: weights, configuration, manifest, metrics of ev
 curve, evaluation figures as JSON, and both cards.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Brings config.yaml and the README's tables up to date with the schema and the reasons.
 
-Run after a change of src/qfitlatent/schemas/config.schema.yaml or of src/qfitlatent/errors.py.
+Run after a change of base/config.schema.yaml or pages/reasons.py.
 Values in config.yaml stay.
 """
 

@@ -4,8 +4,6 @@ Every subcommand imports what it needs when it runs, so that ``--help`` answers 
 the user's making are one sentence on standard error and exit status 2.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

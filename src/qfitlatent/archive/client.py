@@ -17,8 +17,6 @@ the project, bounded attempts with growing, jittered waits (urllib3's ``Retry``)
 entries in a row find the server out of order, the run stops instead of asking for all the rest.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

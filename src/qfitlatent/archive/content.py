@@ -1,7 +1,5 @@
 """Whether what arrived is a coordinate file, and a complete one."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

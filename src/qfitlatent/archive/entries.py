@@ -9,8 +9,6 @@ Nothing here reads a structure or asks the network, so a list of 10,000 ids cost
 Snakemake plans its jobs.
 """
 
-from __future__ import annotations
-
 import csv
 import fnmatch
 import hashlib

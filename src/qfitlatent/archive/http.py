@@ -1,7 +1,5 @@
 """One request: sessions, waits, redirects, and every answer that is no file as a fault."""
 
-from __future__ import annotations
-
 import random
 import re
 import threading

@@ -1,7 +1,5 @@
 """The download log: a row an entry, with its file or the reason why there is none."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections import Counter

@@ -8,8 +8,6 @@ The answer is kept in the cache under the date and a digest of the request, and 
 again: the same criteria give the same data set until that file is removed.
 """
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import json

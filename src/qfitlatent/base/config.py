@@ -5,8 +5,6 @@ descriptions. What a schema cannot say (fractions that sum to 1, a source that n
 folder) is checked here. Every error is one sentence that names the key.
 """
 
-from __future__ import annotations
-
 import copy
 import difflib
 import re

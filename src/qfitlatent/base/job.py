@@ -1,7 +1,5 @@
 """What every script of the workflow does around its one call: the log, and errors as sentences."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

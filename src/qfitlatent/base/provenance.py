@@ -5,8 +5,6 @@ script imports, directly or not, and the data files that they name; comments, do
 layout do not count, so that only a change that can change a result changes it.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os

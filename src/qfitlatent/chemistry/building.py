@@ -7,8 +7,6 @@ numpy float64 and vectorised over residues; angles in radians, lengths in
 angstrom. Shape legend: N residues, A = 10 side-chain atoms of the largest type.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ Shapes: N points or residues. Lengths in angstrom, angles in radians. Where an i
 direction does not exist, the result is nan (or not ``ok``), never a made-up number.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 MIN_SINE = 1e-3

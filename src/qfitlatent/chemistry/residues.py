@@ -4,8 +4,6 @@ Nothing here depends on a file format or on torch. Names are the PDB chemical
 component dictionary's; chi quadruples follow IUPAC-IUB (1970).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 NUM_CHI_MAX = 4

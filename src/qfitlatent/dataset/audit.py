@@ -4,8 +4,6 @@
 the Parquet files alone, so anyone can recompute it with pandas or DuckDB.
 """
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Iterator, Mapping

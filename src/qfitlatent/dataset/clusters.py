@@ -1,7 +1,5 @@
 """Chains clustered by sequence."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What is in an entry or in a table, as text for the terminal."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

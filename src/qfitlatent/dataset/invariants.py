@@ -1,7 +1,5 @@
 """What must hold in written tables, checked from the Parquet files alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

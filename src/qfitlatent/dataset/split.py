@@ -15,8 +15,6 @@ What keeps the sets apart:
   multiconformer residues, in an order that follows from the seed and from the entry ids alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError

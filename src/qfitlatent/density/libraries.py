@@ -21,8 +21,6 @@ Shapes: N residues, M observed rows (residue x altloc), K components, D chi of o
 (4 where padded), G nodes of the phi/psi grid along one angle.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

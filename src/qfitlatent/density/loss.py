@@ -1,7 +1,5 @@
 """The loss of SPEC 7: occupancy-weighted negative log likelihood."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

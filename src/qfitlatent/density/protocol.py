@@ -3,8 +3,6 @@
 Shapes: N residues, M rows, K components, D chi.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import Tensor

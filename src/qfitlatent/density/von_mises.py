@@ -5,8 +5,6 @@ it: kappa cos d - kappa = -2 kappa sin^2(d/2), which does not cancel, and log i0
 log I0, with a series for its derivative at large kappa. Angles in radians on (-pi, pi].
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

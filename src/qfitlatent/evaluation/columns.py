@@ -1,7 +1,5 @@
 """The columns of the evaluation's tables."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 MIXTURE_COLUMNS = {

@@ -5,8 +5,6 @@ residues, with bootstrap intervals over entries; a baseline that is the same for
 library of the first run) stands beside them.
 """
 
-from __future__ import annotations
-
 import html
 from pathlib import Path
 from typing import Any

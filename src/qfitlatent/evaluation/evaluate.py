@@ -18,8 +18,6 @@ SPEC 7), ``single`` (one conformer) and ``all`` (both). Only residues with a bac
 least one chi observed are scored.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, TextIO

@@ -3,8 +3,6 @@
 Shapes: N residues, M observed rows, F figures, L levels of a group, B bootstrap resamples.
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any, TextIO
 

@@ -3,8 +3,6 @@
 Shapes: N residues, E entries, B bootstrap resamples, F figures.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The methods that are scored: the model, the libraries, the generator, and tables of others."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

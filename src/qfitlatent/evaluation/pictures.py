@@ -1,7 +1,5 @@
 """The pictures of the report, made from the tables of ``evaluate.py``."""
 
-from __future__ import annotations
-
 import csv
 import math
 from pathlib import Path

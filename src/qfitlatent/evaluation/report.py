@@ -5,8 +5,6 @@ Nothing is computed here that is not in those tables, so the words, the pictures
 script, no request to the network.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import math

@@ -1,7 +1,5 @@
 """The residues that are scored, with what was observed, and their groups."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path

@@ -12,8 +12,6 @@ Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S samples, J mo
 one residue, E entries, B bootstrap resamples, F figures, L levels of a group.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

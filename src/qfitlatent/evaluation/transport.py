@@ -3,8 +3,6 @@
 Shapes: N residues, A altlocs of one residue, S samples.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The words, colours and order of the report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -22,8 +22,6 @@ Shapes: B proteins, H heads, N residues, J keys of a query (all N, or its neighb
 P query/key points, V value points, X width of Q and K, Y width of the values, Z = d_z.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property

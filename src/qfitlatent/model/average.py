@@ -1,7 +1,5 @@
 """Several trained models as one: the mean of their densities."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

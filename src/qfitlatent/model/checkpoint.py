@@ -5,8 +5,6 @@ and the sha256 of the weights, so that a model copied away can be used, and a da
 file is refused with a sentence.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

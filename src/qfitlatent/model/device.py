@@ -1,7 +1,5 @@
 """Where the network runs, and how much memory is there."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -10,8 +10,6 @@ Atoms other than CA are placed from the frame with ideal geometry, so the featur
 the frames alone. Shapes: B proteins, N residues, J keys of a residue.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@
 Shapes: N residues, M rows, K components of one chi, D=4 chi.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -7,8 +7,6 @@ Shapes: B proteins, N residues, J keys of a residue (all N, or its neighbours), 
 D=4 chi, F features.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

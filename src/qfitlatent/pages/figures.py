@@ -1,7 +1,5 @@
 """Pictures: the only place that knows matplotlib."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What each reason means, for people."""
 
-from __future__ import annotations
-
 REASON_HELP: dict[str, tuple[str, str]] = {
     "not_found": (
         "The archive or the folder has no such entry.",

@@ -1,7 +1,5 @@
 """Pages and READMEs: words and markup around the numbers of others."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The columns of the prediction's tables."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from qfitlatent.tables.columns import CHI, F32, I32, IDS, TEXT, Column, make_schema

@@ -11,8 +11,6 @@ One structure gives, in the output folder,
 so a structure is done when its .prediction.json is there.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -16,8 +16,6 @@ What is done to each residue, in words:
 Shapes: N residues, J modes.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ network runs here on batches of similar length; what is written does not depend 
 Shapes: N residues of a structure, M observed rows, K components, J modes, S samples, D=4 chi.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time
@@ -24,6 +22,7 @@ from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import torch
 from torch import Tensor
 

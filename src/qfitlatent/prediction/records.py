@@ -1,7 +1,5 @@
 """What a prediction reads, and what passes between its processes; no torch here."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field

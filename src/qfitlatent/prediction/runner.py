@@ -3,8 +3,6 @@
 Shapes: N residues of a structure, K components, S samples.
 """
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 import os

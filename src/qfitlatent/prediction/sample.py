@@ -3,8 +3,6 @@
 Shapes: N residues, S samples, D=4 chi.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Shapes: N residues, M observed rows, J modes, D=4 chi.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

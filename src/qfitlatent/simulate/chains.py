@@ -1,7 +1,5 @@
 """Simulated sequence families and backbones."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache

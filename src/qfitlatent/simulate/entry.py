@@ -24,8 +24,6 @@ half at chi + pi, the form ``nll`` of SPEC 8, and the entropy given here is of t
 Shape legend: N residues, K = 4 components (unused ones have weight 0), D = 4 chi.
 """
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass

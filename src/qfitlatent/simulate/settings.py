@@ -1,7 +1,5 @@
 """What a simulated data set is made of, and the ids of its entries."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from qfitlatent.base.errors import QfitLatentError

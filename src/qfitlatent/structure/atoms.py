@@ -3,8 +3,6 @@
 Shapes: A atoms, R residues in file order, T templates (residue types with a skeleton of their own).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zlib

@@ -3,8 +3,6 @@
 Shapes: N kept residues, G named altlocs of residues, M conformers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from qfitlatent.chemistry import geometry

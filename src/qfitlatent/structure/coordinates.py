@@ -1,7 +1,5 @@
 """Opening a coordinate file: bytes, gzip, mmCIF or PDB format, and writing it back as text."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import zlib

@@ -4,8 +4,6 @@ Everything is computed for all residues of several entries at once: the cost of 
 shared, and no Python loop runs over atoms or residues.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Residues and conformers as the five tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is left out, row by row, with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

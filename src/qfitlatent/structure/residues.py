@@ -42,8 +42,6 @@ shared, and no Python loop runs over atoms or residues.
 Shapes: A atoms, N kept residues, G named altlocs of residues, M conformers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import gemmi

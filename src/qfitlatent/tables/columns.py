@@ -1,7 +1,5 @@
 """A column: its name, type, unit and meaning, declared once, and the keys that tables share."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Keys and lists of a table as numpy arrays, and the joins made with them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc

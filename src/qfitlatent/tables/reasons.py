@@ -1,7 +1,5 @@
 """The closed vocabulary of reasons to leave data out."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

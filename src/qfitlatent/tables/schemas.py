@@ -5,8 +5,6 @@
 itself wherever it is copied. Missing is null, never 0. Rows are sorted by ``SORT_KEYS[name]``.
 """
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from qfitlatent.tables.columns import F32, F64, FLAG, I8, I16, I32, I64, TEXT, Column, make_schema

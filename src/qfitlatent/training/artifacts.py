@@ -1,7 +1,5 @@
 """What a training leaves in its run folder."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 from collections.abc import Mapping, Sequence

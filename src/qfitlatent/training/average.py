@@ -4,8 +4,6 @@ Runs differ in what they overfit, so that their mean density is better than each
 stand in the mean several times, each time with other units left out (``train.dropout_passes``).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import time

@@ -1,7 +1,5 @@
 """Training in one process or in several: what the rule ``train_model`` calls."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

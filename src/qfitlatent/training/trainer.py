@@ -9,8 +9,6 @@ With several processes (torchrun) each takes every W-th batch of the epoch and g
 of the global batch of W batches: each process scales its summed loss by W over the global weight.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

@@ -1,0 +1,150 @@
+"""The configuration: defaults from the schema, and every mistake a sentence that names the key."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qfitlatent.base import config
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.simulate.settings import SimulatorSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def leaves(node, prefix=""):
+    for key, child in node["properties"].items():
+        yield prefix + key, child
+        if "properties" in child:
+            yield from leaves(child, f"{prefix}{key}.")
+
+
+def test_every_key_has_a_description_and_every_value_a_default():
+    for key, node in leaves(config.schema()):
+        assert node["description"].endswith("."), key
+        if node.get("type") != "object":
+            assert "default" in node, key
+        else:
+            assert node["additionalProperties"] is False, key
+
+
+def test_defaults_pass_their_own_schema():
+    assert config.load(config.load()) == config.load()
+
+
+def test_root_configuration_is_complete_and_commented():
+    path = ROOT / "config.yaml"
+    assert yaml.safe_load(path.read_text()) == config.load(path), "a key is missing"
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    for line in config.commented(config.load(path)).splitlines():
+        if line.strip().startswith("#"):
+            assert line.strip() in lines, f"config.yaml lacks the comment {line.strip()!r}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda p: p.name)
+def test_experiments_are_valid(path):
+    config.load([ROOT / "config.yaml", path])
+
+
+def test_model_defaults_are_those_of_the_specification():
+    model, train = config.load()["model"], config.load()["train"]
+    expected = {"d_s": 128, "d_z": 32, "num_blocks": 8, "num_heads": 4, "head_width": 8}
+    expected |= {"num_query_points": 4, "num_value_points": 8, "num_components": 5}
+    expected |= {"kappa_min": 0.01, "dropout": 0.2, "head": "mixture", "mean": "tanh"}
+    assert expected.items() <= model.items()
+    assert train["learning_rate"] == 3e-4
+    assert train["final_learning_rate_fraction"] == 0.01
+    assert train["batch_size"] == 1
+    assert train["train_on"] == "multiconformer"
+
+
+def test_simulator_defaults_are_the_schemas():
+    assert dataclasses.asdict(SimulatorSettings()) == config.load()["simulate"]
+
+
+def test_evaluation_defaults_are_the_schemas():
+    from qfitlatent.evaluation.evaluate import DEFAULT_SETTINGS
+
+    defaults = config.load()["evaluate"]
+    assert defaults == {name: DEFAULT_SETTINGS[name] for name in defaults}
+
+
+def test_later_parts_lie_over_earlier_ones(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("seed: 5\ntrain: {epochs: 7, patience: 2}\n")
+    second.write_text("train: {epochs: 8}\n")
+    loaded = config.load([first, second, {"run": "x"}])
+    assert (loaded["seed"], loaded["run"]) == (5, "x")
+    assert (loaded["train"]["epochs"], loaded["train"]["patience"]) == (8, 2)
+    assert loaded["train"]["learning_rate"] == 3e-4
+
+
+def test_loading_changes_neither_the_input_nor_the_schema():
+    given = {"split": {"fractions": {"train": 0.6, "validation": 0.2, "test": 0.2}}}
+    config.load(given)["entries"]["ids"].append("x")
+    assert given == {"split": {"fractions": {"train": 0.6, "validation": 0.2, "test": 0.2}}}
+    assert config.load()["entries"]["ids"] == []
+
+
+def test_defaults_reach_into_lists_and_nullable_sections():
+    loaded = config.load(
+        {
+            "evaluate": {"external": [{"name": "packer", "path": "p.parquet"}]},
+            "entries": {"source": "rcsb", "search": {"max_entries": 5}},
+        }
+    )
+    assert loaded["evaluate"]["external"][0]["kind"] == "mixture"
+    assert loaded["entries"]["search"]["method"] == "X-RAY DIFFRACTION"
+    assert config.load()["entries"]["search"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"train": {"learnin_rate": 0.1}}, "train.learnin_rate: did you mean train.learning_rate"),
+        ({"learning_rate": 0.1}, "did you mean train.learning_rate"),
+        ({"modle": {}}, "modle: did you mean model"),
+        ({"zzz": 1}, "zzz: at the top there are dataset"),
+        ({"evaluate": {"external": [{"nmae": "x"}]}}, "did you mean evaluate.external.0.name"),
+        ({"evaluate": {"external": [{"name": "x"}]}}, "lacks the key path"),
+        ({"train": {"epochs": "ten"}}, "train.epochs is 'ten', but must be an integer"),
+        ({"train": {"epochs": 1.5}}, "train.epochs is 1.5, but must be an integer"),
+        ({"train": {"epochs": True}}, "train.epochs is True, but must be an integer"),
+        ({"train": {"learning_rate": "3e-4"}}, "write 3.0e-4"),
+        ({"train": {"learning_rate": 0}}, "train.learning_rate is 0, but must be above 0"),
+        ({"train": 3}, "train is 3, but must be a section of keys"),
+        ({"seed": None}, "seed is None, but must be an integer"),
+        ({"entries": {"list": 4}}, "must be null or a text"),
+        ({"model": {"head": "mixtur"}}, "did you mean mixture"),
+        ({"model": {"dropout": 1.0}}, "must be below 1"),
+        ({"dataset": "a/b"}, "dataset is 'a/b'"),
+        ({"split": {"fractions": {"train": 0.9}}}, "split.fractions sum to 1.1"),
+        ({"entries": {"source": "local"}}, "entries.folder"),
+        ({"entries": {"source": "rcsb"}}, "no entry is named"),
+        ({"entries": {"source": "url", "ids": ["a"]}}, "download.url is null"),
+        ({"train": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above 0"),
+    ],
+)
+def test_mistakes_are_sentences(given, words):
+    with pytest.raises(QfitLatentError) as caught:
+        config.load(given)
+    assert words in str(caught.value)
+    assert str(caught.value)[-1] in ".?"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_configuration(tmp_path):
+    for text, words in [("a: [", "not valid YAML"), ("- 1\n", "holds no keys")]:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        with pytest.raises(QfitLatentError, match=words):
+            config.load(path)
+    with pytest.raises(QfitLatentError, match="cannot be read"):
+        config.load(tmp_path / "absent.yaml")
+
+
+def test_dump_and_commented_read_back():
+    loaded = config.load({"entries": {"source": "rcsb", "search": {"max_entries": 5}}})
+    assert yaml.safe_load(config.dump(loaded)) == loaded
+    assert yaml.safe_load(config.commented(loaded)) == loaded

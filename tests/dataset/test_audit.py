@@ -1,0 +1,161 @@
+"""The audit: clean tables pass, and every invariant can fail."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from helpers.peptides import peptide, read, with_altlocs
+from qfitlatent.archive.log import LOG_SCHEMA
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.dataset import audit, invariants
+from qfitlatent.structure.preprocess import preprocess_entries
+from qfitlatent.tables import schemas
+from qfitlatent.tables.parquet import write_table
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Tables of six small entries, one of them unreadable, and their split."""
+    folder = tmp_path_factory.mktemp("audit")
+    rows = []
+    for i, name in enumerate(["SER", "LEU", "ARG", "PHE", "VAL", "none"]):
+        inside = folder / f"in{i}"
+        inside.mkdir()
+        if name == "none":
+            (inside / "x.cif").write_bytes(b"")
+        else:
+            altlocs = {"A": (0.7, [1.0] * 4), "B": (0.4, [-2.0] * 4)}
+            read(inside, peptide(with_altlocs(name, altlocs)))
+        rows.append(
+            {"entry": f"e{i}", "source": "local", "path": str(inside / "x.cif"), "attempts": 0}
+        )
+    log = pa.Table.from_pylist(rows, schema=LOG_SCHEMA)
+    pq.write_table(log, folder / "download.parquet")
+    preprocess_entries(folder / "download.parquet", folder / "tables", stream=io.StringIO())
+    split = pa.table(
+        {
+            "entry": [f"e{i}" for i in range(5)],
+            "chain": ["Axp"] * 5,
+            "cluster": range(5),
+            "group": range(5),
+            "split": ["train", "train", "train", "validation", "test"],
+            "method": ["builtin"] * 5,
+        }
+    )
+    write_table(split, folder / "split.parquet", schemas.SPLIT)
+    return folder
+
+
+@pytest.fixture
+def frames(data):
+    """The tables in memory, to be spoiled."""
+    found = invariants.read_tables(data / "tables", data / "split.parquet")
+    return {name: table.copy() for name, table in found.items()}
+
+
+def test_clean_tables_pass_and_the_page_opens_offline(data, tmp_path):
+    summary = audit.make_audit(data / "tables", data / "split.parquet", tmp_path)
+    assert summary == json.loads((tmp_path / "audit.json").read_text())
+    assert summary["broken_invariants"] == []
+    assert summary["counts"]["entries"] == 5
+    assert summary["counts"]["entries_rejected"] == 1
+    assert summary["counts"]["multiconformer_residues"] == 5
+    assert summary["residues_by_type"]["ALA"] == 20
+    assert summary["residues_by_number_of_conformers"] == {"2": 5}
+    assert sum(summary["altlocs_by_largest_chi_difference_degrees"]["counts"]) == 5
+    assert np.sum(summary["chi_density"]["LEU"]) == pytest.approx(1, abs=0.01)
+    assert "occupancies sum to 1.10" in summary["suspicious"][0]["why"]
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<img") >= 6
+    assert "http://" not in page
+    assert "https://" not in page
+    first = (tmp_path / "index.html").read_bytes(), (tmp_path / "audit.json").read_bytes()
+    audit.make_audit(data / "tables", data / "split.parquet", tmp_path)
+    again = (tmp_path / "index.html").read_bytes(), (tmp_path / "audit.json").read_bytes()
+    assert first == again
+
+
+def spoil(table, column, value, where=0):
+    def change(tables):
+        at = tables[table].columns.get_loc(column)
+        tables[table].iloc[where, at] = value
+
+    return change
+
+
+def doubled(table):
+    def change(tables):
+        tables[table] = pd.concat([tables[table], tables[table].head(1)])
+
+    return change
+
+
+def without_row(table, where=0):
+    def change(tables):
+        tables[table] = tables[table].drop(tables[table].index[where])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "invariant"),
+    [
+        (doubled("entries"), "keys of entries"),
+        (doubled("residues"), "keys of residues"),
+        (doubled("conformers"), "keys of conformers"),
+        (without_row("entries"), "residues belong to an entry"),
+        (without_row("residues"), "frames belong to a residue"),
+        (without_row("frames"), "every residue has a row in frames"),
+        (without_row("residues", 2), "conformers belong to a residue"),
+        (spoil("frames", "r0", 0.5), "rotations are orthonormal"),
+        (spoil("frames", "altloc", None), "null together"),
+        (spoil("conformers", "occupancy_normalised", 0.5), "sum to 1"),
+        (spoil("conformers", "occupancy", 3.0), "between their minimum and maximum"),
+        (spoil("conformers", "rank", 1), "ranks count from 0"),
+        (spoil("conformers", "chi2_rad", 1.0), "only where the residue type defines it"),
+        (spoil("conformers", "chi1_rad", 4.0), "chi is in"),
+        (spoil("conformers", "chi1_rad", np.nan), "at least one chi"),
+        (spoil("residues", "phi_rad", -4.0, 1), "phi, psi and omega"),
+        (spoil("residues", "token", 5), "tokens agree with names"),
+        (spoil("residues", "num_chi", 3), "numbers of chi"),
+        (spoil("rejected", "reason", "because"), "closed vocabulary"),
+        (spoil("entries", "num_residues_read", 9), "residues read = kept"),
+        (spoil("entries", "num_conformers", 9), "conformers are as many"),
+        (spoil("residues", "num_conformers", 4, 2), "as many as counted"),
+        (without_row("rejected"), "every selected entry"),
+        (spoil("rejected", "entry", "e0"), "kept or rejected, not both"),
+        (spoil("split", "cluster", 4), "no cluster is in two splits"),
+        (without_row("split"), "every chain is in the split"),
+        (spoil("split", "chain", "Q"), "the split has no other chains"),
+        (spoil("split", "split", "tset"), "splits are train"),
+    ],
+)
+def test_a_broken_invariant_is_found(frames, change, invariant):
+    assert invariants.check_invariants(frames) == []
+    change(frames)
+    broken = invariants.check_invariants(frames)
+    assert any(invariant in violation.invariant for violation in broken), broken
+    assert all(len(violation.rows) for violation in broken)
+
+
+def test_a_broken_table_fails_the_audit_with_its_rows(data, tmp_path):
+    table = pq.read_table(data / "tables" / "residues.parquet")
+    index = table.column_names.index("token")
+    tokens = table["token"].to_pylist()
+    tokens[3] = 7
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for path in (data / "tables").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    spoiled = table.set_column(index, "token", pa.array(tokens, pa.int8()))
+    write_table(spoiled, folder / "residues.parquet", schemas.RESIDUES)
+    with pytest.raises(QfitLatentError, match=r"(?s)tokens agree with names: 1 rows.*e0.*ALA"):
+        audit.make_audit(folder, data / "split.parquet", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert any("tokens" in b["invariant"] for b in written["broken_invariants"])
+    assert "broken" in (tmp_path / "out" / "index.html").read_text()

@@ -1,0 +1,217 @@
+"""The whole evaluation on a small simulated data set whose truth is known."""
+
+import io
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from helpers.evaluated import SETTINGS, evaluated_tiny, make_run
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.evaluation.methods import read_truth_table
+from qfitlatent.evaluation.residues import read_evaluation_set
+
+KEYS = ["entry", "chain", "index"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return evaluated_tiny()
+
+
+@pytest.fixture(scope="module")
+def metrics(tiny):
+    return json.loads((tiny.out / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def scores(tiny):
+    return pd.read_parquet(tiny.out / "scores.parquet")
+
+
+def test_nll_of_the_generator_is_its_entropy(scores):
+    part = scores[scores["method"] == "generator"]
+    gap = part["gap_to_entropy"]
+    assert abs(gap.mean()) < 4 * gap.std() / math.sqrt(len(gap))
+
+
+def test_nothing_beats_the_generator_on_average(metrics):
+    for figures in metrics["populations"].values():
+        best = figures["methods"]["generator"]["nll"]["value"]
+        for name, method in figures["methods"].items():
+            assert name == "generator" or method["nll"]["value"] > best
+
+
+def test_generator_is_calibrated(tiny):
+    table = pd.read_parquet(tiny.out / "calibration.parquet")
+    part = table[(table["method"] == "generator") & (table["population"] == "all")]
+    assert (part["coverage"] - part["nominal"]).abs().max() < 0.06
+
+
+def test_populations_do_not_mix(scores, metrics):
+    several = scores["population"] == "multiconformer"
+    assert (scores.loc[several, "num_conformers"] >= 2).all()
+    assert (scores.loc[~several, "num_conformers"] == 1).all()
+    size = metrics["evaluated"]
+    assert size["num_multiconformer"] + size["num_single"] == size["num_residues"]
+    counts = {
+        name: figures["methods"]["model"]["nll"]["num_residues"]
+        for name, figures in metrics["populations"].items()
+    }
+    assert counts["multiconformer"] + counts["single"] == counts["all"]
+
+
+def test_every_method_is_scored_on_the_same_residues(scores):
+    keys = {
+        name: list(map(tuple, part[KEYS].to_numpy())) for name, part in scores.groupby("method")
+    }
+    assert set(keys) == {"model", "uniform", "type_library", "generator"}
+    assert all(rows == keys["model"] for rows in keys.values())
+    assert scores["nll"].notna().all()
+
+
+def test_only_residues_of_the_split_are_scored(tiny, scores):
+    split = pd.read_parquet(tiny.split)
+    test = set(map(tuple, split.loc[split["split"] == "test", ["entry", "chain"]].to_numpy()))
+    assert set(map(tuple, scores[["entry", "chain"]].to_numpy())) == test
+
+
+def test_figures_can_be_recomputed_from_the_scores(tiny, scores):
+    groups = pd.read_parquet(tiny.out / "by_group.parquet")
+    for metric in ("nll", "recall", "all_within_20", "wasserstein_rad"):
+        index = [*KEYS, "name", "population"]
+        wide = scores.pivot_table(index=index, columns="method", values=metric).reset_index()
+        wide = wide[(wide["population"] == "multiconformer") & (wide["name"] == "LEU")]
+        row = groups.query(
+            "population == 'multiconformer' and group == 'type' and level == 'LEU' "
+            f"and metric == '{metric}' and method == 'model'"
+        )
+        own = row[row["reference"].isna()].iloc[0]
+        paired = row[row["reference"] == "type_library"].iloc[0]
+        assert own["value"] == pytest.approx(wide["model"].mean(), abs=1e-5)
+        difference = (wide["model"] - wide["type_library"]).mean()
+        assert paired["value"] == pytest.approx(difference, abs=1e-5)
+        assert own["low"] <= own["value"] <= own["high"]
+
+
+def test_information_gain_is_the_gain_over_the_type_library(metrics):
+    methods = metrics["populations"]["all"]["methods"]
+    expected = methods["type_library"]["nll"]["value"] - methods["model"]["nll"]["value"]
+    assert methods["model"]["information_gain"]["value"] == pytest.approx(expected)
+
+
+def test_predictions_are_modes_heaviest_first(tiny):
+    table = pd.read_parquet(tiny.out / "predictions.parquet")
+    assert (table.groupby(KEYS)["weight"].sum() < 1.0001).all()
+    assert table.groupby(KEYS)["weight"].apply(lambda w: w.is_monotonic_decreasing).all()
+    alanine = table["name"].isin(["ALA", "GLY"])
+    assert not alanine.any()
+    one = table["name"] == "SER"
+    assert table.loc[one, "chi2_rad"].isna().all()
+    assert table.loc[one, "chi1_rad"].notna().all()
+
+
+def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
+    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
+    pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "mine.parquet")
+    external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
+    settings = SETTINGS | {"external": external, "report": False, "baselines": ["uniform"]}
+    log, out = io.StringIO(), tmp_path / "out"
+    evaluate_run(None, tiny.tables, tiny.split, out, settings, truth_dir=tiny.truth, log=log)
+    scores = pd.read_parquet(out / "scores.parquet")
+    mine, truth = (
+        scores[scores["method"] == name].drop(columns="method").reset_index(drop=True)
+        for name in ("mine", "generator")
+    )
+    pd.testing.assert_frame_equal(mine, truth)
+    assert f"{len(mine)}/{len(mine)} residues" in log.getvalue()
+    assert "method mine, took" in log.getvalue()
+
+
+def test_samples_of_a_packer_are_scored(tiny, tmp_path):
+    """One narrow kernel on the top altloc is right; residues without a sample stay unscored."""
+    top = pd.read_parquet(tiny.out / "altlocs.parquet")
+    top = top[top["method"] == "model"].sort_values("occupancy", ascending=False, kind="stable")
+    top = top.drop_duplicates(KEYS).sort_values(KEYS).head(60)
+    columns = [*KEYS, *(f"chi{d}_rad" for d in range(1, 5))]
+    pq.write_table(pa.Table.from_pandas(top[columns], preserve_index=False), tmp_path / "p.parquet")
+    external = [
+        {"name": "packer", "path": str(tmp_path / "p.parquet"), "kind": "samples",
+         "smoothing_degrees": 5}
+    ]  # fmt: skip
+    settings = SETTINGS | {"external": external, "report": False, "baselines": ["uniform"]}
+    evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)
+    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    packer = scores[scores["method"] == "packer"]
+    assert packer["nll"].notna().sum() == 60
+    assert packer["all_within_20"].dropna().eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop_columns(["kappa2"]), "no column 'kappa2'"),
+        (lambda t: t.set_column(0, "entry", pa.array(["none"] * len(t))), "none of the evaluated"),
+        (lambda t: t.set_column(5, "weight", pa.array([-1.0] * len(t))), "negative or all zero"),
+    ],
+)
+def test_bad_external_tables_are_refused(tiny, tmp_path, change, words):
+    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
+    table = change(read_truth_table(tiny.truth, entries))
+    pq.write_table(table, tmp_path / "bad.parquet")
+    settings = SETTINGS | {
+        "external": [{"name": "bad", "path": str(tmp_path / "bad.parquet")}],
+        "baselines": ["uniform"],
+    }
+    with pytest.raises(QfitLatentError, match=words):
+        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)
+
+
+def test_two_evaluations_are_equal_to_the_byte(tiny, tmp_path):
+    shutil.copytree(tiny.run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    again = tmp_path / "run" / "evaluation"
+    evaluate_run(tmp_path / "run", tiny.tables, tiny.split, again, SETTINGS, truth_dir=tiny.truth)
+    for path in sorted(p for p in tiny.out.rglob("*") if p.is_file()):
+        assert path.read_bytes() == (again / path.relative_to(tiny.out)).read_bytes(), path.name
+
+
+def test_the_autoregressive_head_goes_through_the_same_code(tiny, tmp_path):
+    run = make_run(tmp_path, "autoregressive", head="autoregressive", mean="atan2")
+    settings = SETTINGS | {"num_samples": 64, "baselines": ["uniform"], "report": False}
+    metrics = evaluate_run(run, tiny.tables, tiny.split, run / "evaluation", settings)
+    model = metrics["populations"]["all"]["methods"]["model"]
+    assert math.isfinite(model["nll"]["value"])
+    assert 0 < model["heterogeneity"]["value"] < 1
+
+
+def test_highest_occupancy_comes_first_and_sums_to_one(tiny):
+    data = read_evaluation_set(tiny.tables, tiny.split, "test")
+    o = data.observations
+    total = np.bincount(o.row_residue, o.occupancy)
+    np.testing.assert_allclose(total, 1.0, atol=1e-6)
+    first = np.searchsorted(o.row_residue, np.arange(data.num))
+    largest = np.maximum.reduceat(o.occupancy, first)
+    np.testing.assert_array_equal(o.occupancy[first], largest)
+
+
+def test_a_split_that_is_empty_is_refused(tiny, tmp_path):
+    table = pq.read_table(tiny.split)
+    only = table.filter(pa.compute.not_equal(table["split"], "test"))
+    pq.write_table(only, tmp_path / "split.parquet")
+    with pytest.raises(QfitLatentError, match="split 'test'"):
+        evaluate_run(None, tiny.tables, tmp_path / "split.parquet", tmp_path / "out", SETTINGS)
+
+
+def test_external_must_not_take_the_name_of_a_baseline(tiny, tmp_path):
+    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
+    pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "t.parquet")
+    external = [{"name": "uniform", "path": str(tmp_path / "t.parquet")}]
+    settings = SETTINGS | {"external": external, "baselines": ["uniform"]}
+    with pytest.raises(QfitLatentError, match="Two methods are called 'uniform'"):
+        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)

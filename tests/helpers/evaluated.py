@@ -1,0 +1,78 @@
+"""A small simulated data set, split and evaluated once for all tests that read an evaluation."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from qfitlatent.archive.entries import EntryRef
+from qfitlatent.archive.log import log_local_files
+from qfitlatent.base import config as configuration
+from qfitlatent.dataset.split import split_entries
+from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.model.checkpoint import save_model
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.structure.preprocess import preprocess_entries
+
+FRACTIONS = {"train": 0.5, "validation": 0.1, "test": 0.4}
+SETTINGS = {"baselines": ["uniform", "type_library"], "bootstrap_samples": 200, "num_samples": 128}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Paths of the data set, of a run with an untrained model, and of its evaluation."""
+
+    tables: Path
+    split: Path
+    truth: Path
+    run: Path
+    out: Path
+
+
+def make_data_set(folder: Path, num_entries: int = 40) -> tuple[Path, Path, Path]:
+    """Tables, split and truth folder of simulated entries."""
+    settings = SimulatorSettings(num_entries=num_entries, num_families=num_entries // 2)
+    ids = entry_ids(settings)
+    paths = write_entries(ids, folder / "simulated", settings, seed=3)
+    refs = [EntryRef(entry, str(path)) for entry, path in zip(ids, paths, strict=True)]
+    with open(os.devnull, "w") as log:
+        log_local_files(refs, "simulated", folder / "log.parquet", log)
+        preprocess_entries(folder / "log.parquet", folder / "tables", stream=log)
+    split_entries(
+        folder / "tables", folder / "split.parquet", fractions=FRACTIONS, method="builtin"
+    )
+    return folder / "tables", folder / "split.parquet", folder / "simulated"
+
+
+def make_run(folder: Path, name: str, **model) -> Path:
+    """A run folder with an untrained model of one block."""
+    sizes = {"num_blocks": 1, "d_s": 16, "d_z": 8}
+    settings = {"run": name, "dataset": "tiny", "model": {**sizes, **model}}
+    config = configuration.load([settings])
+    run = folder / name
+    run.mkdir()
+    save_model(
+        QFitLatent(ModelConfig.from_dict(config["model"])), config, run / "model.safetensors"
+    )
+    (run / "metrics.csv").write_text(
+        "epoch,train_loss,validation_loss,validation_nll_multiconformer,validation_nll_single\n"
+        "1,2.0,2.1,2.2,2.3\n2,1.5,1.8,1.9,1.7\n"
+    )
+    return run
+
+
+@cache
+def evaluated_tiny() -> Evaluated:
+    """Simulate, split, and evaluate an untrained model with the report; once a test process."""
+    folder = Path(tempfile.mkdtemp(prefix="qfitlatent-evaluated-"))
+    atexit.register(shutil.rmtree, folder)
+    tables, split, truth = make_data_set(folder)
+    run = make_run(folder, "untrained")
+    evaluate_run(run, tables, split, run / "evaluation", SETTINGS, truth_dir=truth)
+    return Evaluated(tables, split, truth, run, run / "evaluation")

@@ -1,0 +1,181 @@
+"""The augmented dot product equals the textbook form, in outputs and in every gradient."""
+
+import copy
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from helpers.proteins import make_protein
+from helpers.textbook import attention as textbook_attention
+from qfitlatent.model import attention
+from qfitlatent.model.attention import ExplicitPair, InvariantPointAttention, StaticPair
+from qfitlatent.model.batch import collate
+from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.structure.preprocess import read_entry
+
+D_S, D_Z, HEADS = 24, 6, 3
+
+
+def make_layer(dtype, pair_values=False, form="auto"):
+    torch.manual_seed(0)
+    layer = InvariantPointAttention(D_S, D_Z, HEADS, 5, 4, 2, pair_values, form).to(dtype)
+    with torch.no_grad():
+        layer.output.weight.normal_(std=0.2)
+        layer.head_weight.add_(0.3 * torch.randn(HEADS))
+    return layer
+
+
+def make_inputs(sizes, dtype):
+    return inputs_of([make_protein(n, seed=n) for n in sizes], dtype)
+
+
+def inputs_of(proteins, dtype):
+    batch = collate(proteins)
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    num_proteins, num = batch.token.shape
+    x = batch.translation.to(dtype)
+    x = (x - x.mean(1, keepdim=True)) / 10
+    offset = (batch.position[:, None] - batch.position[:, :, None]).clamp(-3, 3) + 3
+    pair = StaticPair(
+        relative=normal(7, D_Z).requires_grad_(),
+        bins=offset,
+        distance_vector=normal(D_Z).requires_grad_(),
+        distance=torch.cdist(x, x),
+        left=normal(num_proteins, num, D_Z).requires_grad_(),
+        right=normal(num_proteins, num, D_Z).requires_grad_(),
+        mask=batch.mask,
+    )
+    s = normal(num_proteins, num, D_S).requires_grad_()
+    return s, batch.rotation.to(dtype), x, pair
+
+
+def gradients(function, layer, s, rotation, x, pair):
+    out = function(s, rotation, x, pair)
+    mask = pair.mask if pair.mask.ndim == 2 else pair.mask[:, 0]
+    out = out * mask[..., None]
+    leaves = [s, *layer.parameters()]
+    if isinstance(pair, StaticPair):
+        leaves += [pair.relative, pair.distance_vector, pair.left, pair.right]
+    loss = (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum()
+    return out.detach(), torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("form", ["fused", "blocked"])
+@pytest.mark.parametrize("sizes", [(40,), (33, 12)])
+def test_equals_textbook_fp64(form, sizes, monkeypatch):
+    # Small blocks, so that a protein takes several.
+    monkeypatch.setattr(attention, "BLOCK_ELEMENTS", 1024)
+    layer = make_layer(torch.float64, form=form)
+    # The fast form works in fp32 unless its inputs are fp64: keep it in fp64 here.
+    inputs = make_inputs(sizes, torch.float64)
+    fast, fast_grads = gradients(layer, layer, *inputs)
+    slow, slow_grads = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+    for a, b in zip(fast_grads, slow_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def test_equals_textbook_fp32():
+    layer = make_layer(torch.float32)
+    inputs = make_inputs((300,), torch.float32)
+    fast, _ = gradients(layer, layer, *inputs)
+    slow, _ = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    torch.testing.assert_close(fast, slow, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["2yl0.pdb", "1us0.pdb", "1vme.cif"])
+def test_equals_textbook_on_real_backbones(shared_data, name):
+    """126, 314 and 800 residues, two chains and gaps among them; fp32 against fp64."""
+    records = read_entry(shared_data / "multiconformer" / name, "real")
+    protein = protein_from_tables(records.tables())
+    protein = protein.select(torch.arange(min(len(protein), 800)))
+    inputs = inputs_of([protein], torch.float64)
+    layers = {form: make_layer(torch.float64, form=form) for form in ("fused", "blocked")}
+    layer = layers["fused"]
+    slow, slow_grads = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    for form in layers.values():
+        fast, fast_grads = gradients(form, form, *inputs)
+        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+        for a, b in zip(fast_grads, slow_grads, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10 * max(1.0, float(b.abs().max())), rtol=0)
+    s, rotation, x, pair = inputs
+    single = StaticPair(**{n: to_fp32(value) for n, value in asdict(pair).items()})
+    layer = copy.deepcopy(layer).float()
+    fast, fast_grads = gradients(layer, layer, to_fp32(s), rotation.float(), x.float(), single)
+    torch.testing.assert_close(fast.double(), slow, atol=2e-4, rtol=0)
+    for a, b in zip(fast_grads, slow_grads, strict=True):
+        limit = 2e-4 * max(1.0, float(b.abs().max()))
+        torch.testing.assert_close(a.double(), b, atol=limit, rtol=0)
+
+
+def to_fp32(x):
+    return x.detach().float().requires_grad_(x.requires_grad) if x.is_floating_point() else x
+
+
+def test_explicit_pair_with_values_equals_textbook():
+    layer = make_layer(torch.float64, pair_values=True)
+    s, rotation, x, static = make_inputs((21, 9), torch.float64)
+    z = torch.randn(2, 21, 21, D_Z, dtype=torch.float64)
+    pair = ExplicitPair(z, None, (static.mask[:, :, None] & static.mask[:, None]))
+    fast, fast_grads = gradients(layer, layer, s, rotation, x, pair)
+    slow, slow_grads = gradients(
+        lambda *a: textbook_attention(layer, *a), layer, s, rotation, x, pair
+    )
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+    for a, b in zip(fast_grads, slow_grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def test_neighbour_list_of_everyone_equals_all_pairs():
+    layer = make_layer(torch.float64, pair_values=True)
+    s, rotation, x, _ = make_inputs((17,), torch.float64)
+    z = torch.randn(1, 17, 17, D_Z, dtype=torch.float64)
+    order = torch.stack([torch.randperm(17) for _ in range(17)])[None]
+    every = ExplicitPair(z, None, torch.ones(1, 17, 17, dtype=torch.bool))
+    shuffled = ExplicitPair(
+        z.gather(2, order[..., None].expand(-1, -1, -1, D_Z)), order, every.mask
+    )
+    torch.testing.assert_close(
+        layer(s, rotation, x, every), layer(s, rotation, x, shuffled), atol=1e-12, rtol=0
+    )
+
+
+def test_padding_is_never_attended_to():
+    layer = make_layer(torch.float64)
+    s, rotation, x, pair = make_inputs((20, 11), torch.float64)
+    out = layer(s, rotation, x, pair)[1, :11]
+    changed = s.detach().clone()
+    changed[1, 11:] += 100.0
+    right = pair.right.detach().clone()
+    right[1, 11:] += 100.0
+    again = layer(changed, rotation, x, replace(pair, right=right))[1, :11]
+    torch.testing.assert_close(out, again, atol=1e-12, rtol=0)
+
+
+def test_logits_stay_in_fp32_under_mixed_precision():
+    """Only the projections lose digits: what follows them is the fp32 result."""
+    layer = make_layer(torch.float32)
+    s, rotation, x, pair = make_inputs((64,), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        projected = layer.project(s)
+        low = layer(s, rotation, x, pair)
+    assert projected.dtype == torch.bfloat16
+    expected = layer.output(layer._attend(projected.float(), rotation, x, pair))
+    torch.testing.assert_close(low.float(), expected, atol=0.02, rtol=0.02)
+
+
+def test_sums_over_bins_are_a_histogram():
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.arange(70) - torch.arange(70)[:, None]
+    bins = offset.clamp(-5, 5) + 5
+    bins[:20, 20:] = bins[20:, :20] = 11
+    values = torch.randn(3, 70, 70, generator=generator, dtype=torch.float64)
+    sums = attention.BinSums(bins, torch.float64)
+    for rows in (slice(0, 70), slice(16, 48)):
+        expected = [torch.bincount(bins[rows].flatten(), own[rows].flatten(), 12) for own in values]
+        torch.testing.assert_close(sums(values[:, rows], rows, 12), torch.stack(expected))

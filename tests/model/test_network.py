@@ -1,0 +1,227 @@
+"""The model: invariance, batches without leaks, every option, and densities that integrate."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers.proteins import make_protein
+from qfitlatent.base import config as configuration
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.density.autoregressive import AutoregressiveDensity
+from qfitlatent.density.loss import mixture_nll
+from qfitlatent.model.average import AverageHead
+from qfitlatent.model.batch import collate
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
+
+SPEC = configuration.load()["model"]
+RICH = {
+    **SPEC,
+    "num_blocks": 2,
+    "d_s": 32,
+    "head": "autoregressive",
+    "head_hidden": 16,
+    "mean": "atan2",
+    "features": ["torsions", "exposure", "distances", "directions"],
+    "pair_values": True,
+    "pair_update": "edge",
+    "neighbours": 12,
+}
+VARIANTS = {
+    "spec": SPEC,
+    "atan2": {**SPEC, "num_blocks": 2, "mean": "atan2", "head_hidden": 16},
+    "pair values": {**SPEC, "num_blocks": 2, "pair_values": True},
+    "triangle": {**SPEC, "num_blocks": 2, "pair_update": "triangle"},
+    "rich": RICH,
+}
+
+
+def make_model(settings, dtype=torch.float32) -> QFitLatent:
+    torch.manual_seed(0)
+    model = QFitLatent(ModelConfig.from_dict(settings))
+    with torch.no_grad():  # layers that start at zero would hide a mistake
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model.to(dtype).eval()
+
+
+def to_dtype(batch, dtype):
+    return replace(
+        batch,
+        **{
+            name: getattr(batch, name).to(dtype)
+            for name in ("rotation", "translation", "torsion", "chi", "occupancy")
+        },
+    )
+
+
+def log_prob(model, batch):
+    return model(batch).log_prob(batch.chi, batch.defined, batch.row_residue)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 5e-4), (torch.float64, 1e-10)])
+def test_rotation_and_shift_change_nothing(name, dtype, limit):
+    model = make_model(VARIANTS[name], dtype)
+    batch = to_dtype(collate([make_protein(60, num_chains=2)]), dtype)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turn = (turn * torch.linalg.det(turn)).to(dtype)
+    moved = replace(
+        batch,
+        rotation=turn @ batch.rotation,
+        translation=batch.translation @ turn.T
+        + torch.tensor([1000.0, -1000.0, 1000.0], dtype=dtype) / math.sqrt(3),
+    )
+    with torch.no_grad():
+        change = (model.encode(batch) - model.encode(moved)).abs().max()
+    assert change < limit
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_proteins_of_a_batch_do_not_see_each_other(name):
+    model = make_model(VARIANTS[name], torch.float64)
+    proteins = [make_protein(n, seed=n) for n in (30, 17)]
+    together = model.encode(to_dtype(collate(proteins), torch.float64))
+    alone = [model.encode(to_dtype(collate([p]), torch.float64)) for p in proteins]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_parameter_learns(name):
+    model = make_model(VARIANTS[name]).train()
+    batch = collate([make_protein(40)])
+    loss = mixture_nll(model(batch), batch.chi, batch.defined, batch.occupancy, batch.row_residue)
+    loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # The last pair update has no attention after it.
+    last = f"pair_updates.{model.config.num_blocks - 1}."
+    assert [n for n in without if not n.startswith(last)] == []
+
+
+def test_relative_positions_count_missing_residues_and_chains():
+    model = make_model(SPEC, torch.float64)
+    protein = make_protein(20)
+    gap = replace(protein, position=protein.position + 5 * (torch.arange(20) >= 10))
+    other_chain = replace(protein, chain=(torch.arange(20) >= 10).long())
+    with torch.no_grad():
+        base, with_gap, two = (
+            model.encode(to_dtype(collate([p]), torch.float64)) for p in (protein, gap, other_chain)
+        )
+    assert (base - with_gap).abs().max() > 1e-6
+    assert (base - two).abs().max() > 1e-6
+
+
+def test_means_start_spread_over_the_circle():
+    torch.manual_seed(0)
+    for settings in (SPEC, VARIANTS["atan2"]):
+        density = QFitLatent(ModelConfig.from_dict(settings)).predict(make_protein(10))
+        gaps = density.mean[:, :, 0].sort(dim=1).values.diff(dim=1)
+        assert gaps.min() > 0.4
+
+
+@pytest.mark.parametrize("num_chi", [1, 2])
+def test_autoregressive_density_integrates_to_one(num_chi):
+    model = make_model(RICH)
+    protein = make_protein(30)
+    density = model.predict(protein)
+    assert isinstance(density, AutoregressiveDensity)
+    kind = torch.nonzero(density.chi_mask.sum(1) == num_chi)[:3, 0]
+    num = 400
+    axis = (torch.arange(num) + 0.5) * 2 * math.pi / num - math.pi
+    grid = torch.cartesian_prod(*[axis] * num_chi).view(-1, num_chi)
+    chi = torch.zeros(len(grid), 4)
+    chi[:, :num_chi] = grid
+    for row in kind:
+        rows = torch.full((len(grid),), int(row))
+        value = density.log_prob(chi, torch.ones_like(chi, dtype=torch.bool), rows).exp()
+        assert float(value.sum() * (2 * math.pi / num) ** num_chi) == pytest.approx(1, abs=2e-4)
+
+
+def test_autoregressive_samples_follow_the_density():
+    density = make_model(RICH).predict(make_protein(12))
+    generator = torch.Generator().manual_seed(0)
+    samples, log_p = density.sample_with_log_prob(4000, generator)
+    torch.testing.assert_close(log_p, density.sample_log_prob(samples), atol=1e-4, rtol=1e-4)
+    # E_p[q/p] = 1 for any density q: here the uniform one.
+    log_q = -math.log(2 * math.pi) * density.chi_mask.sum(1)
+    ratio = (log_q - log_p).exp().mean(0)
+    has_one = density.chi_mask.sum(1) == 1
+    torch.testing.assert_close(ratio[has_one], torch.ones(int(has_one.sum())), atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("num_defined", [2, 1])
+def test_autoregressive_regions_hold_their_mass(num_defined):
+    """A draw lies in the region of mass p with probability p, also where chi2 is not looked at."""
+    density = make_model(RICH).predict(make_protein(40))
+    generator = torch.Generator().manual_seed(0)
+    row = torch.nonzero(density.chi_mask.sum(1) == 2)[0]
+    num = 200
+    draws = density.select(row).sample(num, generator)[:, 0]
+    defined = torch.zeros(num, 4, dtype=torch.bool)
+    defined[:, :num_defined] = True
+    level = density.hdr_level(draws, defined, row.expand(num), 256, generator).sort().values
+    # Kolmogorov-Smirnov at 0.1 %.
+    assert (level - (torch.arange(num) + 0.5) / num).abs().max() < 1.95 / math.sqrt(num)
+
+
+def test_the_mixture_of_a_one_chi_residue_is_near_its_density():
+    density = make_model(RICH).predict(make_protein(40))
+    one = torch.nonzero(density.chi_mask.sum(1) == 1)[:, 0]
+    num = 180
+    axis = (torch.arange(num) + 0.5) * 2 * math.pi / num - math.pi
+    chi = axis.repeat_interleave(len(one))[:, None].expand(-1, 4).contiguous()
+    every, rows = torch.ones_like(chi, dtype=torch.bool), one.repeat(num)
+    exact = density.log_prob(chi, every, rows).view(num, -1)
+    near = density.as_mixture().log_prob(chi, every, rows).view(num, -1)
+    divergence = (exact.exp() * (exact - near)).sum(0) * 2 * math.pi / num
+    assert divergence.max() < 0.02
+
+
+def test_the_mixture_keeps_all_weight_and_names_what_it_left_out():
+    density = make_model(RICH).predict(make_protein(40))
+    long = torch.nonzero(density.chi_mask.sum(1) == 4)[:, 0]
+    wide, narrow = (density.select(long).as_mixture(k) for k in (65, 9))
+    for mixture in (wide, narrow):
+        torch.testing.assert_close(mixture.log_weight.exp().sum(1), torch.ones(len(long)))
+        assert bool((mixture.kappa[:, :-1] > 0).all())
+        assert bool((mixture.kappa[:, -1] == 0).all())
+        assert bool(
+            (mixture.modes(0.0).weight.sum(1) <= 1.0 - mixture.log_weight[:, -1].exp() + 1e-5).all()
+        )
+    assert narrow.num_components == 9
+    assert bool((narrow.log_weight[:, -1] > wide.log_weight[:, -1]).all())
+
+
+def test_a_model_averaged_with_itself_has_its_own_mixture():
+    model = make_model(RICH)
+    protein = make_protein(40)
+    own = model.predict(protein)
+    twice = AutoregressiveDensity(
+        AverageHead([model.head, model.head]),
+        own.s.repeat(1, 2),
+        own.chi_mask,
+        own.symmetric,
+    )
+    chi = torch.rand(40, 4) * 2 * math.pi - math.pi
+    every = torch.ones_like(chi, dtype=torch.bool)
+    torch.testing.assert_close(
+        twice.as_mixture().log_prob(chi, every),
+        own.as_mixture().log_prob(chi, every),
+        atol=1e-3,
+        rtol=1e-3,
+    )
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    for changes, word in (
+        ({"features": ["direction"]}, "direction"),
+        ({"pair_update": "triangle", "neighbours": 8}, "triangle"),
+        ({"head": "autoregressive"}, "atan2"),
+    ):
+        with pytest.raises(QfitLatentError, match=word):
+            ModelConfig.from_dict({**SPEC, **changes})
+    with pytest.raises(QfitLatentError, match="d_q"):
+        ModelConfig.from_dict({**SPEC, "d_q": 1})

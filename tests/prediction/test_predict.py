@@ -1,0 +1,659 @@
+"""Predict, score, sample and embed as a user calls them, with an untrained model."""
+
+import copy
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from helpers.workflow_run import TINY, Checkout
+from qfitlatent import cli
+from qfitlatent.base import config
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
+from qfitlatent.density.mixture import Modes
+from qfitlatent.model.checkpoint import load_model, save_model
+from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
+from qfitlatent.prediction.columns import MIXTURE, SCORES
+from qfitlatent.prediction.outputs import SUFFIXES, output_paths
+from qfitlatent.prediction.predict import predict_folder, predict_structures
+from qfitlatent.prediction.records import read_input
+from qfitlatent.prediction.runner import batches_by_length
+from qfitlatent.prediction.sample import embed_structure, sample_structure
+from qfitlatent.prediction.score import missing_modes, score_structures
+from qfitlatent.simulate.entry import write_entries
+from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.structure.preprocess import read_entry
+
+CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
+
+
+def make_model(folder, head="mixture"):
+    settings = config.load([])
+    settings["model"] |= {"num_blocks": 2, "head": head}
+    if head == "autoregressive":
+        settings["model"]["mean"] = "atan2"
+    torch.manual_seed(1)
+    model = QFitLatent(ModelConfig.from_dict(settings["model"]))
+    if head == "mixture":
+        with torch.no_grad():  # components of unequal weight, as a trained model has
+            model.head.weight.bias.copy_(torch.tensor([2.0, 1.0, 0.0, -2.0, -4.0]))
+            model.head.weight.weight.mul_(3)
+    path = folder / f"{head}.safetensors"
+    save_model(model, settings, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def structures(tmp_path_factory):
+    """Six simulated entries of 30 to 60 residues."""
+    settings = SimulatorSettings(num_entries=6, min_residues=30, max_residues=60)
+    return write_entries(entry_ids(settings), tmp_path_factory.mktemp("structures"), settings, 3)
+
+
+@pytest.fixture(scope="module")
+def predicted(structures, model_path, tmp_path_factory):
+    out = tmp_path_factory.mktemp("predicted")
+    results = predict_structures(structures[:1], model_path, out)
+    return results[0], out
+
+
+def write_pdb(structure, path):
+    path.write_text(structure.make_pdb_string())
+    return path
+
+
+def read_structure(path):
+    structure = gemmi.read_structure(str(path))
+    structure.setup_entities()
+    return structure
+
+
+def mixtures(path, model_path, out):
+    """Weights (N,K) and the table of the mixture of one structure."""
+    (result,) = predict_structures([path], model_path, out)
+    return pq.read_table(out / f"{result.entry}.mixture.parquet").to_pandas()
+
+
+def densities_differ_by(a, b):
+    """Largest difference between two tables of mixtures, angles on the circle."""
+    worst = (a["weight"] - b["weight"]).abs().max()
+    for d in range(1, 5):
+        delta = a[f"mean{d}_rad"] - b[f"mean{d}_rad"]
+        worst = max(worst, np.nanmax(np.abs((delta + math.pi) % (2 * math.pi) - math.pi)))
+        worst = max(worst, (a[f"kappa{d}"] / b[f"kappa{d}"] - 1).abs().max())
+    return worst
+
+
+# --- predict ----------------------------------------------------------------------------------
+
+
+def test_the_tables_hold_what_the_model_says(structures, model_path, predicted):
+    result, out = predicted
+    assert not result.error
+    table = pq.read_table(out / f"{result.entry}.mixture.parquet")
+    assert table.schema.equals(MIXTURE, check_metadata=True)
+    frame = table.to_pandas()
+
+    given = read_input(structures[0])
+    protein = protein_from_tables(given.tables)
+    density = load_model(model_path).model.predict(protein)
+    has_chi = NUM_CHI[protein.token.numpy()] > 0
+    weight = frame["weight"].to_numpy().reshape(has_chi.sum(), -1)
+    np.testing.assert_allclose(weight, density.log_weight.exp().numpy()[has_chi], atol=1e-6)
+    np.testing.assert_allclose(weight.sum(1), 1.0, atol=1e-5)
+    mask = CHI_DEFINED[protein.token.numpy()[has_chi]].repeat(weight.shape[1], axis=0)
+    means = frame[[f"mean{d}_rad" for d in range(1, 5)]].to_numpy()
+    assert (np.isnan(means) == ~mask).all()
+    expected = density.mean.numpy()[has_chi].reshape(-1, 4)
+    np.testing.assert_allclose(means[mask], expected[mask], atol=1e-5)
+
+    residues = given.tables["residues"].to_pandas()
+    ids = ["chain", "index", "author_chain", "author_number", "insertion_code", "label_seq", "name"]
+    merged = frame[ids].drop_duplicates().merge(residues[ids], on=ids)
+    assert len(merged) == has_chi.sum()
+
+    csv = pd.read_csv(out / f"{result.entry}.mixture.csv", keep_default_na=False, na_values=[""])
+    assert list(csv.columns) == list(frame.columns)
+    np.testing.assert_allclose(csv["weight"], frame["weight"], atol=1e-6)
+
+
+def test_the_ensemble_shows_the_modes_above_the_threshold(structures, model_path, tmp_path):
+    predict_structures(structures[:1], model_path, tmp_path, min_weight=0.2)
+    density = load_model(model_path).model.predict(
+        protein_from_tables(read_input(structures[0]).tables)
+    )
+    modes = density.modes(0.2, math.radians(30))
+    entry = read_input(structures[0]).entry
+    summary = pd.read_csv(tmp_path / f"{entry}.residues.csv", keep_default_na=False)
+    shown = summary[summary["num_modes"] != ""]
+    has_chi = density.chi_mask.any(1).numpy()
+    counts = modes.valid.sum(1).numpy()[has_chi]
+    assert shown["num_modes"].astype(int).tolist() == counts.tolist()
+    np.testing.assert_allclose(
+        shown["heterogeneity"].astype(float), 1 - modes.weight[:, 0].numpy()[has_chi], atol=1e-5
+    )
+    again = read_entry(tmp_path / f"{entry}_ensemble.cif", "x").residues.to_pandas()
+    many = shown[(shown["num_modes"].astype(int) > 1) & (shown["is_built"] == True)]  # noqa: E712
+    seen = again.merge(many[["chain", "index"]], on=["chain", "index"])
+    assert len(many) > 5
+    assert seen["num_conformers"].tolist() == many["num_modes"].astype(int).tolist()
+
+
+def test_rotating_moving_and_renaming_change_nothing(structures, model_path, tmp_path):
+    structure = read_structure(structures[0])
+    before = mixtures(write_pdb(structure, tmp_path / "a.pdb"), model_path, tmp_path / "a")
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    rotation *= np.sign(np.linalg.det(rotation))
+    for residue in structure[0].all():
+        residue.atom.pos = gemmi.Position(
+            *(rotation @ residue.atom.pos.tolist() + np.array([400.0, -300.0, 200.0]))
+        )
+    for chain in structure[0]:
+        chain.name = {"A": "Q", "B": "R"}.get(chain.name, chain.name)
+    after = mixtures(write_pdb(structure, tmp_path / "b.pdb"), model_path, tmp_path / "b")
+    assert len(after) == len(before)
+    # Coordinates of a PDB file are rounded to 0.001 angstrom, differently before and after.
+    assert densities_differ_by(before, after) < 0.02
+
+
+def test_side_chains_of_the_input_change_nothing(structures, model_path, tmp_path):
+    structure = read_structure(structures[1])
+    before = mixtures(write_pdb(structure, tmp_path / "a.pdb"), model_path, tmp_path / "a")
+    lines = structure.make_pdb_string().splitlines(keepends=True)
+    keep = ("N", "CA", "C", "O")
+    bare = [x for x in lines if x[:4] not in ("ATOM", "HETA") or x[12:16].strip() in keep]
+    (tmp_path / "b.pdb").write_text("".join(bare))
+    after = mixtures(tmp_path / "b.pdb", model_path, tmp_path / "b")
+    assert densities_differ_by(before, after) < 1e-4
+
+
+def test_two_calls_write_the_same_bytes_whatever_the_workers(structures, model_path, tmp_path):
+    folder = structures[0].parent
+    alone = predict_structures(structures, model_path, tmp_path / "alone", workers=0)
+    pooled = predict_structures(structures, model_path, tmp_path / "pooled", workers=1)
+    assert [r.entry for r in alone] == [r.entry for r in pooled] == [r.entry for r in alone]
+    again = predict_structures(structures, model_path, tmp_path / "again", workers=0)
+    assert all(not r.error for r in [*alone, *pooled, *again])
+    files = sorted(p.name for p in (tmp_path / "alone").iterdir())
+    assert len(files) == len(structures) * len(SUFFIXES)
+    for name in files:
+        first = (tmp_path / "alone" / name).read_bytes()
+        assert first == (tmp_path / "again" / name).read_bytes(), name
+        assert first == (tmp_path / "pooled" / name).read_bytes(), name
+    assert folder.exists()
+
+
+def test_a_structure_alone_and_in_a_batch_agree(structures, model_path, tmp_path):
+    predict_structures(structures, model_path, tmp_path / "all")
+    for path in structures[:2]:
+        alone = mixtures(path, model_path, tmp_path / "one")
+        entry = alone["entry"].iloc[0]
+        batch = pq.read_table(tmp_path / "all" / f"{entry}.mixture.parquet").to_pandas()
+        assert densities_differ_by(alone, batch) < 1e-3
+
+
+def test_batches_hold_similar_lengths_within_the_budget():
+    class Fake:
+        def __init__(self, size):
+            self.size = size
+
+        def __len__(self):
+            return self.size
+
+    sizes = [100, 95, 90, 400, 390, 30, 28, 2000, 50]
+    batches = batches_by_length([(None, Fake(size)) for size in sizes], 800)
+    lengths = [[len(p) for _, p in batch] for batch in batches]
+    assert sorted(x for batch in lengths for x in batch) == sorted(sizes)
+    for batch in lengths:
+        assert min(batch) >= 0.75 * max(batch)
+        assert len(batch) == 1 or max(batch) * len(batch) <= 800
+    assert [400, 390] in lengths
+
+
+def test_a_folder_goes_on_where_it_stopped(structures, model_path, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for path in structures[:3]:
+        shutil.copy(path, folder)
+    (folder / "broken.pdb").write_text("this is no structure\n")
+    (folder / "notes.txt").write_text("not looked at")
+    results = predict_folder(folder, out, model=model_path)
+    assert [bool(r.error) for r in results] == [True, False, False, False]
+    failures = pd.read_csv(out / "failures.csv")
+    assert failures["entry"].tolist() == ["broken"]
+    assert "broken.pdb" in failures["error"][0]
+
+    done = [p for p in out.iterdir() if p.name.endswith(".prediction.json")]
+    assert len(done) == 3
+    done[0].unlink()  # as if it had been stopped before this one was complete
+    times = {p: p.stat().st_mtime_ns for p in out.iterdir() if p.name != "failures.csv"}
+    results = predict_folder(folder, out, model=model_path)
+    assert sum(r.notes == ("done before",) for r in results) == 2
+    assert done[0].exists()
+    entry = done[0].name.removesuffix(".prediction.json")
+    for path, before in times.items():
+        assert (path.stat().st_mtime_ns != before) == path.name.startswith(entry)
+
+    (folder / "broken.pdb").unlink()
+    predict_folder(folder, out, model=model_path, min_weight=0.3)  # other settings: all again
+    assert not (out / "failures.csv").exists()
+    assert all(json.loads(p.read_text())["min_weight"] == 0.3 for p in done)
+
+
+def test_an_autoregressive_model_predicts_too(structures, tmp_path):
+    path = make_model(tmp_path, "autoregressive")
+    (result,) = predict_structures(structures[:1], path, tmp_path / "out")
+    assert not result.error
+    frame = pq.read_table(tmp_path / "out" / f"{result.entry}.mixture.parquet").to_pandas()
+    sums = frame.groupby(["chain", "index"])["weight"].sum()
+    np.testing.assert_allclose(sums, 1.0, atol=1e-4)
+    score_structures(structures[:1], tmp_path / "s.parquet", path)
+    assert np.isfinite(pq.read_table(tmp_path / "s.parquet")["nll"].to_numpy()).all()
+    sample_structure(structures[0], 2, tmp_path / "out", path)
+
+
+# --- Inputs that are not as they should be ----------------------------------------------------
+
+
+def test_bad_backbones_are_reported_and_spoil_nothing(structures, model_path, tmp_path):
+    """A residue without C, one on a line, one without coordinates: finite numbers elsewhere."""
+    lines = read_structure(structures[2]).make_pdb_string().splitlines(keepends=True)
+    places = list(dict.fromkeys(x[17:27] for x in lines if x[:4] == "ATOM"))
+    no_c, flat = places[5], places[12]
+    out = []
+    for x in lines:
+        if x[17:27] == no_c and x[12:16].strip() == "C":
+            continue
+        if x[17:27] == flat and x[12:16].strip() in ("N", "CA", "C"):
+            shift = {"N": 0.0, "CA": 1.5, "C": 3.0}[x[12:16].strip()]
+            x = f"{x[:30]}{10 + shift:8.3f}{10:8.3f}{10:8.3f}{x[54:]}"
+        out.append(x)
+    (tmp_path / "bad.pdb").write_text("".join(out))
+    (result,) = predict_structures([tmp_path / "bad.pdb"], model_path, tmp_path / "out")
+    assert not result.error
+    summary = pd.read_csv(tmp_path / "out" / "bad.residues.csv", keep_default_na=False)
+    for place in (no_c, flat):
+        row = summary[summary["author_number"].astype(str) == place[5:9].strip()].iloc[0]
+        assert row["entropy"] == ""
+        assert "frame" in row["note"]
+    for suffix in SUFFIXES:
+        path = tmp_path / "out" / f"bad{suffix}"
+        if path.suffix in (".csv", ".cif", ".pdb", ".html", ".json"):
+            assert not re.search(r"\bnan\b", path.read_text(), re.IGNORECASE)
+    table = pq.read_table(tmp_path / "out" / "bad.mixture.parquet")
+    assert np.isfinite(table["weight"].to_numpy()).all()
+    assert len(table) > 0
+    status = json.loads((tmp_path / "out" / "bad.prediction.json").read_text())
+    assert len(status["left_as_they_were"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.pdb", ""),
+        ("words.cif", "not a structure at all\n"),
+        ("garbage.cif", "data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n1\n"),
+        ("water.pdb", "HETATM    1  O   HOH A   1       1.000   1.000   1.000  1.00 20.00  O\n"),
+        (
+            "ca_only.pdb",
+            "".join(
+                f"ATOM  {i:>5}  CA  ALA A{i:>4}    {3.8 * i:8.3f}   0.000   0.000  1.00 20.00  C\n"
+                for i in range(1, 30)
+            ),
+        ),
+    ],
+)
+def test_a_bad_file_is_one_sentence_and_nothing_is_written(
+    name, content, model_path, tmp_path, capsys
+):
+    path = tmp_path / name
+    path.write_text(content)
+    out = tmp_path / "out"
+    for command in (
+        ["predict", str(path), "-o", str(out)],
+        ["score", str(path), "-o", str(out / "s.parquet")],
+        ["sample", str(path), "-o", str(out)],
+        ["embed", str(path), "-o", str(out)],
+    ):
+        assert cli.main([*command, "--model", str(model_path)]) == 2, command
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("\n") == 1
+        assert name in shown.err
+        assert not out.exists()
+
+
+def test_paths_models_options_and_existing_results(structures, model_path, tmp_path, capsys):
+    out = tmp_path / "out"
+    good = ["predict", str(structures[0]), "-o", str(out), "--model", str(model_path)]
+
+    def refused(arguments, words):
+        assert cli.main(arguments) == 2
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1
+        assert words in shown.err
+
+    refused(["predict", str(tmp_path / "none.pdb"), "-o", str(out), *good[4:]], "no file")
+    (tmp_path / "bad.safetensors").write_bytes(b"not a model")
+    refused([*good[:4], "--model", str(tmp_path / "bad.safetensors")], "model")
+    refused([*good[:4], "--model", str(tmp_path / "absent")], "no model")
+    refused([*good, "--min-weight", "0"], "from 0.01 to 1")
+    (tmp_path / "empty").mkdir()
+    refused(["predict", str(tmp_path / "empty"), *good[2:]], "no structure")
+    (tmp_path / "file").write_text("")
+    refused([*good[:2], "-o", str(tmp_path / "file"), *good[4:]], "is a file")
+    copied = tmp_path / structures[0].name.removesuffix(".gz")
+    copied.write_text("data_x\n")
+    refused(["predict", str(structures[0]), str(copied), *good[2:]], "both write")
+    assert not out.exists()
+
+    assert cli.main(good) == 0
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    capsys.readouterr()
+    refused(good, "--overwrite")
+    assert {p: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    assert cli.main([*good, "--overwrite"]) == 0
+
+
+def test_one_bad_file_among_several_is_named_and_the_others_are_predicted(
+    structures, model_path, tmp_path, capsys
+):
+    bad = tmp_path / "bad.pdb"
+    bad.write_text("nothing\n")
+    files = [str(structures[0]), str(bad), str(structures[1])]
+    out = tmp_path / "out"
+    assert cli.main(["predict", *files, "-o", str(out), "--model", str(model_path)]) == 2
+    shown = capsys.readouterr()
+    assert "qfitlatent: " in shown.err
+    assert "bad.pdb" in shown.err
+    assert len(list(out.glob("*.prediction.json"))) == 2
+
+
+def test_a_model_that_gives_no_numbers_is_refused(structures, model_path, tmp_path):
+    loaded = load_model(model_path)
+    broken = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        broken.head.kappa.bias.fill_(math.nan)
+    settings = loaded.config
+    save_model(broken, settings, tmp_path / "nan.safetensors")
+    out = tmp_path / "out"
+    for use in (
+        lambda: predict_structures(structures[:1], tmp_path / "nan.safetensors", out),
+        lambda: score_structures(structures[:1], out / "s.parquet", tmp_path / "nan.safetensors"),
+        lambda: sample_structure(structures[0], 2, out, tmp_path / "nan.safetensors"),
+    ):
+        with pytest.raises(QfitLatentError, match="not a number"):
+            use()
+    assert not list(out.glob("*"))
+
+
+@pytest.mark.slow
+def test_five_thousand_residues(model_path, tmp_path):
+    settings = SimulatorSettings(num_entries=1, min_residues=500, max_residues=500, max_chains=1)
+    (path,) = write_entries(entry_ids(settings), tmp_path / "in", settings, 1)
+    one = read_structure(path)
+    large = one.clone()
+    del large[0][:]
+    for i in range(10):
+        for chain in one[0]:
+            copied = chain.clone()
+            copied.name = f"{chain.name}{i}"
+            for residue in copied:
+                residue.subchain = f"{residue.subchain}{i}"
+                for atom in residue:
+                    atom.pos = gemmi.Position(atom.pos.x + 300 * i, atom.pos.y, atom.pos.z)
+            large[0].add_chain(copied)
+    large.make_mmcif_document().write_file(str(tmp_path / "large.cif"))
+    (result,) = predict_structures([tmp_path / "large.cif"], model_path, tmp_path / "out")
+    assert result.num_residues > 4900
+    weight = pq.read_table(tmp_path / "out" / "large.mixture.parquet")["weight"].to_numpy()
+    assert np.isfinite(weight).all()
+    assert (tmp_path / "out" / "large_ensemble.pdb").exists()
+
+
+# --- The page ---------------------------------------------------------------------------------
+
+STUB = """
+const fs = require("fs"), html = fs.readFileSync(process.argv[1], "utf8");
+const data = html.match(/<script type="application\\/json" id="data">([\\s\\S]*?)<\\/script>/)[1];
+const code = html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1];
+class Node {
+  constructor() { this.children = []; this.style = {}; this.classList = {add() {}, remove() {}}; }
+  appendChild(child) { this.children.push(child); return child; }
+  replaceChildren(...children) { this.children = children; }
+  setAttribute() {}
+  getContext() {
+    const canvas = {createImageData: (w, h) => ({data: new Uint8ClampedArray(w * h * 4)})};
+    return new Proxy(canvas, {get: (o, k) => (k in o ? o[k] : () => {}), set: () => true});
+  }
+}
+const nodes = {};
+globalThis.document = {
+  getElementById: (id) => nodes[id] || (nodes[id] = new Node()),
+  createElement: () => new Node(),
+};
+document.getElementById("data").textContent = data;
+(0, eval)(code + ";globalThis.page = {known, all, chains, kernel, choose};");
+page.known.forEach((r) => page.choose(r));
+const n = 720;
+console.log(JSON.stringify({
+  title: nodes.title.textContent, rows: nodes.rows.children.length,
+  residues: page.all.map((r) => [r.chain.name, r.name, r.id, r.letter]),
+  known: page.known.map((r) => ({
+    id: r.id, entropy: r.entropy, modes: r.modes, weight: r.weight,
+    mean: r.mean, kappa: r.kappa,
+    mass: r.symmetric.map((_, d) => {
+      let sum = 0;
+      r.weight.forEach((w, k) => page.kernel(r, k, d, n).forEach((p) => { sum += w * p; }));
+      return sum * 2 * Math.PI / n;
+    }),
+  })),
+}));
+"""
+
+
+def test_the_page_loads_nothing_and_escapes_names(predicted):
+    result, out = predicted
+    text = (out / f"{result.entry}.html").read_text()
+    assert not re.search(r"(src|href)\s*=|https?://|@import|fetch\(|url\(", text)
+    body = text.split('id="data">')[1].split("</script>")[0]
+    data = json.loads(body)
+    assert "<" not in body
+    assert data["entry"] == result.entry
+
+
+def test_the_page_runs_and_its_densities_integrate_to_one(predicted, tmp_path):
+    """The page's script in node, with just enough of a document."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the page's script cannot be run")
+    result, out = predicted
+    done = subprocess.run(
+        [node, "-e", STUB, str(out / f"{result.entry}.html")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = json.loads(done.stdout)
+    frame = pq.read_table(out / f"{result.entry}.mixture.parquet").to_pandas()
+    summary = pd.read_csv(out / f"{result.entry}.residues.csv", keep_default_na=False)
+    assert page["title"] == result.entry
+    assert [r[1] for r in page["residues"]] == summary["name"].tolist()
+    groups = [g for _, g in frame.groupby(["chain", "index"], sort=False)]
+    assert page["rows"] == len(page["known"]) == len(groups)
+    for shown, group in zip(page["known"], groups, strict=True):
+        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-6)
+        np.testing.assert_allclose(shown["mass"], 1.0, atol=1e-4)
+        num_chi = len(shown["mean"][0])
+        expected = group[[f"mean{d}_rad" for d in range(1, num_chi + 1)]]
+        np.testing.assert_allclose(shown["mean"], expected, atol=1e-5)
+        expected = group[[f"kappa{d}" for d in range(1, num_chi + 1)]]
+        np.testing.assert_allclose(shown["kappa"], expected, rtol=1e-5)
+
+
+# --- score ------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_densities_of_the_observed_conformers(structures, model_path, tmp_path):
+    out = tmp_path / "scores.parquet"
+    results = score_structures(structures[:3], out, model_path, surprising_above=0.8)
+    assert not any(r.error for r in results)
+    table = pq.read_table(out)
+    assert table.schema.equals(SCORES, check_metadata=True)
+    frame = table.to_pandas()
+    assert frame["entry"].nunique() == 3
+    given = read_input(structures[1])
+    protein = protein_from_tables(given.tables)
+    density = load_model(model_path).model.predict(protein)
+    args = (protein.chi, protein.defined, protein.row_residue)
+    own = frame[frame["entry"] == given.entry]
+    np.testing.assert_allclose(own["nll"], -density.log_prob(*args), atol=1e-3)
+    np.testing.assert_allclose(own["nll_folded"], -density.log_prob(*args, folded=True), atol=1e-3)
+    assert own["hdr_level"].between(0, 1).all()
+    assert (own["is_surprising"] == (own["hdr_level"] > 0.8)).all()
+    conformers = given.tables["conformers"].to_pandas()
+    merged = own.merge(conformers, on=["chain", "index", "altloc"], suffixes=("", "_read"))
+    assert len(merged) == len(own) == len(conformers)
+    np.testing.assert_allclose(merged["occupancy"], merged["occupancy_read"])
+    for d in range(1, 5):
+        np.testing.assert_allclose(merged[f"chi{d}_rad"], merged[f"chi{d}_rad_read"], atol=1e-6)
+    again = tmp_path / "again.parquet"
+    score_structures(structures[2::-1], again, model_path, surprising_above=0.8)
+    assert again.read_bytes() == out.read_bytes()
+    with pytest.raises(QfitLatentError, match="overwrite"):
+        score_structures(structures[:1], out, model_path)
+
+
+def test_missing_modes_are_those_that_no_altloc_is_near():
+    modes = Modes(
+        weight=torch.tensor([[0.6, 0.3, 0.1], [0.9, 0.1, 0.0]]),
+        chi=torch.tensor([[[3.1], [1.0], [-1.0]], [[1.4], [0.0], [0.0]]]),
+        valid=torch.tensor([[True, True, False], [True, False, False]]),
+    )
+    chi = torch.tensor([[-3.1], [-1.4]])  # across the seam; and chi2 + pi of a symmetric angle
+    defined = torch.ones(2, 1, dtype=torch.bool)
+    symmetric = torch.tensor([[False], [True]])
+    weight, where = missing_modes(modes, chi, defined, torch.tensor([0, 1]), symmetric)
+    np.testing.assert_allclose(weight, [0.3, 0.0], atol=1e-6)
+    np.testing.assert_allclose(where, [[1.0], [0.0]])
+    weight, _ = missing_modes(modes, chi, ~defined, torch.tensor([0, 1]), symmetric)
+    np.testing.assert_allclose(weight, [0.0, 0.0])  # nothing is known of a missing chi
+
+
+# --- sample and embed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_format", ["cif", "pdb"])
+def test_samples_are_seeded_and_their_models_have_these_chi(
+    structures, model_path, tmp_path, file_format
+):
+    files = sample_structure(
+        structures[0], 5, tmp_path / "a", model_path, seed=4, file_format=file_format
+    )
+    again = sample_structure(
+        structures[0], 5, tmp_path / "b", model_path, seed=4, file_format=file_format
+    )
+    other = sample_structure(
+        structures[0], 5, tmp_path / "c", model_path, seed=5, file_format=file_format
+    )
+    assert [p.read_bytes() for p in files] == [p.read_bytes() for p in again]
+    assert files[0].read_bytes() != other[0].read_bytes()
+    frame = pq.read_table(files[0]).to_pandas()
+    assert frame["sample"].nunique() == 5
+    models = gemmi.read_structure(str(files[1]))
+    assert len(models) == 5
+    for number in range(5):
+        structure = gemmi.read_structure(str(files[1]))
+        for i in reversed(range(5)):
+            if i != number:
+                del structure[i]
+        path = tmp_path / f"model{number}.pdb"
+        path.write_text(structure.make_pdb_string())
+        read = read_entry(path, "x")
+        keys = read.residues.select(["chain", "index", "author_number", "insertion_code", "name"])
+        observed = read.conformers.to_pandas().merge(keys.to_pandas(), on=["chain", "index"])
+        drawn = frame[frame["sample"] == number]
+        both = observed.merge(
+            drawn, on=["author_number", "insertion_code", "name"], suffixes=("", "_drawn")
+        )
+        both = both[(both["author_chain"] == both["author_chain"]) & (both["name"] != "PRO")]
+        assert len(both) > 20
+        delta = both["chi1_rad"] - both["chi1_rad_drawn"]
+        delta = np.abs((delta + math.pi) % (2 * math.pi) - math.pi)
+        if observed.groupby(["author_number", "insertion_code"]).size().max() == 1:
+            assert delta.max() < 5e-3
+
+
+def test_embeddings_are_the_single_representation(structures, model_path, tmp_path):
+    files = embed_structure(structures[0], tmp_path, model_path)
+    protein = protein_from_tables(read_input(structures[0]).tables)
+    loaded = load_model(model_path)
+    from qfitlatent.model.batch import collate
+
+    with torch.inference_mode():
+        s = loaded.model.encode(collate([protein])).numpy()
+    table = pq.read_table(files[0])
+    flat = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    np.testing.assert_allclose(flat, s, atol=1e-5)
+    with np.load(files[1]) as arrays:
+        np.testing.assert_array_equal(arrays["embedding"], flat)
+        assert arrays["name"].tolist() == table["name"].to_pylist()
+        assert arrays["author_number"].tolist() == table["author_number"].to_pylist()
+
+
+# --- The workflow -----------------------------------------------------------------------------
+
+
+def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in structures[:2]:
+        shutil.copy(path, folder)
+    (folder / "broken.pdb").write_text("this is no structure\n")
+    settings = {"predict": {"structures": str(folder), "model": str(model_path)}}
+    checkout = Checkout(tmp_path / "one", TINY | settings)
+    assert checkout.plan("predict") == {"predict_structures": 1}
+    checkout.run("predict")
+    out = checkout.folder / "results/runs/tiny/predictions"
+    summary = pd.read_csv(out / "summary.csv", keep_default_na=False)
+    assert summary["structure"].tolist() == ["broken", "sim00000", "sim00001"]
+    assert [bool(error) for error in summary["error"]] == [True, False, False]
+    assert all(p.exists() for x in ("sim00000", "sim00001") for p in output_paths(out, x))
+    assert checkout.plan("predict") == {}
+
+
+# --- Start-up ---------------------------------------------------------------------------------
+
+
+def test_a_raw_file_is_predicted_in_under_ten_seconds(shared_data, tmp_path):
+    """From the shell, start-up included, with a model of the default size."""
+    settings = config.load([])
+    torch.manual_seed(0)
+    save_model(
+        QFitLatent(ModelConfig.from_dict(settings["model"])), settings, tmp_path / "m.safetensors"
+    )
+    path = sorted((shared_data / "raw").glob("*.pdb.gz"))[0]
+    command = [sys.executable, "-m", "qfitlatent", "predict", str(path), "-o", str(tmp_path / "o")]
+    start = time.perf_counter()
+    subprocess.run([*command, "--model", str(tmp_path / "m.safetensors")], check=True)
+    seconds = time.perf_counter() - start
+    assert all(p.exists() for p in output_paths(Path(tmp_path / "o"), path.name.split(".")[0]))
+    assert seconds < 10

@@ -1,0 +1,146 @@
+"""The README is true: its blocks, its tables, its queries, its targets and its links."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from helpers.evaluated import make_data_set
+from qfitlatent.base import config
+from qfitlatent.dataset.audit import make_audit
+from qfitlatent.pages.reasons import REASON_HELP, reason_table
+from qfitlatent.tables.reasons import Reason
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title):
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.M | re.S)
+    assert found, f"no section {title}"
+    return found.group(1)
+
+
+def test_quick_start_holds_exactly_two_bash_blocks():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section("Quick start"), re.M | re.S)
+    assert [language for language, _ in blocks] == ["bash", "bash"]
+    for _, block in blocks:
+        assert "python3 -m venv" in block, "each block works alone"
+        assert "-c constraints.txt" in block
+    assert "snakemake --cores" in blocks[0][1]
+    assert "pytest" in blocks[1][1]
+
+
+def test_ci_runs_the_second_block():
+    script = (ROOT / ".ci" / "run").read_text()
+    program = re.search(r"awk '(.*?)' README\.md", script, re.S).group(1)
+    found = subprocess.run(
+        ["awk", program, ROOT / "README.md"], capture_output=True, text=True, check=True
+    ).stdout
+    assert found == re.findall(r"^```bash\n(.*?)^```$", section("Quick start"), re.M | re.S)[1]
+
+
+def test_option_table_is_that_of_the_schema():
+    table = re.search(r"<!-- options:.*?-->\n(.*?)<!-- end of options -->", README, re.S).group(1)
+    assert table.strip() == config.option_table(), "replace it with `qfitlatent config --table`"
+
+
+def test_reason_table_is_that_of_the_code():
+    table = re.search(r"<!-- reasons:.*?-->\n(.*?)<!-- end of reasons -->", README, re.S).group(1)
+    assert table.strip() == reason_table(), "run tools/update_options.py"
+    assert set(REASON_HELP) == set(Reason)
+
+
+def queries():
+    """Language, the place in audit.json that the first comment names, and the text."""
+    blocks = re.findall(r"^```(sql|python)\n(.*?)^```$", section("The tables"), re.M | re.S)
+    keys = [re.match(r"(?:--|#) ([\w, ]+)", text).group(1) for _, text in blocks]
+    return [
+        pytest.param(language, key.split(", "), text, id=key)
+        for key, (language, text) in zip(keys, blocks, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """A small simulated data set and the numbers of its audit."""
+    folder = tmp_path_factory.mktemp("audited")
+    tables, split, _ = make_data_set(folder, num_entries=16)
+    make_audit(tables, split, folder / "audit")
+    return folder, json.loads((folder / "audit" / "audit.json").read_text())
+
+
+def test_there_are_five_queries():
+    assert len(queries()) == 5
+
+
+@pytest.mark.parametrize(("language", "key", "text"), queries())
+def test_queries_give_the_numbers_of_the_audit(audited, monkeypatch, language, key, text):
+    folder, audit = audited
+    monkeypatch.chdir(folder)
+    expected = audit[key[0]]
+    if language == "python":
+        found = {}
+        exec(text, found)
+        assert np.sum(expected[key[1]]) > 10
+        np.testing.assert_allclose(found["density"], expected[key[1]], atol=1e-3)
+        return
+    rows = duckdb.sql(text).fetchall()
+    assert rows
+    if key[0] == "rejected":
+        expected = [(r["stage"], r["scope"], r["reason"], r["rows"]) for r in expected]
+    elif key[0] == "split":
+        expected = [(name, numbers[key[1]]) for name, numbers in sorted(expected.items())]
+    elif "edges" in expected:
+        bins = zip(expected["edges"][:-1], expected["counts"], strict=True)
+        expected = [(edge, count) for edge, count in bins if count]
+    else:
+        expected = [(int(value), count) for value, count in expected.items()]
+    assert rows == expected
+
+
+def test_targets_exist():
+    targets = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    named = set(re.findall(r"^\| .*?`(\w+)`", section("What each target makes"), re.M))
+    assert named == targets
+
+
+def test_links_and_files_exist():
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+    for path in re.findall(r"--configfile (experiments/\S+?\.yaml)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_command_named_is_one_we_have():
+    from qfitlatent.cli import COMMANDS
+
+    known = {command.name for command in COMMANDS}
+    assert set(re.findall(r"`?qfitlatent ([a-z]+)\b(?=[ `])", README)) <= known
+
+
+def test_rule_graph_shows_every_rule():
+    picture = (ROOT / "docs" / "rulegraph.svg").read_text()
+    for name in ("simulate_entries", "preprocess_entries", "train_model", "evaluate_model"):
+        assert f">{name}</text>" in picture
+
+
+def test_constraints_pin_every_dependency():
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    project = (ROOT / "pyproject.toml").read_text()
+    lists = re.search(r"^dependencies = \[(.*?)^\]", project, re.S | re.M).group(1)
+    lists += "".join(
+        re.findall(r"^(?:test|dev|slurm|tensorboard) = \[(.*?)\]", project, re.S | re.M)
+    )
+    names = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)>=', lists)}
+    assert names - pinned == set()
+    assert "torch" in names
