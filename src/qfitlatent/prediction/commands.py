@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qfitlatent.base.errors import QfitLatentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 
 MAX_LINES = 20
+
+EXAMPLE = Path(str(files("qfitlatent").joinpath("data/example.cif.gz")))
+"""A small simulated structure; tools/make_example.py writes it."""
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +38,10 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "structures", nargs="+", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
+        "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
+    )
+    parser.add_argument(
+        "--example", action="store_true", help="predict the simulated structure that ships"
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument(
@@ -64,10 +73,15 @@ def run_predict(options: argparse.Namespace) -> int:
     """
     from qfitlatent.prediction.predict import predict_structures, write_failures
 
+    structures = [*options.structures, *[EXAMPLE] * options.example]
+    if not structures:
+        raise QfitLatentError(
+            "No structure is named: give PDB or mmCIF files, folders of them, or --example."
+        )
     _set_threads(options)
-    batch = any(path.is_dir() for path in options.structures)
+    batch = any(path.is_dir() for path in structures)
     results = predict_structures(
-        options.structures,
+        structures,
         options.model,
         options.out,
         min_weight=options.min_weight,
@@ -78,7 +92,7 @@ def run_predict(options: argparse.Namespace) -> int:
         resume=batch and not options.overwrite,
         workers=options.workers,
         device=options.device,
-        stream=sys.stderr if len(options.structures) > 1 or batch else None,
+        stream=sys.stderr if len(structures) > 1 or batch else None,
     )
     if len(results) > 1:
         write_failures(results, options.out)
