@@ -49,6 +49,22 @@ REASON_HELP: dict[str, tuple[str, str]] = {
         "Model 1 has no polymer of amino acids.",
         "Remove the entry, or check the residue names and the TER records of its chains.",
     ),
+    "unexpected_error": (
+        "Reading the file raised an error that nobody foresaw; its traceback is in the log.",
+        "Report it with the file; the other entries are not affected.",
+    ),
+    "beyond_limit": (
+        "Reading the file took more time or memory than `preprocess` allows.",
+        "Look at the file; raise the limit in `preprocess` if it is meant to be so large.",
+    ),
+    "not_polymer": (
+        "An amino acid with N, CA and C that no peptide bond joins to another, such as a ligand.",
+        "Nothing, or check the gap around it if it belongs to a chain.",
+    ),
+    "not_a_number": (
+        "A coordinate, occupancy or B factor is no number, infinite or beyond what can be.",
+        "Correct the line in the file; the atom or the value counts as missing.",
+    ),
     "microheterogeneity": (
         "Another residue type at this position has a higher summed occupancy.",
         "Nothing: one type a position is used, the one that is there most.",
@@ -76,6 +92,10 @@ REASON_HELP: dict[str, tuple[str, str]] = {
     "zero_occupancy": (
         "The occupancies of the residue's conformers sum to zero.",
         "Give the atoms an occupancy, if they are meant to be used.",
+    ),
+    "no_occupancy": (
+        "None of the conformer's own atoms has an occupancy that is a number.",
+        "Correct the occupancies in the file.",
     ),
     "over_limit": (
         "The residue has more conformers than `preprocess.max_conformers`; this one is lowest.",

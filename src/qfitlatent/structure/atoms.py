@@ -21,6 +21,7 @@ from qfitlatent.structure.coordinates import (
     isotropic_structure,
     setup_entities,
 )
+from qfitlatent.structure.rejections import Loss
 from qfitlatent.tables.reasons import Reason
 
 C_SLOT = 7
@@ -61,6 +62,11 @@ class Parsed:
     header: dict[str, object] = field(default_factory=dict)
     atoms: Atoms | None = None
     rejection: tuple[str, Reason, str] | None = None
+    num_backbones: int | None = None
+    """Residues with N, CA and C in the raw records of model 1, counted from the text alone; a
+    residue type more at one place counts as one more. None where nobody counted."""
+    losses: list[Loss] = field(default_factory=list)
+    """What is in the raw records and not in ``atoms``."""
 
 
 def parse_file(

@@ -1,10 +1,29 @@
 """What is left out, row by row, with its reason."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from qfitlatent.tables.reasons import Reason
+
+
+class Loss(NamedTuple):
+    """What stands in the raw records of a file and was not read: a row of the rejected table.
+
+    scope: residue, or atom for one whose residue is read; has_backbone: whether a residue has N, CA
+    and C in the raw records, and so counts in the census (SPEC 2).
+    """
+
+    scope: str
+    reason: Reason
+    detail: str
+    author_chain: str | None = None
+    author_number: int | None = None
+    insertion_code: str | None = None
+    name: str | None = None
+    altloc: str | None = None
+    has_backbone: bool = False
 
 
 class Rejections:
