@@ -1,6 +1,6 @@
 """Brings config.yaml and the README's tables up to date with the schema and the reasons.
 
-Run after a change of base/config.schema.yaml or pages/reasons.py.
+Run after a change of base/config.schema.yaml or data/reasons.yaml.
 Values in config.yaml stay.
 """
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.pages.reasons import REASON_HELP
+from qfitlatent.pages.reasons import reason_help
 from qfitlatent.tables import columns, parquet, schemas
 from qfitlatent.tables.reasons import Reason
 
@@ -39,8 +39,8 @@ def test_every_column_says_what_it_is():
 
 
 def test_every_reason_is_explained():
-    assert set(REASON_HELP) == set(Reason)
-    assert all(meaning and advice for meaning, advice in REASON_HELP.values())
+    assert set(reason_help()) == set(Reason)
+    assert all(meaning and advice for meaning, advice in reason_help().values())
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_come(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from helpers.evaluated import make_data_set
 from qfitlatent.base import config
 from qfitlatent.dataset.audit import make_audit
-from qfitlatent.pages.reasons import REASON_HELP, reason_table
+from qfitlatent.pages.reasons import reason_help, reason_table
 from qfitlatent.tables.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_option_table_is_that_of_the_schema():
 def test_reason_table_is_that_of_the_code():
     table = re.search(r"<!-- reasons:.*?-->\n(.*?)<!-- end of reasons -->", README, re.S).group(1)
     assert table.strip() == reason_table(), "run tools/update_options.py"
-    assert set(REASON_HELP) == set(Reason)
+    assert set(reason_help()) == set(Reason)
 
 
 def queries():

@@ -1,12 +1,15 @@
 """Writes the README.md of the folders of results, the data set and the run."""
 
+from pathlib import Path
+
 from qfitlatent.base.job import job
-from qfitlatent.pages.render import write_readmes
+from qfitlatent.pages.readmes import write_readme
 
 with job(snakemake.rule, snakemake.log[0]):
-    write_readmes(
-        dict(snakemake.output.items()),
-        dataset=snakemake.params.dataset,
-        run=snakemake.params.run,
-        source=snakemake.params.source,
-    )
+    facts = {name: snakemake.params[name] for name in ("dataset", "run", "source")}
+    for template, path in (
+        ("readmes/results.md", snakemake.output.results),
+        ("readmes/data.md", snakemake.output.data),
+        ("readmes/run.md", snakemake.output.run),
+    ):
+        write_readme(template, Path(path).parent, **facts)

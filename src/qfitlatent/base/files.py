@@ -37,10 +37,15 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """``text`` as UTF-8 with the line ends that it has, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8", newline="")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """``value`` as JSON with sorted keys, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, sort_keys=True, indent=2) + "\n", "utf-8")
+    write_text(path, json.dumps(value, sort_keys=True, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

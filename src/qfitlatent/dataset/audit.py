@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, write_json
+from qfitlatent.base.files import write_json, write_text
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES, TOKEN
 from qfitlatent.dataset.invariants import (
     CHI,
@@ -26,9 +26,8 @@ from qfitlatent.dataset.invariants import (
     read_tables,
 )
 from qfitlatent.pages.figures import BLUE, ORANGE, Figure, bars_of_histogram, embedded, new_figure
-from qfitlatent.pages.reasons import REASON_HELP
+from qfitlatent.pages.reasons import reason_help
 from qfitlatent.pages.render import rows_table
-from qfitlatent.tables.reasons import Reason
 
 NUM_SUSPICIOUS = 20
 
@@ -226,8 +225,7 @@ def make_audit(
     ]
     out_dir = Path(out_dir)
     write_json(out_dir / "audit.json", summary)
-    with atomic_path(out_dir / "index.html") as temporary:
-        temporary.write_text(_page(summary, violations), "utf-8")
+    write_text(out_dir / "index.html", _page(summary, violations))
     if violations:
         listed = "\n\n".join(map(str, violations))
         raise QfitLatentError(
@@ -308,7 +306,7 @@ def _sections(s: Mapping[str, object]) -> Iterator[str]:
     yield rows_table(
         ("stage", "scope", "reason", "rows", "meaning", "what to do"),
         [
-            (r["stage"], r["scope"], r["reason"], r["rows"], *REASON_HELP[Reason(r["reason"])])
+            (r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]])
             for r in s["rejected"]
         ],
     )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, read_json, write_json
+from qfitlatent.base.files import atomic_path, read_json, write_json, write_text
 from qfitlatent.evaluation.columns import COMPARE_SCHEMA
 from qfitlatent.evaluation.intervals import bootstrap_auroc, bootstrap_means, bootstrap_weights
 from qfitlatent.evaluation.words import METRIC_WORDS, POPULATION_WORDS, figure_text, label
@@ -66,10 +66,8 @@ def compare_runs(
     with atomic_path(out_dir / "compare.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
     write_json(out_dir / "compare.json", _nested(table))
-    with atomic_path(out_dir / "compare.html") as temporary:
-        temporary.write_text(
-            _page(table, names, folders, len(next(iter(tables.values())))), "utf-8"
-        )
+    page = _page(table, names, folders, len(next(iter(tables.values()))))
+    write_text(out_dir / "compare.html", page)
     return table
 
 

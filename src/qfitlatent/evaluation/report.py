@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import read_json
+from qfitlatent.base.files import read_json, write_text
 from qfitlatent.evaluation.pictures import (
     draw_calibration,
     draw_chi_maps,
@@ -35,7 +35,7 @@ from qfitlatent.evaluation.words import (
     ordered,
     pick,
 )
-from qfitlatent.pages.render import html_figure, html_page, html_table, markdown_table, write_text
+from qfitlatent.pages.render import html_figure, html_page, html_table, markdown_table
 from qfitlatent.tables.parquet import read_table
 
 NUM_EXTREMES = 20

@@ -1,12 +1,34 @@
-"""Pages and READMEs: words and markup around the numbers of others."""
+"""Pages and texts: the words are templates under ``data/``, the numbers come from the caller."""
 
 import base64
 import html
-from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path
+import jinja2
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of ``data/``, filled. What it asks for and is not given is an error.
+
+    In templates of HTML every value is escaped, whatever it holds; Markdown is left as it is.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(files("qfitlatent") / "data")),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
 
 STYLE = """
 :root { color-scheme: light; }
@@ -97,11 +119,6 @@ def html_page(title: str, body: str) -> str:
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
-
-
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -116,82 +133,3 @@ def rows_table(head: tuple[str, ...], rows: list[tuple]) -> str:
     header = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<table><tr>{header}</tr>{body}</table>"
-
-
-_RESULTS = """\
-# Results of qFitLatent
-
-| folder | what is in it |
-|---|---|
-| `data/<dataset>/` | tables, split and audit of a data set |
-| `runs/<run>/` | a trained model with everything that explains it |
-| `compare/` | runs side by side, after `snakemake compare` |
-| `raw/` | files of an archive as they arrived, shared by all data sets |
-| `logs/`, `benchmarks/` | what each job said, and the time and memory it took |
-
-Everything here is generated. A folder can be deleted: the next `snakemake` makes it again.
-"""
-
-
-_DATA = """\
-# Data set {dataset}
-
-Entries come from the source `{source}`.{simulated}
-
-| file | what is in it |
-|---|---|
-| `tables/entries.parquet` | one row an entry: source, checksum, resolution, R-free, counts |
-| `tables/residues.parquet` | one row a residue: names, numbering, token, phi and psi, flags |
-| `tables/frames.parquet` | backbone frames: rotation (9 floats, row-major) and translation |
-| `tables/conformers.parquet` | one row a residue and altloc: occupancies, chi1 to chi4 |
-| `tables/rejected.parquet` | whatever was left out: stage, scope, reason, detail |
-| `split.parquet` | sequence cluster, group and split of each chain |
-| `download.parquet` | where each entry's file came from, or why it is missing |
-| `audit/index.html` | the data set in figures; opens offline |
-| `shards/`, `download/` | the same by shard: what a change of one entry makes anew |
-
-Units and descriptions are in the tables: `qfitlatent describe tables/residues.parquet`.
-A missing value is null, never 0. Angles are radians in (-pi, pi], lengths angstrom.
-"""
-
-
-_RUN = """\
-# Run {run}
-
-A model trained on the data set `{dataset}` (source `{source}`).{simulated}
-
-| file | what is in it |
-|---|---|
-| `model.safetensors` | the weights, with configuration and checksum in the header |
-| `config.yaml` | the resolved configuration |
-| `manifest.json` | code digest, commit, versions, hardware, seeds, sha256 of every input |
-| `metrics.csv` | a row an epoch: training and validation loss, learning rate, speed |
-| `learning_curve.png`, `.svg` | the same as a figure |
-| `evaluation/metrics.json` | figures on held-out clusters, beside the baselines |
-| `evaluation/report.html` | the same in pictures; opens offline |
-
-Apply it: `qfitlatent predict STRUCTURE --model {folder} -o OUT`.
-Check it: `qfitlatent verify {folder}`.
-"""
-
-
-_SIMULATED = " They are simulated, not measured: their true distribution is known."
-
-
-_TEMPLATES = {"results": _RESULTS, "data": _DATA, "run": _RUN}
-
-
-def write_readmes(paths: Mapping[str, str | Path], *, dataset: str, run: str, source: str) -> None:
-    """Write the README.md of each folder; keys are results, data and run."""
-    for kind, path in paths.items():
-        if kind not in _TEMPLATES:
-            raise QfitLatentError(f"There is no description of a folder of kind {kind!r}.")
-        text = _TEMPLATES[kind].format(
-            dataset=dataset,
-            run=run,
-            source=source,
-            folder=Path(path).parent.as_posix(),
-            simulated=_SIMULATED if source == "simulated" else "",
-        )
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, "utf-8")

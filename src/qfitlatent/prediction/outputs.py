@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json
+from qfitlatent.base.files import read_json, sha256_file, write_json, write_text
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
+from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import MIXTURE, RESIDUES
 from qfitlatent.prediction.page import page
 from qfitlatent.prediction.placing import Placement
 from qfitlatent.prediction.placing import place_side_chains as place
-from qfitlatent.prediction.records import Input, Predicted, Written, explain, structure_id
+from qfitlatent.prediction.records import Input, Predicted, Written, structure_id
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import fixed_list
@@ -65,19 +66,19 @@ def write_prediction(
     built = set(place(structure, placement))
     note = {"model_sha256": identity["model_sha256"], "input_sha256": given.sha256}
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
-    _write_text(cif_path, mmcif_text(structure, document, note))
+    write_text(cif_path, mmcif_text(structure, document, note))
     pdb = pdb_text(structure, note)
     if pdb is None:
         pdb_path.unlink(missing_ok=True)
     else:
-        _write_text(pdb_path, pdb)
+        write_text(pdb_path, pdb)
 
     mixture = _mixture_table(residues, predicted, token, has_chi)
     write_table(mixture, mixture_path, MIXTURE)
     write_csv(mixture_csv, mixture)
     summary = _summary_table(given.tables, predicted, has_chi, built)
     write_csv(residues_csv, summary)
-    _write_text(page_path, page(given.entry, summary, predicted, token, identity))
+    write_text(page_path, page(given.entry, summary, predicted, token, identity))
 
     left_out = [
         f"{row['chain']}/{row['name']} {row['author_number']}{row['insertion_code']}: {row['note']}"
@@ -124,11 +125,6 @@ def is_done(out: Path, path: Path, identity: dict[str, Any]) -> bool:
     found = read_json(done)
     same = all(found.get(key) == value for key, value in identity.items())
     return same and found.get("input_sha256") == sha256_file(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, "utf-8")
 
 
 def _placement(tables: dict[str, pa.Table], predicted: Predicted) -> Placement:
@@ -242,5 +238,5 @@ def write_sample_models(
     note = identity | {"content": "Side chains sampled and built by qfitlatent; see README"}
     text = pdb_text(first, note) if path.suffix == ".pdb" else mmcif_text(first, document, note)
     if text is not None:
-        _write_text(path, text)
+        write_text(path, text)
     return text is not None

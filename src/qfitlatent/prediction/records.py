@@ -4,16 +4,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file
-from qfitlatent.pages.reasons import REASON_HELP
+from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import read_entry
-from qfitlatent.tables.reasons import Reason
 
 STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
 """A folder's files with these endings are structures, plain or with .gz behind."""
@@ -94,12 +92,6 @@ def read_input(path: Path, max_conformers: int = 6) -> Input:
         )
     sha256 = "" if error else sha256_file(path)
     return Input(entry, path, sha256, tables, error, time.perf_counter() - start)
-
-
-def explain(rejected: dict[str, Any]) -> str:
-    meaning, what_to_do = REASON_HELP[Reason(rejected["reason"])]
-    detail = f" ({rejected['detail']})" if rejected["detail"] else ""
-    return f"{meaning.rstrip('.')}{detail}. {what_to_do}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, write_json
+from qfitlatent.base.files import atomic_path, write_json, write_text
 from qfitlatent.base.provenance import manifest
 from qfitlatent.model.checkpoint import MODEL_FILE, save_model
 from qfitlatent.pages.figures import draw_learning_curve
@@ -80,8 +80,7 @@ def write_tensorboard(row: Mapping[str, float], folder: Path) -> None:
 
 def write_artifacts(trainer, config, tables_dir, split_path, run_dir, seconds) -> None:
     save_model(trainer.model, config, run_dir / MODEL_FILE)
-    with atomic_path(run_dir / "config.yaml") as temporary:
-        temporary.write_text(configuration.dump(config), "utf-8")
+    write_text(run_dir / "config.yaml", configuration.dump(config))
     draw_learning_curve(trainer.history, run_dir / "learning_curve")
     best = min(trainer.history, key=lambda row: row["validation_loss"])
     tables = {f"tables/{p.name}": p for p in sorted(tables_dir.glob("*.parquet"))}

@@ -15,7 +15,7 @@ import torch
 
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, sha256_file, write_json
+from qfitlatent.base.files import sha256_file, write_json, write_text
 from qfitlatent.base.provenance import manifest
 from qfitlatent.model.average import build_model
 from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights, save_model
@@ -54,8 +54,7 @@ def combine_runs(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     save_model(model, config, run_dir / MODEL_FILE, torch.float16)
-    with atomic_path(run_dir / "config.yaml") as temporary:
-        temporary.write_text(configuration.dump(config), "utf-8")
+    write_text(run_dir / "config.yaml", configuration.dump(config))
     write_metrics(rows, run_dir / "metrics.csv")
     draw_learning_curve(rows, run_dir / "learning_curve")
     written = (MODEL_FILE, "config.yaml", "metrics.csv")
