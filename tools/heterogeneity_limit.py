@@ -19,9 +19,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 from qfitlatent.density.rows import altloc_spread
-from qfitlatent.evaluate import KEYS
 from qfitlatent.evaluation.evaluate import DEFAULT_SETTINGS
 from qfitlatent.evaluation.residues import read_evaluation_set
+from qfitlatent.tables.columns import KEYS
 
 OWN = ["token", "phi_rad", "psi_rad", "num_neighbours"]
 NEIGHBOURS = [k for k in range(-4, 5) if k]

@@ -510,9 +510,9 @@ def test_without_the_list_an_unknown_id_is_just_missing(run, server, body):
 
 PROGRAM = """
     import os, resource, sys
-    from qfitlatent.archive import download_entries
-    from qfitlatent.entries import EntryRef
-    from qfitlatent.errors import QfitLatentError
+    from qfitlatent.archive.client import download_entries
+    from qfitlatent.archive.entries import EntryRef
+    from qfitlatent.base.errors import QfitLatentError
     settings, cache, log, limit, ids = {settings!r}, {cache!r}, {log!r}, {limit!r}, {ids!r}
     steps = iter(range(1, {kill_at!r}))
     def step(call):

@@ -234,15 +234,13 @@ def test_fetching_more_patiently_fetches_nothing_again(tmp_path):
 
 
 def test_planning_ten_thousand_ids(tmp_path):
-    """Under 10 s and under 300 jobs, whatever the archive."""
+    """Under 300 jobs, whatever the archive."""
     entries = {"source": "rcsb", "list": "ids.txt", "shards": 100}
     checkout = Checkout(tmp_path / "many", {"dataset": "many", "entries": entries})
     letters = "abcdefghijklmnopqrstuvwxyz"
     ids = [f"{d}{a}{b}{c}" for d in "1234" for a in letters for b in letters for c in "abcd"]
     (checkout.folder / "ids.txt").write_text("\n".join(ids[:10_000]))
-    begin = time.monotonic()
     jobs = checkout.plan()
-    assert time.monotonic() - begin < 10
     assert jobs["download_entries"] == jobs["preprocess_entries"] == 100
     assert sum(jobs.values()) < 300
 

@@ -76,7 +76,7 @@ def read_entry_list(path: str | Path, source: str) -> list[EntryRef]:
 
     A ``.csv`` or ``.tsv`` is a table whose first column is the id and whose second, if any, is
     the path of the file, relative to the table's folder; a first row ``id`` or ``id,path`` is
-    its heading. A ``.json`` is the result of a search (:mod:`qfitlatent.search`). Anything else
+    its heading. A ``.json`` is the result of a search (archive.search). Anything else
     is text: ids divided by white space or commas, ``#`` begins a comment.
 
     Raises:

@@ -1,6 +1,7 @@
 """The trained model in use: predict, score, sample and embed structures.
 
-    from qfitlatent.predict import predict_structures, score_structures
+    from qfitlatent.prediction.predict import predict_structures
+    from qfitlatent.prediction.score import score_structures
 
     predict_structures(["my.pdb"], out="predicted")      # with the model that ships
     score_structures(["qfit.pdb"], "scores.parquet", model="results/runs/simulated")
