@@ -20,6 +20,7 @@ from typing import Any
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
+from qfitlatent.base.machine import memory_bytes
 
 PACKAGE = "qfitlatent"
 
@@ -231,7 +232,7 @@ def hardware() -> dict[str, Any]:
         "system": platform.system(),
         "processor": _processor(),
         "num_cores": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "gpus": [],
     }
     torch = sys.modules.get("torch")
@@ -250,13 +251,6 @@ def _processor() -> str:
     except OSError:
         pass  # Not Linux: the standard library's answer is the next best.
     return platform.processor()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def verify_run(run_dir: str | Path) -> list[str]:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.model.average import build_model
@@ -70,6 +71,8 @@ def save_model(
 def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedModel:
     """The model of a run folder or model file; of the shipped one by default.
 
+    The header is compared with the weights before either takes memory.
+
     Raises QfitLatentError: no such file, not one of ours, of another format version, damaged, or
     of another architecture than its own settings say.
     """
@@ -83,40 +86,81 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         )
     try:
         with safe_open(path, "pt", device="cpu") as file:
-            metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = _header((file.metadata() or {}).get(HEADER_KEY, ""), path)
+            shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+            config = _checked_config(header["config"], shapes, path)
+            weights = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise QfitLatentError(
             f"{path} is not a readable model ({error}): it may be truncated; copy it again."
         ) from error
-    if "format_version" not in metadata:
-        raise QfitLatentError(f"{path} was not written by qfitlatent: it has no format version.")
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise QfitLatentError(
-            f"{path} has model format {metadata['format_version']} and this version of qfitlatent "
-            f"reads {FORMAT_VERSION}: use the version that wrote it."
-        )
-    if _digest(weights) != metadata["sha256"]:
+    if _digest(weights) != header["sha256"]:
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
-    config = metadata["config"]
     model = build_model(config)
     load_weights(model, weights, path)
     return LoadedModel(model.to(device).eval().requires_grad_(False), config, path)
 
 
+def _header(text: str, path: Path) -> dict[str, Any]:
+    """What ``save_model`` wrote about the weights."""
+    try:
+        header = json.loads(text, parse_constant=lambda name: None)  # no NaN, no infinity
+        version = header["format_version"]
+        if version == FORMAT_VERSION:
+            return {"config": dict(header["config"]), "sha256": header["sha256"]}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise QfitLatentError(
+            f"{path} was not written by qfitlatent, or its header was changed: it lacks format "
+            "version, configuration or checksum; copy it again."
+        ) from error
+    raise QfitLatentError(
+        f"{path} has model format {version!s:.20} and this version of qfitlatent "
+        f"reads {FORMAT_VERSION}: use the version that wrote it."
+    )
+
+
+def _checked_config(
+    config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
+) -> dict[str, Any]:
+    """The header's configuration, once its network has these weights: names and shapes."""
+    try:
+        train = {
+            n: config["train"][n] for n in ("members", "dropout_passes") if n in config["train"]
+        }
+        configuration.load({"model": config["model"], "train": train})
+        num_blocks = config["model"]["num_blocks"] * max(1, len(train.get("members", ())))
+        if num_blocks > len(shapes):
+            raise QfitLatentError(f"{num_blocks} blocks have more than {len(shapes)} weights.")
+        with torch.device("meta"):  # shapes, and no memory
+            model = build_model(config)
+    except QfitLatentError as error:
+        raise QfitLatentError(f"{path} has settings that make no model: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise QfitLatentError(
+            f"{path} has settings that make no model ({type(error).__name__} while it was built): "
+            "copy it again, or use the version that wrote it."
+        ) from error
+    _compare_shapes(model, shapes, path)
+    return config
+
+
 def load_weights(model: QFitLatent, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Weights into a model of the same architecture; QfitLatentError names the first difference."""
-    own = _state(model)
-    for name in sorted(own.keys() | weights.keys()):
-        ours, theirs = own.get(name), weights.get(name)
-        if ours is None or theirs is None or ours.shape != theirs.shape:
-            shapes = ["absent" if w is None else tuple(w.shape) for w in (theirs, ours)]
-            raise QfitLatentError(
-                f"{path} is a checkpoint of another architecture: {name} is {shapes[0]} there and "
-                f"{shapes[1]} in the model of this configuration. Use its own settings under "
-                "`model`, or another `run` name."
-            )
+    _compare_shapes(model, {name: tuple(value.shape) for name, value in weights.items()}, path)
     model.load_state_dict(dict(weights), strict=False)  # the names were compared above
+
+
+def _compare_shapes(
+    model: QFitLatent, shapes: Mapping[str, tuple[int, ...]], path: str | Path
+) -> None:
+    own = {name: tuple(value.shape) for name, value in _state(model).items()}
+    for name in sorted(own.keys() | shapes.keys()):
+        if own.get(name) != shapes.get(name):
+            raise QfitLatentError(
+                f"{path} is a checkpoint of another architecture: {name} is "
+                f"{shapes.get(name, 'absent')} there and {own.get(name, 'absent')} in the model of "
+                "this configuration. Use its own settings under `model`, or another `run` name."
+            )
 
 
 def _state(model: QFitLatent) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """Where the network runs, and how much memory is there."""
 
+import math
 import os
 
 import torch
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.machine import memory_bytes
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,8 +29,8 @@ def choose_device(name: str) -> torch.device:
     )
 
 
-def device_memory_bytes(device: torch.device) -> int:
-    """Memory of the device, or of this machine for the CPU."""
+def device_memory_bytes(device: torch.device) -> float:
+    """Memory of the device, or of this machine for the CPU; infinite where nobody says."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory_bytes() or math.inf
