@@ -51,7 +51,7 @@ class Runner:
         self.server, self.folder = server, folder
         self.cache, self.log = folder / "raw", folder / "log.parquet"
         self.text = ""
-        self.settings = config.section(config.load(), "download") | {
+        self.settings = config.load()["download"] | {
             "rcsb_url": server.template,
             "rcsb_pdb_url": server.url + "/{id}.pdb.gz",
             "pdb_redo_url": server.url + "/redo/{id}_final.cif",

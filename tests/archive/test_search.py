@@ -179,7 +179,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def settings(server):
-    return config.section(config.load(), "download") | {
+    return config.load()["download"] | {
         "search_url": server.url + "/query",
         "connect_timeout_s": 2.0,
         "read_timeout_s": 0.5,

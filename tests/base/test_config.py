@@ -1,6 +1,7 @@
 """The configuration: defaults from the schema, and every mistake a sentence that names the key."""
 
 import dataclasses
+import datetime
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,29 @@ def test_defaults_reach_into_lists_and_nullable_sections():
         ({"entries": {"source": "rcsb"}}, "no entry is named"),
         ({"entries": {"source": "url", "ids": ["a"]}}, "download.url is null"),
         ({"train": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above 0"),
+        # Judged by whole paths, and by other words for the same thing.
+        ({"epochs": 3}, "epochs: did you mean train.epochs"),
+        ({"gpu": 1}, "did you mean train.device?"),
+        ({"model": {"num_layers": 3}}, "did you mean model.num_blocks"),
+        ({"predict": {"folder": "x"}}, "did you mean predict.structures"),
+        ({"train": {"lr": 0.1}}, "did you mean train.learning_rate"),
+        ({"train": {"batch": 2}}, "did you mean train.batch_size"),
+        ({"train": {"num_blocks": 2}}, "did you mean model.num_blocks"),
+        ({"split": {"seed": 2}}, "split.seed: did you mean seed?"),
+        ({"trian": {"epochs": 2}}, "did you mean train?"),
+        # What is no number, no integer, no line of text, no date.
+        ({"train": {"learning_rate": float("nan")}}, "train.learning_rate is nan, but must be a"),
+        ({"split": {"fractions": {"train": float("inf")}}}, "split.fractions.train is inf"),
+        ({"train": {"epochs": 10**40}}, "train.epochs is 1000"),
+        ({"dataset": "a\n"}, "must be one line of printable text"),
+        ({"entries": {"source": "rcsb", "ids": ["1abc\x00"]}}, "entries.ids.0 is"),
+        ({"run": "a" * 300}, "but must have at most 100 characters"),
+        ({"results_dir": "res{x}"}, "results_dir is 'res{x}'"),
+        ({"evaluate": {"baselines": ["uniform"] * 2}}, "names 'uniform' twice"),
+        (
+            {"entries": {"source": "rcsb", "search": {"released_from": "2020-13-45"}}},
+            "entries.search.released_from is '2020-13-45', which is no date",
+        ),
     ],
 )
 def test_mistakes_are_sentences(given, words):
@@ -135,13 +159,63 @@ def test_mistakes_are_sentences(given, words):
 
 
 def test_a_file_that_is_no_configuration(tmp_path):
-    for text, words in [("a: [", "not valid YAML"), ("- 1\n", "holds no keys")]:
+    for content, words in [
+        (b"a: [", "not valid YAML"),
+        (b"- 1\n", "holds no keys"),
+        (b"seed: 1\nseed: 2\n", "key seed is given twice"),
+        (b"train: {epochs: 2, epochs: 3}\n", "key epochs is given twice"),
+        (b"dataset: caf\xe9\n", "not in UTF-8"),
+        ("dataset: x\n".encode("utf-16"), "not in UTF-8"),
+        (b"x: " + b"[" * 20000 + b"]" * 20000, "nested too deep"),
+        (b"entries: &a {ids: [*a]}\n", "references"),
+        (
+            b"a: &a [1, 1]\n"
+            + b"".join(b"%c: &%c [*%c, *%c]\n" % (n, n, n - 1, n - 1) for n in range(98, 123)),
+            "references",
+        ),
+        (b"entries: {search: {released_to: 2021-02-30}}\n", "2021-02-30', which is no date"),
+    ]:
         path = tmp_path / "c.yaml"
-        path.write_text(text)
-        with pytest.raises(QfitLatentError, match=words):
+        path.write_bytes(content)
+        with pytest.raises(QfitLatentError, match=words) as caught:
             config.load(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(QfitLatentError, match="is not a file"):
+        config.load(tmp_path)
     with pytest.raises(QfitLatentError, match="cannot be read"):
         config.load(tmp_path / "absent.yaml")
+
+
+def test_whole_numbers_are_integers_and_dates_are_texts(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "entries: {shards: 2.0, source: rcsb, search: {released_from: 2020-01-31}}\n"
+        "train: {epochs: 3.0}\n"
+    )
+    loaded = config.load(path)
+    assert type(loaded["entries"]["shards"]) is type(loaded["train"]["epochs"]) is int
+    assert loaded["entries"]["search"]["released_from"] == "2020-01-31"
+    # Another reader of YAML, such as the workflow's, may have made a date of it.
+    given = {"entries": {"source": "rcsb", "search": {"released_from": datetime.date(2020, 1, 31)}}}
+    assert config.load(given)["entries"] == loaded["entries"] | {"shards": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustering:
+    sequence_identity: float
+    method: str
+
+
+def test_settings_are_filled_from_the_schema_and_what_is_given():
+    split = config.load()["split"]
+    assert config.settings(Clustering, "split") == Clustering(
+        split["sequence_identity"], split["method"]
+    )
+    assert config.settings(Clustering, "split", split | {"method": "builtin"}).method == "builtin"
+    with pytest.raises(QfitLatentError, match=r"split\.metod: did you mean split.method"):
+        config.settings(Clustering, "split", {"metod": "builtin"})
+    with pytest.raises(QfitLatentError, match="sequence_identity is 7"):
+        config.settings(Clustering, "split", {"sequence_identity": 7})
 
 
 def test_dump_and_commented_read_back():

@@ -1,37 +1,33 @@
 """The configuration: read, checked against the closed schema, defaults filled in.
 
-The schema (``base/config.schema.yaml``) is the one home of defaults, ranges and
-descriptions. What a schema cannot say (fractions that sum to 1, a source that needs a
-folder) is checked here. Every error is one sentence that names the key.
+The schema (``base/config.schema.yaml``) is the one home of defaults, ranges and descriptions.
+Classes of settings have no defaults of their own: ``settings`` fills them from it. What a schema
+cannot say (fractions that sum to 1, a source that needs a folder) is checked here. Every error is
+one sentence that names the key; ``base/mistakes.py`` words it.
 """
 
 import copy
-import difflib
-import re
+import dataclasses
+import datetime
+import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.mistakes import sentence
+from qfitlatent.base.strict_yaml import read_yaml
 
-_TYPE_WORDS = {
-    "array": "a list",
-    "boolean": "true or false",
-    "integer": "an integer",
-    "null": "null",
-    "number": "a number",
-    "object": "a section of keys",
-    "string": "a text",
-}
+T = TypeVar("T")
 
-
-_EXPONENT_WITHOUT_POINT = re.compile(r"^[-+]?\d+[eE][-+]?\d+$")
+MAX_INTEGER = 2**53
+"""Beyond it an integer is none in every program that reads the configuration."""
 
 
 class Option(NamedTuple):
@@ -61,23 +57,63 @@ def load(source: str | Path | Mapping | Iterable[str | Path | Mapping] = ()) -> 
     parts = [source] if isinstance(source, str | Path | Mapping) else list(source)
     given: dict[str, Any] = {}
     for part in parts:
-        values = copy.deepcopy(dict(part)) if isinstance(part, Mapping) else _read_yaml(Path(part))
-        _merge(given, values)
-    error = min(
-        Draft202012Validator(schema()).iter_errors(given),
-        key=lambda error: (error.validator != "additionalProperties", list(map(str, error.path))),
-        default=None,
-    )
-    if error is not None:
-        raise QfitLatentError(_sentence(error))
-    config = _with_defaults(schema(), given)
+        _merge(given, part if isinstance(part, Mapping) else _read(Path(part)))
+    config = _checked(schema(), given)
     _cross_check(config)
     return config
 
 
-def section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A copy of one section, so that a stage sees its own settings and nothing else."""
-    return copy.deepcopy(dict(config[name]))
+def settings(kind: type[T], section: str, values: Mapping[str, Any] | None = None) -> T:
+    """The dataclass ``kind``, each field filled from the key of that name in ``section``.
+
+    Args:
+        values: keys of the section that differ from the schema's defaults. Keys that ``kind`` has
+            no field for are left out; keys that the schema does not have are refused.
+    Raises:
+        QfitLatentError: as ``load``.
+    """
+    node = {"properties": {section: schema()["properties"][section]}, "additionalProperties": False}
+    resolved = _checked(node, {section: dict(values or {})})[section]
+    return kind(**{field.name: resolved[field.name] for field in dataclasses.fields(kind)})
+
+
+def _checked(node: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``given`` without a mistake against the schema, and with its defaults."""
+    try:
+        given = _plain(given, "")
+        error = min(
+            Draft202012Validator(node).iter_errors(given),
+            key=lambda error: (
+                error.validator != "additionalProperties",
+                list(map(str, error.path)),
+            ),
+            default=None,
+        )
+    except RecursionError as error:
+        raise QfitLatentError(
+            "The configuration is nested without end: correct its brackets and references."
+        ) from error
+    if error is not None:
+        raise QfitLatentError(sentence(error, schema()))
+    return _with_defaults(node, given)
+
+
+def _plain(value: Any, key: str) -> Any:
+    """``value`` as JSON can hold it; what it cannot hold is refused by its key."""
+    match value:
+        case Mapping():
+            return {str(k): _plain(v, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+        case list() | tuple():
+            return [_plain(item, f"{key}.{number}") for number, item in enumerate(value)]
+        case datetime.date():
+            return value.isoformat()
+        case str() if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+            raise QfitLatentError(f"{key} is {value!r}, but must be one line of printable text.")
+        case float() if not math.isfinite(value):
+            raise QfitLatentError(f"{key} is {value}, but must be a finite number.")
+        case int() if abs(value) > MAX_INTEGER:
+            raise QfitLatentError(f"{key} is {value}, but must be at most {MAX_INTEGER}.")
+    return value
 
 
 def dump(config: Mapping[str, Any]) -> str:
@@ -138,14 +174,8 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise QfitLatentError(f"The configuration {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        raise QfitLatentError(f"The configuration {path} is not valid YAML: {detail}.") from error
+def _read(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -165,6 +195,8 @@ def _with_defaults(node: Mapping[str, Any], value: Any) -> Any:
     """``value`` with the defaults of every missing key; null sections stay null."""
     if node.get("type") == "array" and "properties" in node["items"]:
         return [_with_defaults(node["items"], item) for item in value]
+    if node.get("type") == "integer" and isinstance(value, float):
+        return int(value)  # 2.0 is an integer for the schema
     if "properties" not in node or value is None:
         return value
     filled = {}
@@ -178,60 +210,6 @@ def _with_defaults(node: Mapping[str, Any], value: Any) -> Any:
     return filled
 
 
-def _sentence(error: ValidationError) -> str:
-    """What a user reads for one violation of the schema."""
-    key = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        return _unknown_key(error, key)
-    value = f"{key} is {error.instance!r}"
-    match error.validator:
-        case "type":
-            allowed = error.validator_value
-            names = [allowed] if isinstance(allowed, str) else list(allowed)
-            expected = " or ".join(_TYPE_WORDS[name] for name in names)
-            hint = ""
-            if isinstance(error.instance, str) and _EXPONENT_WITHOUT_POINT.match(error.instance):
-                written = re.sub("[eE]", ".0e", error.instance, count=1)
-                hint = f" (YAML takes {error.instance} for a text: write {written})"
-            what = "a section" if isinstance(error.instance, dict) else f"{error.instance!r}"
-            name = key or "The configuration"
-            return f"{name} is {what}, but must be {expected}{hint}."
-        case "enum":
-            allowed = [str(item) for item in error.validator_value]
-            near = difflib.get_close_matches(str(error.instance), allowed, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            return f"{value}, but must be one of {', '.join(allowed)}{hint}"
-        case "required":
-            absent = next(name for name in error.validator_value if name not in error.instance)
-            return f"{key} lacks the key {absent}: add it."
-        case "minimum":
-            return f"{value}, but must be at least {error.validator_value}."
-        case "exclusiveMinimum":
-            return f"{value}, but must be above {error.validator_value}."
-        case "maximum":
-            return f"{value}, but must be at most {error.validator_value}."
-        case "exclusiveMaximum":
-            return f"{value}, but must be below {error.validator_value}."
-        case "pattern":
-            return f"{value}, but must look like the pattern {error.validator_value}."
-        case _:
-            return f"{value}: {error.message}."
-
-
-def _unknown_key(error: ValidationError, parent: str) -> str:
-    known = list(error.schema["properties"])
-    unknown = next(key for key in error.instance if key not in known)
-    prefix = f"{parent}." if parent else ""
-    near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
-    if near:
-        return f"Unknown configuration key {prefix}{unknown}: did you mean {prefix}{near[0]}?"
-    elsewhere = [option.key for option in options() if option.key.split(".")[-1] == unknown]
-    if elsewhere:
-        return f"Unknown configuration key {prefix}{unknown}: did you mean {elsewhere[0]}?"
-    where = f"in {parent}" if parent else "at the top"
-    return f"Unknown configuration key {prefix}{unknown}: {where} there are {', '.join(known)}."
-
-
 def _cross_check(config: Mapping[str, Any]) -> None:
     fractions = config["split"]["fractions"]
     total = sum(fractions.values())
@@ -241,6 +219,8 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             f"split.fractions sum to {total:g} ({listed}), but must sum to 1: change one of them."
         )
     entries = config["entries"]
+    for name in ("released_from", "released_to"):
+        _check_date(f"entries.search.{name}", (entries["search"] or {}).get(name))
     source = entries["source"]
     if source == "local":
         if (entries["folder"] is None) == (entries["list"] is None):
@@ -269,3 +249,10 @@ def _cross_check(config: Mapping[str, Any]) -> None:
         raise QfitLatentError(
             "train.dropout_passes needs model.dropout above 0: without, all passes are the same."
         )
+
+
+def _check_date(key: str, value: str | None) -> None:
+    try:
+        datetime.date.fromisoformat(value or "2000-01-01")
+    except ValueError as error:
+        raise QfitLatentError(f"{key} is {value!r}, which is no date: {error}.") from error
