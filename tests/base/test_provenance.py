@@ -1,5 +1,6 @@
 """What counts as a change of code, what a manifest holds, and what the log of a job says."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -56,6 +57,43 @@ def test_code_imported_code_and_data_count(package, file, text):
     before = digest()
     (folder / file).write_text(text)
     assert digest() != before
+
+
+def test_the_description_of_a_column_does_not_count_and_the_rest_does(package):
+    folder, digest = package
+
+    def of(column):
+        (folder / "b.py").write_text(f"Y = {column}\n")
+        return digest()
+
+    before = of("Column('chi', F32, True, 'rad', 'words')")
+    assert of("Column('chi', F32, True, 'rad', f'other {words}')") == before
+    assert of("Column('chi', F32, True, 'rad', description='other')") == before
+    assert of("Column('chi', F32, True, 'degree', 'words')") != before
+    assert of("Column('chi', F32, False, 'rad', 'words')") != before
+    assert of("Row('chi', F32, True, 'rad', 'words')") != of(
+        "Row('chi', F32, True, 'rad', 'other')"
+    )
+
+
+def test_what_a_template_includes_counts(package):
+    folder, digest = package
+    pages = folder / "data" / "pages"
+    pages.mkdir()
+    (pages / "a.html.j2").write_text("{% extends 'base.html.j2' %}")
+    (pages / "base.html.j2").write_text("one")
+    (folder / "b.py").write_text("Y = 'pages/a.html.j2'\n")
+    before = digest()
+    (pages / "base.html.j2").write_text("two")
+    assert digest() != before
+
+
+def test_the_doors_of_the_rooms_hold_no_code():
+    """Imports are followed to the files of a room, not to its ``__init__.py``."""
+    for path in sorted(provenance.PACKAGE_DIR.glob("*/**/__init__.py")):
+        (statement,) = ast.parse(path.read_text()).body
+        assert isinstance(statement, ast.Expr), path
+        assert isinstance(statement.value.value, str), path
 
 
 def test_code_that_is_not_imported_does_not_count(package):

@@ -1,14 +1,18 @@
 """Where a result comes from: code digest, manifest, and whether files are still what they were.
 
 The code digest decides what reruns. It covers a script and every module of this package that the
-script imports, directly or not, and the data files that they name; comments, docstrings and
-layout do not count, so that only a change that can change a result changes it.
+script imports, directly or not, and the files below ``data/`` that they name, with what those
+include. Only a change that can change a result changes it: comments, docstrings, layout and the
+description of a ``Column`` do not count. (A table that is there keeps the description with which
+it was written.) Words for people stand below ``data/``, and so belong to the stages that show them.
+Imports are followed to ``room/file.py``: the ``__init__.py`` of a room holds no code.
 """
 
 import ast
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +45,9 @@ _VERSIONED = (
     "snakemake",
     "torch",
 )
+
+
+_INCLUDED = re.compile(r"{%-?\s*(?:extends|include|import|from)\s+[\"']([^\"']+)[\"']")
 
 
 def code_digest(roots: Iterable[str | Path]) -> str:
@@ -95,7 +102,7 @@ def _module_path(name: str) -> Path | None:
 def _digest_of_file(path: Path) -> tuple[str, tuple[Path, ...]]:
     """Digest of one file, and the files of the package that it needs."""
     if path.suffix != ".py":
-        return sha256_file(path), ()
+        return sha256_file(path), tuple(_included(path))
     tree = ast.parse(path.read_bytes(), str(path))
     needed = tuple(sorted(set(_imports(tree, path)) | set(_data_files(tree))))
     _strip_texts(tree)
@@ -130,9 +137,22 @@ def _data_files(tree: ast.AST) -> Iterator[Path]:
                     yield path.resolve()
 
 
+def _included(path: Path) -> Iterator[Path]:
+    """Templates that a template extends or includes; their names are relative to its folder."""
+    if path.suffix == ".j2":
+        for name in _INCLUDED.findall(path.read_text("utf-8")):
+            for found in (path.parent / name, PACKAGE_DIR / "data" / name):
+                if found.is_file():
+                    yield found.resolve()
+
+
 def _strip_texts(tree: ast.AST) -> None:
-    """Takes out statements that are only a text: docstrings, and the words under a constant."""
+    """Takes out what is only for readers: statements that are a text (docstrings, the words under
+    a constant), and the last of the five values of a ``Column``, its description."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Column":
+            node.args = node.args[:4]
+            node.keywords = [word for word in node.keywords if word.arg != "description"]
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [
