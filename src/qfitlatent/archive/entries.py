@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import structure_stem
 
 ARCHIVE_SOURCES = ("rcsb", "pdb_redo")
-
-
-STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
 
 
 _PDB_ID = re.compile(r"[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}")
@@ -147,13 +145,6 @@ def _unique(named: Iterable[tuple[str, str, str | None]], source: str) -> list[E
         seen[entry] = where
         refs.append(EntryRef(entry, file))
     return refs
-
-
-def structure_stem(name: str) -> str | None:
-    """The id in the name of a structure file; None for any other file."""
-    stem = name[:-3] if name.lower().endswith(".gz") else name
-    root, suffix = os.path.splitext(stem)
-    return root if root and suffix.lower() in STRUCTURE_SUFFIXES else None
 
 
 def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:

@@ -3,19 +3,35 @@
 import hashlib
 import json
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
+"""Endings of structure files, in any case, plain or with .gz behind."""
+
+
+STALE_AGE_S = 3600.0
+"""Temporary files that nobody has written to for so long belong to a process that was killed."""
+
+
+def structure_stem(name: str) -> str | None:
+    """The id in the name of a structure file, ``1abc.v2`` of ``1abc.v2.cif.gz``; else None."""
+    stem = name[:-3] if name.lower().endswith(".gz") else name
+    root, suffix = os.path.splitext(stem)
+    return root if root and suffix.lower() in STRUCTURE_SUFFIXES else None
+
 
 @contextmanager
-def atomic_path(final: str | Path) -> Iterator[Path]:
+def atomic_path(final: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary path in the same folder, which becomes ``final`` when the block succeeds.
 
-    The bytes are on disk (fsync) before the name is. When the block raises, the temporary file
-    goes and ``final`` is as it was.
+    The bytes are on disk (fsync) before the name is, unless ``flush`` is false. When the block
+    raises, the temporary file goes and ``final`` is as it was.
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -23,12 +39,32 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: str | Path, *, deep: bool = False) -> None:
+    """Removes what killed processes left of :func:`atomic_path`; ``deep``: in folders inside, too.
+
+    Their age tells, not their process id: it may be that of a process on another machine.
+    """
+    for root, folders, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".tmp") and _TEMPORARY.fullmatch(name):
+                path = os.path.join(root, name)
+                with suppress(OSError):  # removed by another process, or not ours to remove
+                    if time.time() - os.lstat(path).st_mtime > STALE_AGE_S:
+                        os.unlink(path)
+        if not deep:
+            folders.clear()
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 def sha256_file(path: str | Path) -> str:

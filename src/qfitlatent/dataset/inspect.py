@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import structure_stem
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.parquet import read_table
@@ -40,7 +41,7 @@ def inspect_entry(
                 f"There is no file {entry}: give the path of a structure, or an id and the folder "
                 "of the tables that hold it."
             )
-        records = read_entry(path, path.name.split(".")[0]).tables()
+        records = read_entry(path, structure_stem(path.name) or path.name).tables()
         tables = {name: records[name].to_pylist() for name in _TABLES}
     else:
         found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in _TABLES}

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path
+from qfitlatent.base.files import atomic_path, sweep
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
@@ -237,8 +237,10 @@ def _predicted(
 
 
 def check_folder(out: Path) -> None:
+    """Refuses a file in the folder's place, and clears away what a killed process left in it."""
     if out.exists() and not out.is_dir():
         raise QfitLatentError(f"{out} is a file: give a folder with --out.")
+    sweep(out)
 
 
 def _refuse_existing(out: Path, paths: Sequence[Path], only_finished: bool) -> None:

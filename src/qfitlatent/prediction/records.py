@@ -9,12 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import sha256_file
+from qfitlatent.base.files import STRUCTURE_SUFFIXES, sha256_file, structure_stem
 from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import read_entry
-
-STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
-"""A folder's files with these endings are structures, plain or with .gz behind."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,8 @@ class Input:
 
 def structure_id(path: str | Path) -> str:
     """The file's name without .gz and without the ending of its format."""
-    name = Path(path).name.removesuffix(".gz")
-    for suffix in STRUCTURE_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    name = Path(path).name
+    return structure_stem(name) or name
 
 
 def find_structures(paths: Iterable[str | Path]) -> list[Path]:
@@ -47,11 +41,7 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [
-                p
-                for p in sorted(path.iterdir())
-                if p.is_file() and p.name.lower().removesuffix(".gz").endswith(STRUCTURE_SUFFIXES)
-            ]
+            inside = [p for p in sorted(path.iterdir()) if p.is_file() and structure_stem(p.name)]
             if not inside:
                 raise QfitLatentError(
                     f"The folder {path} holds no structure: their names end in "

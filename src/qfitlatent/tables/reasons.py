@@ -12,6 +12,8 @@ class Reason(StrEnum):
     BAD_RESPONSE = "bad_response"
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
+    WRONG_ENTRY = "wrong_entry"
+    TOO_LARGE = "too_large"
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     CONNECTION_ERROR = "connection_error"
