@@ -41,7 +41,7 @@ def setup_entities(structure: gemmi.Structure) -> None:
 HEAD_BYTES = 1024
 
 
-OPENS_CIF = re.compile(rb"(\xef\xbb\xbf)?(\s+|#[^\n]*\n)*data_", re.IGNORECASE)
+OPENS_CIF = re.compile(rb"(\xef\xbb\xbf)?(\s|#[^\n]*\n)*data_", re.IGNORECASE)
 """An mmCIF file opens a data block before anything else but comments."""
 
 
