@@ -38,6 +38,9 @@ QUADRUPLES = {
 }
 
 
+SYMMETRIC = ("ASP 2", "GLU 3", "PHE 2", "TYR 2")
+
+
 @dataclass
 class Conformer:
     altloc: str
@@ -49,6 +52,8 @@ class Conformer:
     num_shared: int
     num_missing: int
     mean_b: float
+    observed: list[bool]
+    group: int = 0
 
 
 @dataclass
@@ -159,14 +164,24 @@ def _residue(chosen, author_chain, num_types, max_conformers, result, chain, ind
     )
     if path:
         _conformers(
-            residue, atoms, named, blank, quadruples, path, max_conformers, result, chain, index
+            residue,
+            atoms,
+            named,
+            blank,
+            quadruples,
+            path,
+            max_conformers,
+            result,
+            chain,
+            index,
+            standard,
         )
     _frame(residue, atoms, named, blank)
     return residue
 
 
 def _conformers(
-    residue, atoms, named, blank, quadruples, path, max_conformers, result, chain, index
+    residue, atoms, named, blank, quadruples, path, max_conformers, result, chain, index, standard
 ) -> None:
     found = []
 
@@ -180,11 +195,15 @@ def _conformers(
             owners.append(altloc)
         else:
             reject(altloc, "no_own_chi_atoms")
-    if not owners:
+    # A blank atom beside a named one of its name is not shared: a conformer that nobody labelled.
+    doubled = {n for n in blank for altloc in owners if n in path and n in atoms[altloc]}
+    if not owners or doubled:
         result.num_conformers_read += 1
-        owners = [""]
+        owners = [*owners, ""]
     for altloc in owners:
         own = {n: a for n, a in atoms.get(altloc, {}).items() if n in path}
+        if not altloc and doubled:
+            own = {n: a for n, a in own.items() if n in doubled}
         seen = {n: a for n, a in blank.items() if n in path} | own
         chi = []
         for quadruple in quadruples:
@@ -204,6 +223,7 @@ def _conformers(
             len(seen) - len(own),
             len(path) - len(seen),
             sum(a.b_iso for a in own.values()) / max(len(own), 1),
+            [all(n in seen and seen[n].occ != 0 for n in quadruple) for quadruple in quadruples],
         )
         if all(angle is None for angle in chi):
             reject(altloc, "no_chi")
@@ -219,6 +239,24 @@ def _conformers(
     for conformer in found[max_conformers:]:
         reject(conformer.altloc, "over_limit")
     residue.conformers = found[:max_conformers]
+    leaders: list[Conformer] = []
+    for conformer in sorted(residue.conformers, key=lambda c: not any(c.observed)):
+        alike = [one.group for one in leaders if _alike(one, conformer, standard)]
+        conformer.group = alike[0] if alike else len(leaders)
+        if not alike:
+            leaders.append(conformer)
+
+
+def _alike(a: Conformer, b: Conformer, standard: str) -> bool:
+    """Whether they agree within 10 degrees in every chi that both show."""
+    for d, (x, y) in enumerate(zip(a.chi, b.chi, strict=True), start=1):
+        if x is None or y is None or not (a.observed[d - 1] and b.observed[d - 1]):
+            continue
+        period = 180 if f"{standard} {d}" in SYMMETRIC else 360
+        apart = math.degrees(x - y) % period
+        if min(apart, period - apart) > 10:
+            return False
+    return True
 
 
 def _frame(residue, atoms, named, blank) -> None:

@@ -68,6 +68,7 @@ def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True
             )
             for d in range(4)
         }
+        columns |= {f"chi{d + 1}_observed": pa.array(chi[:, d] != 0) for d in range(4)}
         occupancy = 1.0 / np.bincount(rows)[rows]
         parts["conformers"].append(pa.table({**key, "occupancy_normalised": occupancy, **columns}))
     folder.mkdir(parents=True)

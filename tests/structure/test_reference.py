@@ -79,6 +79,7 @@ def compare_residue(theirs: reference_structure.Residue, ours: dict) -> list[str
         "num_residue_types": theirs.num_types,
         "num_altlocs": len(theirs.altlocs),
         "num_conformers": len(theirs.conformers),
+        "num_distinct_conformers": len({c.group for c in theirs.conformers}),
     }
     lines += [f"{k} {ours[k]}, not {v}" for k, v in same.items() if ours[k] != v]
     for name in ("phi", "psi", "omega"):
@@ -96,14 +97,18 @@ def compare_residue(theirs: reference_structure.Residue, ours: dict) -> list[str
             "num_atoms_own": conformer.num_own,
             "num_atoms_shared": conformer.num_shared,
             "num_atoms_missing": conformer.num_missing,
+            "group": conformer.group,
         }
         wrong = {k: v for k, v in numbers.items() if abs(row[k] - v) > 1e-6}
         if abs(row["mean_b_angstrom2"] - conformer.mean_b) > 1e-3:
             wrong["mean_b_angstrom2"] = conformer.mean_b
         lines += [f"altloc {conformer.altloc!r}: {k} {row[k]}, not {v}" for k, v in wrong.items()]
         chi = conformer.chi + [None] * (4 - len(conformer.chi))
-        for name, angle in zip(_CHI, chi, strict=True):
+        for d, (name, angle) in enumerate(zip(_CHI, chi, strict=True)):
             lines += compare_angle(f"{conformer.altloc!r} {name}", angle, row[name])
+            seen = None if angle is None else conformer.observed[d]
+            if row[f"chi{d + 1}_observed"] is not seen:
+                lines.append(f"altloc {conformer.altloc!r}: {name} observed is not {seen}")
     return lines + compare_frame(theirs, ours["frame"])
 
 

@@ -3,9 +3,12 @@ random ones."""
 
 import gzip
 import io
+import itertools
 import math
 
+import gemmi
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +31,8 @@ from helpers.peptides import (
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
-from qfitlatent.structure.preprocess import preprocess_entries, read_entry
+from qfitlatent.structure.atoms import parse_file
+from qfitlatent.structure.preprocess import make_tables, preprocess_entries, read_entry
 from qfitlatent.tables import schemas
 from qfitlatent.tables.reasons import Reason
 
@@ -56,13 +60,91 @@ def test_atoms_are_never_borrowed_from_another_altloc(tmp_path):
     assert found[1]["num_atoms_missing"] == 1
 
 
-def test_an_own_atom_wins_over_a_blank_one(tmp_path):
-    middle = with_altlocs("SER", {"A": (0.5, [-1.0])})
-    blank = side_chain("SER", 3, [2.0])["OG"]
-    middle["atoms"].append(("OG", "", 0.5, blank))
-    found = conformers(read(tmp_path, peptide(middle)))
-    assert [c["altloc"] for c in found] == ["A"]
-    assert found[0]["chi1_rad"] == pytest.approx(-1.0, abs=2e-3)
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_blank_atoms_beside_named_ones_are_a_conformer(tmp_path, kind):
+    middle = with_altlocs("LEU", {"B": (0.3, [-1.0, 2.0])})
+    blank = side_chain("LEU", 3, [2.0, 1.0])
+    middle["atoms"] += [(name, "", 0.6, blank[name]) for name in ("CG", "CD1")]
+    found = conformers(read(tmp_path, peptide(middle), kind))
+    assert [(c["altloc"], round(c["occupancy"], 3)) for c in found] == [("", 0.6), ("B", 0.3)]
+    for conformer, chi in zip(found, ([2.0, 1.0], [-1.0, 2.0]), strict=True):
+        assert [conformer[n] for n in CHI[:2]] == pytest.approx(chi, abs=2e-3)
+        assert (conformer["num_atoms_own"], conformer["num_atoms_shared"]) == (2, 3)
+
+
+def test_a_chi_on_an_atom_without_occupancy_is_not_observed(tmp_path):
+    middle = with_altlocs("LEU", {"A": (0.6, [-1.0, 2.0]), "B": (0.4, [-1.0, -2.0])})
+    middle["atoms"] = [(n, a, 0.0 if n == "CD1" else o, p) for n, a, o, p in middle["atoms"]]
+    records = read(tmp_path, peptide(middle))
+    assert [c["chi1_observed"] for c in conformers(records)] == [True, True]
+    assert [c["chi2_observed"] for c in conformers(records)] == [False, False]
+    assert {c["chi3_observed"] for c in conformers(records)} == {None}
+    assert None not in [c["chi2_rad"] for c in conformers(records)]
+    assert row(records, 3)["num_distinct_conformers"] == 1  # what was seen is one side chain
+
+
+@pytest.mark.parametrize(
+    ("name", "chis", "groups"),
+    [
+        ("SER", [[1.0], [1.1], [2.0]], [0, 0, 1]),
+        ("SER", [[3.1], [-3.1], [1.0]], [0, 0, 1]),
+        ("SER", [[1.0], [1.15], [1.3]], [0, 0, 1]),  # groups do not chain
+        ("PHE", [[1.0, 0.5], [1.0, 0.5 - np.pi], [1.0, 1.0]], [0, 0, 1]),
+        ("LEU", [[1.0, 0.5], [1.0, 0.5 - np.pi], [2.0, 0.5]], [0, 1, 2]),
+    ],
+)
+def test_conformers_that_agree_are_one_group(tmp_path, name, chis, groups):
+    altlocs = {a: (o, chi) for a, o, chi in zip("ABC", (0.5, 0.3, 0.2), chis, strict=True)}
+    records = read(tmp_path, peptide(with_altlocs(name, altlocs)))
+    assert [c["group"] for c in conformers(records)] == groups
+    assert row(records, 3)["num_distinct_conformers"] == max(groups) + 1
+    assert records.entries["num_heterogeneous"].to_pylist() == [1]
+
+
+def test_b_rank_is_the_rank_of_the_side_chain_in_its_entry(shared_data):
+    """As pandas ranks the means of the chi-defining atoms beyond CA, by gemmi alone."""
+    path = shared_data / "raw" / "2hmz.pdb.gz"
+    records = read_entry(path, "x")
+    means = {}
+    for chain in gemmi.read_structure(str(path))[0]:
+        for one in chain:
+            atoms = [a.b_iso for a in one if a.name in CHI_PATH.get(one.name, ())[2:]]
+            if atoms:
+                means[chain.name, one.seqid.num, one.seqid.icode.strip(), one.name] = np.mean(atoms)
+    expected = pd.Series(means).round(4).rank().sub(1).div(len(means) - 1)
+    found = records.residues.to_pandas().set_index(
+        ["author_chain", "author_number", "insertion_code", "name"]
+    )["b_rank"]
+    # Residue types that lost at a place are in the file, and move the rank of others a little.
+    both = expected.index.intersection(found.dropna().index)
+    assert len(both) > 0.95 * len(found.dropna())
+    assert (expected[both] - found[both]).abs().max() < 0.01
+
+
+def test_b_factors_that_are_all_equal_rank_nothing(tmp_path):
+    records = read(tmp_path, peptide(residue("SER", 3)))
+    assert set(records.residues["b_rank"].to_pylist()) == {None}
+
+
+def test_numbers_that_are_none_are_missing_with_a_reason(tmp_path):
+    """Through the arrays that a reader makes, whatever the file gave it."""
+    read(tmp_path, peptide(with_altlocs("LEU", {"A": (0.6, [-1.0, 2.0]), "B": (0.4, [1.0, 2.0])})))
+    good = make_tables([parse_file(tmp_path / "x.cif", "x")], 6)
+    for column, row_index, value in itertools.product(
+        ("position", "occupancy", "b_factor"), range(0, 20, 3), (np.nan, np.inf, -np.inf, 1e30)
+    ):
+        parsed = parse_file(tmp_path / "x.cif", "x")
+        getattr(parsed.atoms, column)[row_index] = value
+        made = make_tables([parsed], 6)
+        for table in made.values():
+            for name in table.column_names:
+                values = table[name].combine_chunks()
+                values = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+                if pa.types.is_floating(values.type):
+                    assert np.isfinite(values.drop_null().to_numpy()).all(), (column, name)
+        assert "not_a_number" in made["rejected"]["reason"].to_pylist()
+        assert len(made["residues"]) == len(good["residues"])
+        assert made["entries"]["num_backbones_kept"] == good["entries"]["num_backbones_kept"]
 
 
 def test_an_altloc_without_own_chi_atoms_is_no_conformer(tmp_path):

@@ -21,6 +21,13 @@ def wrap(angle: np.ndarray) -> np.ndarray:
     return np.where(turned <= -np.pi, np.pi, turned)
 
 
+def circular_distance(a: np.ndarray, b: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
+    """Distance of two angles in [0, pi]; where ``symmetric``, a and a + pi are the same."""
+    apart = np.abs(a - b) % (2 * np.pi)
+    apart = np.minimum(apart, 2 * np.pi - apart)
+    return np.where(symmetric, np.minimum(apart, np.pi - apart), apart)
+
+
 def dihedral(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
     """(N,) dihedral a-b-c-d in (-pi, pi], IUPAC sign: clockwise positive looking along b-c.
 

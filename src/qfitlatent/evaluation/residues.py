@@ -12,8 +12,8 @@ import torch
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES
 from qfitlatent.density.rows import Observations, Observed
-from qfitlatent.tables.columns import KEYS
-from qfitlatent.tables.keys import KeyCodes, positions
+from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
+from qfitlatent.tables.keys import KeyCodes, observed_rows, positions
 from qfitlatent.tables.parquet import read_table
 
 POPULATIONS = ("multiconformer", "single", "all")
@@ -71,7 +71,7 @@ RESIDUE_COLUMNS = (
 
 
 CONFORMER_COLUMNS = (
-    *KEYS, "altloc", "rank", "occupancy_normalised", *(f"chi{d}_rad" for d in range(1, 5)),
+    *KEYS, "altloc", "rank", "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS,
 )  # fmt: skip
 
 
@@ -96,7 +96,9 @@ def read_evaluation_set(
 
     owner = positions(row_of_key, key.codes(conformers))
     order = np.lexsort((conformers["rank"].to_numpy(), owner))
-    has_conformer = np.bincount(owner, minlength=len(residues)) > 0
+    conformers, owner = conformers.take(order), owner[order]
+    shown, chi, occupancy = observed_rows(conformers, owner)
+    has_conformer = np.bincount(owner[shown], minlength=len(residues)) > 0
     usable = in_part & has_conformer & (residues["num_chi"].to_numpy() > 0)
     keep = usable & framed
     if not keep.any():
@@ -105,11 +107,9 @@ def read_evaluation_set(
             "choose another `evaluate.split` or add entries."
         )
     number = np.cumsum(keep) - 1
-    rows = order[keep[owner[order]]]
+    in_set = keep[owner[shown]]
+    rows, chi = shown[in_set], chi[in_set].astype(np.float64)
     chosen = conformers.take(rows)
-    chi = np.stack(
-        [chosen[f"chi{d}_rad"].to_numpy(zero_copy_only=False) for d in range(1, 5)], axis=1
-    ).astype(np.float64)
     defined = np.isfinite(chi)
     columns = residues.filter(keep)
     names, entry = np.unique(
@@ -124,7 +124,7 @@ def read_evaluation_set(
         row_residue=number[owner[rows]],
         chi=np.where(defined, chi, 0.0),
         defined=defined,
-        occupancy=chosen["occupancy_normalised"].to_numpy().astype(np.float64),
+        occupancy=occupancy[in_set].astype(np.float64),
     )
     return EvaluationSet(
         observations,

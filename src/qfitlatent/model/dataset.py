@@ -20,8 +20,8 @@ from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.model.batch import Protein
-from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
-from qfitlatent.tables.keys import fixed_list, read_column, row_keys
+from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
+from qfitlatent.tables.keys import fixed_list, observed_rows, read_column, row_keys
 from qfitlatent.tables.parquet import read_table
 
 RESIDUE_COLUMNS = [
@@ -36,7 +36,7 @@ RESIDUE_COLUMNS = [
 ]
 
 
-CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS]
+CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS]
 
 
 FRAME_COLUMNS = [*KEYS, "rotation", "translation_angstrom"]
@@ -84,12 +84,10 @@ class Dataset:
         new_row[kept] = np.arange(len(kept))
         at = np.searchsorted(key, conformer_key)
         row_residue = new_row[at]
-        observed = np.flatnonzero(row_residue >= 0)
-        chi = np.stack([read_column(conformers)(name) for name in CHI_COLUMNS], axis=1)[observed]
+        observed, chi, occupancy = observed_rows(conformers, row_residue)
         self._row_residue = torch.from_numpy(row_residue[observed])
         self._defined = torch.from_numpy(~np.isnan(chi))
         self._chi = torch.from_numpy(np.nan_to_num(chi).astype(np.float32))
-        occupancy = read_column(conformers)("occupancy_normalised")[observed]
         self._occupancy = torch.from_numpy(occupancy.astype(np.float32))
 
         codes, first = np.unique(entry_code[kept], return_index=True)

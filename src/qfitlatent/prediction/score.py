@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from qfitlatent.prediction.runner import (
     worker_pool,
 )
 from qfitlatent.tables.columns import chi_columns, id_columns
+from qfitlatent.tables.keys import observed_rows, row_keys
 from qfitlatent.tables.parquet import TableWriter, conform
 
 MATCH_RADIANS = math.radians(30.0)
@@ -110,7 +112,7 @@ def _score(
     modes = density.as_mixture().modes(0.1, MATCH_RADIANS)
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)
 
-    observed = _observed_rows(given, protein)
+    observed = _observed_rows(given)
     columns: dict[str, Any] = id_columns(given.tables["residues"], as_rows(protein)[rows.numpy()])
     for name in ("altloc", "occupancy", "occupancy_normalised"):
         columns[name] = observed[name]
@@ -128,14 +130,14 @@ def _score(
     return conform(pa.table(columns), SCORES, given.path)
 
 
-def _observed_rows(given: Input, protein: Protein) -> pa.Table:
-    """The conformers of residues that have a frame: the rows M of the protein, in order."""
-    has_frame = given.tables["frames"]["rotation"].is_valid()
-    residues = given.tables["residues"].select(["chain", "index"]).filter(has_frame)
-    keys = set(zip(residues["chain"].to_pylist(), residues["index"].to_pylist(), strict=True))
-    conformers = given.tables["conformers"]
-    pairs = zip(conformers["chain"].to_pylist(), conformers["index"].to_pylist(), strict=True)
-    return conformers.filter(pa.array([pair in keys for pair in pairs], pa.bool_()))
+def _observed_rows(given: Input) -> pa.Table:
+    """The observed conformers of residues with a frame: the rows M of the protein, in order."""
+    frames, conformers = given.tables["frames"], given.tables["conformers"]
+    key, conformer_key = row_keys(frames, conformers)
+    residue = np.searchsorted(key, conformer_key)
+    has_frame = np.asarray(frames["rotation"].combine_chunks().is_valid())
+    rows, _, _ = observed_rows(conformers, np.where(has_frame[residue], residue, -1))
+    return conformers.take(pa.array(rows))
 
 
 def missing_modes(

@@ -37,7 +37,7 @@ class Atoms:
     """
 
     residue: np.ndarray  # (A,) index into the residues below
-    name: np.ndarray  # (A,) index into _ATOM_NAMES, -1 for any other
+    name: np.ndarray  # (A,) index into ATOM_NAMES, -1 for any other
     altloc: np.ndarray  # (A,) int8, 0 for blank
     occupancy: np.ndarray  # (A,) float64
     b_factor: np.ndarray  # (A,) float32
@@ -123,7 +123,7 @@ def parse_file(
     parsed.header |= _header(structure, is_cif, num_models)
     only_waters = structure[0].count_atom_sites() == 0
     atoms = None if only_waters else _protein_atoms(structure, is_cif)
-    if atoms is None or len(atoms.residue_name) == 0:
+    if atoms is None or len(atoms.position) == 0:
         return reject(Reason.NO_PROTEIN, "no polymer of amino acids in model 1")
     parsed.atoms = atoms
     return parsed
@@ -183,10 +183,6 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
     matters = np.flatnonzero((name >= 0) | (altloc != 0))
     kept, name, altloc = kept[matters], name[matters], altloc[matters]
     position = flat.pos[kept]
-    if not np.isfinite(position.sum()):
-        # mmCIF may give ? for a coordinate: such an atom is not there.
-        placed = np.isfinite(position.sum(axis=1))
-        kept, name, altloc, position = (v[placed] for v in (kept, name, altloc, position))
 
     short = {long: code for code, long in long_names.items()}
 
@@ -269,21 +265,21 @@ TEMPLATES = (*RESIDUE_TYPES, "", *MODIFIED)
 """Names with a skeleton of their own; template 20 is any other residue."""
 
 
-_ATOM_NAMES = sorted(
+ATOM_NAMES = sorted(
     {"C", "SE", *(atom for path in CHI_PATH.values() for atom in ("N", "CA", *path))},
     key=_name_as_int,
 )
 
 
-_ATOM_CODES = np.array([_name_as_int(name) for name in _ATOM_NAMES])
+_ATOM_CODES = np.array([_name_as_int(name) for name in ATOM_NAMES])
 
 
 def _template_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """token (T,), length of the chi path (T,), slot (T, atom names), -1 for none."""
     token = np.full(len(TEMPLATES), UNKNOWN_TOKEN, dtype=np.int8)
     path_length = np.zeros(len(TEMPLATES), dtype=np.int64)
-    slot = np.full((len(TEMPLATES), len(_ATOM_NAMES)), -1, dtype=np.int8)
-    column = {name: i for i, name in enumerate(_ATOM_NAMES)}
+    slot = np.full((len(TEMPLATES), len(ATOM_NAMES)), -1, dtype=np.int8)
+    column = {name: i for i, name in enumerate(ATOM_NAMES)}
     for t, name in enumerate(TEMPLATES):
         parent, renamed = MODIFIED.get(name, (name, {}))
         path = CHI_PATH.get(parent, ())

@@ -6,22 +6,29 @@ Shapes: N kept residues, G named altlocs of residues, M conformers.
 import numpy as np
 
 from qfitlatent.chemistry import geometry
-from qfitlatent.chemistry.residues import NUM_CHI_MAX
+from qfitlatent.chemistry.residues import NUM_CHI_MAX, PI_SYMMETRIC
 from qfitlatent.structure.atoms import C_SLOT
-from qfitlatent.structure.residues import Residues
+from qfitlatent.structure.residues import Residues, mean_of
 from qfitlatent.tables.reasons import Reason
 
 OCCUPANCY_DISAGREEMENT = 0.01
 
 
+DISTINCT_RAD = np.radians(10.0)
+"""Conformers that differ less in every chi show the same side chain (SPEC 3)."""
+
+
 _PATH = slice(0, C_SLOT)
+
+
+_CA = 1
 
 
 class Conformers:
     """The conformers of the residues, in the order of the table; the others are rejected.
 
-    columns: (M,) or (M,4) arrays, ``row`` among them; (N,) num_conformers, occupancy_sum and
-    disagreement of each residue; num_conformers_read of each entry.
+    columns: (M,) or (M,4) arrays, ``row`` among them; (N,) num_conformers, num_distinct, b_rank,
+    occupancy_sum and disagreement of each residue; num_conformers_read of each entry.
     """
 
     def __init__(self, residues: Residues, max_conformers: int) -> None:
@@ -38,40 +45,42 @@ class Conformers:
             residues.group_label[no_own],
         )
         named = np.flatnonzero(of_chi & is_own)
-        with_named = np.zeros(len(has_chi), dtype=bool)
-        with_named[residues.group_row[named]] = True
-        lone = np.flatnonzero(has_chi & ~with_named)
-
         shared = residues.blank[:, _PATH]
-        row = np.r_[residues.group_row[named], lone]
-        label = np.r_[residues.group_label[named], np.zeros(len(lone), dtype=np.int64)]
-        own = np.concatenate([own[named], shared[lone]])
+        blank, blank_own = _blank_conformers(residues.group_row[named], own[named], shared, has_chi)
+        row = np.r_[residues.group_row[named], blank]
+        label = np.r_[residues.group_label[named], np.zeros(len(blank), dtype=np.int64)]
+        own = np.concatenate([own[named], blank_own])
         atoms = np.where(own >= 0, own, shared[row])
         read = np.r_[row, residues.group_row[no_own]]
         self.num_conformers_read = np.bincount(residues.entry[read], minlength=len(residues.names))
 
         points = residues.points(atoms)
         chi = np.full((len(row), NUM_CHI_MAX), np.nan)
+        has_occupancy = (atoms < 0) | (residues.occupancy[atoms] != 0)
+        observed = np.stack(
+            [has_occupancy[:, d : d + 4].all(axis=1) for d in range(NUM_CHI_MAX)], axis=1
+        )
         for d in range(NUM_CHI_MAX):
             of = np.flatnonzero(residues.num_chi[row] > d)
             chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
         there = own >= 0
-        of_atom = residues.occupancy[own]
+        of_atom = np.where(there, residues.occupancy[own], np.nan)
         occupancy = residues.mean_occupancy(own)
         self.columns = {
             "row": row,
             "label": label,
             "chi": chi,
+            "observed": observed,
             "occupancy": occupancy,
-            "occupancy_min": np.where(there, of_atom, np.inf).min(axis=1, initial=np.inf),
-            "occupancy_max": np.where(there, of_atom, -np.inf).max(axis=1, initial=-np.inf),
+            "occupancy_min": np.fmin.reduce(of_atom, axis=1),
+            "occupancy_max": np.fmax.reduce(of_atom, axis=1),
             "num_atoms_own": there.sum(axis=1),
             "num_atoms_shared": (atoms >= 0).sum(axis=1) - there.sum(axis=1),
             "num_atoms_missing": residues.path_length[row] - (atoms >= 0).sum(axis=1),
-            "mean_b": np.where(there, residues.b_factor[own], 0.0).sum(axis=1)
-            / np.maximum(there.sum(axis=1), 1),
+            "mean_b": mean_of(residues.b_factor, own),
         }
         kept = self._reject(residues, Reason.NO_CHI, np.isfinite(chi).any(axis=1), None)
+        kept = self._reject(residues, Reason.NO_OCCUPANCY, ~np.isnan(occupancy), kept)
         kept = self._reject(residues, Reason.NEGATIVE_OCCUPANCY, occupancy >= 0, kept)
         total = np.bincount(row[kept], occupancy[kept], len(has_chi))
         kept = self._reject(residues, Reason.ZERO_OCCUPANCY, total[row] > 0, kept)
@@ -95,6 +104,12 @@ class Conformers:
         # 0.31 - 0.30 is no disagreement, whatever binary fractions make of it.
         disagrees = spread > OCCUPANCY_DISAGREEMENT + 1e-9
         self.disagreement = np.bincount(row, disagrees, len(has_chi)) > 0
+        chi = np.where(self.columns["observed"], self.columns["chi"], np.nan)
+        group = distinct_groups(row, chi, PI_SYMMETRIC[residues.token[row]])
+        self.columns["group"] = group
+        self.num_distinct = np.zeros(len(has_chi), dtype=np.int64)
+        np.maximum.at(self.num_distinct, row, group + 1)
+        self.b_rank = _b_rank(residues, has_chi)
 
     def _reject(
         self, residues: Residues, reason: Reason, good: np.ndarray, before: np.ndarray | None
@@ -108,7 +123,89 @@ class Conformers:
                 "conformer",
                 reason,
                 self.columns["row"][lost],
-                "" if reason is Reason.NO_CHI else detail,
+                "" if reason in (Reason.NO_CHI, Reason.NO_OCCUPANCY) else detail,
                 self.columns["label"][lost],
             )
         return before & good
+
+
+def _blank_conformers(
+    group_row: np.ndarray, own: np.ndarray, shared: np.ndarray, has_chi: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residues of which blank atoms are a conformer, and its own atoms (n, 7).
+
+    Without a named conformer these are all blank atoms of the residue; otherwise those that a
+    named one has, too. group_row (G,) ascending and own (G, 7): the named conformers.
+    """
+    starts = np.flatnonzero(np.r_[True, group_row[1:] != group_row[:-1]][: len(group_row)])
+    with_named = group_row[starts]
+    blank = shared.copy()
+    if len(starts):
+        doubled = np.logical_or.reduceat(own >= 0, starts, axis=0)
+        blank[with_named] = np.where(doubled, shared[with_named], -1)
+    is_one = has_chi.copy()
+    is_one[with_named] = (blank[with_named] >= 0).any(axis=1)
+    rows = np.flatnonzero(is_one)
+    return rows, blank[rows]
+
+
+def distinct_groups(row: np.ndarray, chi: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
+    """(M,) group of each conformer in its residue, from 0: those of a group agree in every chi.
+
+    row (M,) ascending, conformers of a residue by falling occupancy; chi (M,4), nan where undefined
+    or not observed; symmetric (M,4). A conformer without any observed chi agrees with all.
+    """
+    group = np.zeros(len(row), dtype=np.int64)
+    first = np.flatnonzero(np.r_[True, row[1:] != row[:-1]][: len(row)])
+    size = np.diff(first, append=len(row))
+    first, size = first[size > 1], size[size > 1]
+    if len(first) == 0:
+        return group
+    number = np.arange(size.max())
+    there = number < size[:, None]
+    at = first[:, None] + np.where(there, number, 0)
+    # Those of which something is observed come first, so that none leads that agrees with all.
+    at = np.take_along_axis(at, np.isnan(chi[at]).all(axis=2).argsort(axis=1, kind="stable"), 1)
+    angle, symmetric = chi[at], symmetric[first][:, None]  # (S,A,4), (S,1,4)
+    leads = np.zeros(at.shape, dtype=bool)
+    leads[:, 0] = True
+    found = np.zeros(at.shape, dtype=np.int64)
+    for a in number[1:]:
+        apart = geometry.circular_distance(angle[:, a, None], angle[:, :a], symmetric)
+        agrees = ~(apart > DISTINCT_RAD).any(axis=2) & leads[:, :a]
+        leads[:, a] = ~agrees.any(axis=1)
+        joined = np.take_along_axis(found, agrees.argmax(axis=1)[:, None], 1)[:, 0]
+        found[:, a] = np.where(leads[:, a], leads[:, :a].sum(axis=1), joined)
+    group[at] = found
+    return group
+
+
+def _b_rank(residues: Residues, has_chi: np.ndarray) -> np.ndarray:
+    """(N,) rank of the mean B of the side chain's atoms in the chi path, in [0, 1] in each entry.
+
+    Ties are averaged; nan where a residue has none, or all of the entry are equal.
+    """
+    num = len(has_chi)
+    in_chain = (residues.atom_slot > _CA) & (residues.atom_slot < C_SLOT)
+    atoms = np.flatnonzero(in_chain & (residues.atom_row >= 0) & ~np.isnan(residues.b_factor))
+    of_row = residues.atom_row[atoms]
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(of_row, residues.b_factor[atoms], num) / np.bincount(of_row, None, num)
+    mean = np.round(mean, 4)
+    rank = np.full(num, np.nan)
+    ranked = np.flatnonzero(has_chi & ~np.isnan(mean))
+    ranked = ranked[np.lexsort((mean[ranked], residues.entry[ranked]))]
+    entry, value = residues.entry[ranked], mean[ranked]
+    new_entry = np.r_[True, entry[1:] != entry[:-1]][: len(ranked)]
+    new_value = new_entry | np.r_[True, value[1:] != value[:-1]][: len(ranked)]
+    tied_from = np.flatnonzero(new_value)
+    tied_to = np.r_[tied_from[1:], len(ranked)] - 1
+    tie = np.cumsum(new_value) - 1
+    entry_from = np.flatnonzero(new_entry)
+    number = np.cumsum(new_entry) - 1
+    last = np.diff(np.r_[entry_from, len(ranked)])[number] - 1
+    place = ((tied_from + tied_to) / 2)[tie] - entry_from[number]
+    all_equal = np.bincount(number, new_value) == 1
+    with np.errstate(invalid="ignore"):
+        rank[ranked] = np.where(all_equal[number], np.nan, place / last)
+    return rank

@@ -8,13 +8,14 @@ import pyarrow as pa
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.structure.atoms import as_text
 from qfitlatent.structure.conformers import Conformers
-from qfitlatent.structure.rejections import Rejections
+from qfitlatent.structure.rejections import Loss, Rejections
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
 
 
 def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table]:
     """The five tables."""
+    losses = [(e, loss) for e, parsed in residues.read for loss in parsed.losses]
     residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
     entry_of = pa.array(residues.names, pa.string())
     chain_of = pa.array(residues.chain_names, pa.string())
@@ -41,9 +42,11 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "omega_rad": angle_column(residues.omega),
         "num_chi": residues.num_chi,
         "num_conformers": conformers.num_conformers,
+        "num_distinct_conformers": conformers.num_distinct,
         "num_altlocs": residues.num_altlocs,
         "occupancy_sum": conformers.occupancy_sum,
         "has_occupancy_disagreement": conformers.disagreement,
+        "b_rank": pa.array(conformers.b_rank.astype(np.float32), mask=np.isnan(conformers.b_rank)),
         "num_neighbours": pa.array(residues.num_neighbours, mask=~residues.frame_ok),
         "secondary": _SECONDARY.take(pa.array(residues.secondary)),
     }
@@ -53,6 +56,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "altloc": _ALTLOCS.take(
             pa.array(np.maximum(residues.frame_label, 0), mask=residues.frame_label < 0)
         ),
+        "is_observed": pa.array(residues.frame_observed, mask=~residues.frame_ok),
     }
     conformer = conformers.columns
     row = pa.array(conformer["row"])
@@ -61,8 +65,16 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "chain": key["chain"].take(row),
         "index": residues.index[conformer["row"]],
         "altloc": _ALTLOCS.take(pa.array(conformer["label"])),
-        "mean_b_angstrom2": conformer["mean_b"],
+        "mean_b_angstrom2": pa.array(
+            conformer["mean_b"].astype(np.float32), mask=np.isnan(conformer["mean_b"])
+        ),
         **{f"chi{d + 1}_rad": angle_column(conformer["chi"][:, d]) for d in range(NUM_CHI_MAX)},
+        **{
+            f"chi{d + 1}_observed": pa.array(
+                conformer["observed"][:, d], mask=np.isnan(conformer["chi"][:, d])
+            )
+            for d in range(NUM_CHI_MAX)
+        },
         **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
     }
     return {
@@ -70,7 +82,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "residues": make_table(residue_columns, schemas.RESIDUES),
         "frames": make_table(frames, schemas.FRAMES),
         "conformers": make_table(conformer_columns, schemas.CONFORMERS),
-        "rejected": rejected_table(residues.names, residues.rejections, residues),
+        "rejected": rejected_table(residues.names, residues.rejections, residues, losses),
     }
 
 
@@ -92,20 +104,30 @@ def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
     def count(rows: np.ndarray) -> np.ndarray:
         return np.bincount(residues.entry[rows], minlength=num)
 
+    kept = residues.has_backbone[residues.residue_row]
+    backbones = np.bincount(residues.residue_entry[residues.has_backbone], minlength=num)
+    lost = {"residues": np.zeros(num, dtype=np.int64), "backbones": np.zeros(num, dtype=np.int64)}
+    for e, parsed in residues.read:
+        of_entry = [loss for loss in parsed.losses if loss.scope == "residue"]
+        lost["residues"][e] = len(of_entry)
+        lost["backbones"][e] = sum(loss.has_backbone for loss in of_entry)
     per_entry = {
         "num_chains": count(residues.first_in_chain),
-        "num_residues_read": np.bincount(residues.residue_entry, minlength=num),
+        "num_residues_read": np.bincount(residues.residue_entry, minlength=num) + lost["residues"],
         "num_residues": np.bincount(residues.entry, minlength=num),
-        "num_residues_rejected": _num_rejected(residues, "residue"),
+        "num_residues_rejected": _num_rejected(residues, "residue") + lost["residues"],
+        "num_backbones_kept": count(np.flatnonzero(kept)),
+        "num_backbones_rejected": backbones - count(np.flatnonzero(kept)) + lost["backbones"],
         "num_conformers_read": conformers.num_conformers_read,
         "num_conformers": count(conformers.columns["row"]),
         "num_conformers_rejected": _num_rejected(residues, "conformer"),
         "num_multiconformer": count(conformers.num_conformers >= 2),
+        "num_heterogeneous": count(conformers.num_distinct >= 2),
         "num_frames": count(residues.frame_ok),
     }
     which = np.array([e for e, _ in residues.read])
     columns: dict[str, object] = {n: values[which] for n, values in per_entry.items()}
-    for name in ("entry", "source", "url"):
+    for name in ("entry", "source", "url", "num_backbones"):
         columns[name] = [getattr(parsed, name) for _, parsed in residues.read]
     for name in schemas.ENTRIES.names:
         if name not in columns:
@@ -122,53 +144,72 @@ def _num_rejected(residues: Residues, scope: str) -> np.ndarray:
 
 
 def rejected_table(
-    names: Sequence[str], rejections: Rejections, residues: Residues | None
+    names: Sequence[str],
+    rejections: Rejections,
+    residues: Residues | None,
+    losses: Sequence[tuple[int, Loss]] = (),
 ) -> pa.Table:
-    if not rejections.pieces:
+    """The rows of all entries, sorted; losses as (index of the entry, loss)."""
+    pieces, entry, position = [], [], []
+    if rejections.pieces:
+        joined = {
+            name: np.concatenate([piece[name] for piece in rejections.pieces])
+            for name in rejections.pieces[0]
+        }
+        pieces.append(make_table(_rejected_columns(names, joined, residues), schemas.REJECTED))
+        entry.append(joined["entry"])
+        position.append(joined["position"])
+    if losses:
+        rows = [
+            {
+                name: value
+                for name, value in loss._asdict().items()
+                if name in schemas.REJECTED.names
+            }
+            | {"entry": names[e], "stage": "preprocess", "reason": loss.reason.value}
+            for e, loss in losses
+        ]
+        pieces.append(pa.Table.from_pylist(rows, schema=schemas.REJECTED))
+        entry.append(np.array([e for e, _ in losses]))
+        position.append(np.full(len(losses), -1))
+    if not pieces:
         return schemas.REJECTED.empty_table()
-    joined = {
-        name: np.concatenate([piece[name] for piece in rejections.pieces])
-        for name in rejections.pieces[0]
-    }
-    component = np.array([text or None for text in as_text(joined["name"])], dtype=object)
-    scope = joined["scope"].astype(str)
-    order = np.lexsort(
-        (
-            joined["reason"].astype(str),
-            scope,
-            joined["altloc"],
-            np.array([text or "" for text in component]),
-            joined["position"],
-            joined["entry"],
-        )
-    )
-    joined = {name: values[order] for name, values in joined.items()}
+    table = pa.concat_tables(pieces)
+    texts = [
+        np.array([text or "" for text in table[name].to_pylist()])
+        for name in ("reason", "scope", "altloc", "name")
+    ]
+    number = table["author_number"].fill_null(-(1 << 31)).to_numpy()
+    number = np.where(np.concatenate(position) < 0, number, 0)
+    order = np.lexsort((*texts, number, np.concatenate(position), np.concatenate(entry)))
+    return table.take(pa.array(order))
+
+
+def _rejected_columns(
+    names: Sequence[str], joined: dict[str, np.ndarray], residues: Residues | None
+) -> dict[str, object]:
     position, nowhere = joined["position"], joined["position"] < 0
     columns = {
         "entry": pa.array(names, pa.string()).take(pa.array(joined["entry"])),
         "altloc": _ALTLOCS.take(
             pa.array(np.maximum(joined["altloc"], 0), mask=joined["altloc"] < 0)
         ),
-        "name": component[order],
+        "name": [text or None for text in as_text(joined["name"])],
         **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
     }
     if residues is None:
         absent = ("chain", "index", "author_chain", "author_number", "insertion_code")
-        columns |= {name: [None] * len(position) for name in absent}
-    else:
-        at = np.maximum(position, 0)
-        residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
-        chain_names = np.array(residues.chain_names, dtype=object)
-        columns |= {
-            "chain": pa.array(chain_names[residues.chain[at]], pa.string(), mask=nowhere),
-            "index": pa.array(residues.index[at], mask=nowhere),
-            "author_chain": pa.array(author_chain_text(residues)[at], pa.string(), mask=nowhere),
-            "author_number": pa.array(residue["author_number"], mask=nowhere),
-            "insertion_code": _INSERTION_CODES.take(
-                pa.array(residue["insertion_code"], mask=nowhere)
-            ),
-        }
-    return make_table(columns, schemas.REJECTED)
+        return columns | {name: [None] * len(position) for name in absent}
+    at = np.maximum(position, 0)
+    residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
+    chain_names = np.array(residues.chain_names, dtype=object)
+    return columns | {
+        "chain": pa.array(chain_names[residues.chain[at]], pa.string(), mask=nowhere),
+        "index": pa.array(residues.index[at], mask=nowhere),
+        "author_chain": pa.array(author_chain_text(residues)[at], pa.string(), mask=nowhere),
+        "author_number": pa.array(residue["author_number"], mask=nowhere),
+        "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"], mask=nowhere)),
+    }
 
 
 _ALTLOCS = pa.array(["", *(bytes([i]).decode("latin-1") for i in range(1, 256))], pa.string())

@@ -14,15 +14,23 @@ Microheterogeneity
     altloc the mean over its N, CA, C and chi-defining atoms; ties by name), the rest is rejected.
 Altlocs
     Conformer ``A`` is its own atoms, and blank atoms where it has none of that name; atoms are
-    never taken from another named altloc, and an own atom wins over a blank one. A named altloc
-    that owns none of the chi-defining atoms (``chemistry.CHI_PATH``, with N, CA and CB) is no
-    side-chain conformer: it is counted and rejected. Where no named altloc remains, the residue
-    has one conformer, the blank atoms, with an empty label. Of atoms that a file repeats (same
-    residue, name and altloc) the first counts.
+    never taken from another named altloc. A named altloc that owns none of the chi-defining atoms
+    (``chemistry.CHI_PATH``, with N, CA and CB) is no side-chain conformer: it is counted and
+    rejected. Blank atoms that stand beside named ones of the same name are not shared: they are a
+    conformer of their own, with an empty label, which shares the other blank atoms. Where no named
+    altloc remains, the blank atoms are the residue's one conformer. Of atoms that a file repeats
+    (same residue, name and altloc) the first counts.
 Occupancy
     The mean over the conformer's own chi-defining atoms; it is normalised over the residue's kept
     conformers. An altloc of occupancy 0 beside others is kept, with weight 0; a negative one is
-    rejected, and all conformers of a residue whose sum is not positive.
+    rejected, and all conformers of a residue whose sum is not positive. A chi with an atom of
+    occupancy 0 was not observed, and is marked so.
+Numbers that are none
+    An atom with a coordinate that is no number, infinite or too large is not there; an occupancy
+    or B factor of that kind is missing. Each is a rejected row of the scope atom.
+Distinct conformers
+    By falling occupancy, a conformer joins the first group whose first member it agrees with in
+    every chi observed in both, within 10 degrees, a pi-symmetric chi modulo 180.
 Chi
     Null where one of the four atoms is missing or three of them are on a line; a conformer without
     any chi is rejected. Beyond ``max_conformers`` those of lowest occupancy are rejected.
@@ -50,6 +58,7 @@ import numpy as np
 from qfitlatent.chemistry import geometry
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
 from qfitlatent.structure.atoms import (
+    ATOM_NAMES,
     C_SLOT,
     TEMPLATE_PATH_LENGTH,
     TEMPLATE_SLOT,
@@ -72,6 +81,16 @@ _D_RESIDUES = frozenset(
     {"DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"}
     | {"DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"}
 )
+
+
+MAX_COORDINATE_ANGSTROM = 1e5
+"""Beyond this float32 does not tell 0.01 angstrom apart, and no structure is."""
+
+
+MAX_OCCUPANCY = 1e3
+
+
+MAX_B_ANGSTROM2 = 1e5
 
 
 _NUM_SLOTS = 8
@@ -130,6 +149,8 @@ class Residues:
         self.residue |= {name: over_residues(name) for name in ("label_seq", "is_het")}
         self._number_places(over_residues("chain"))
         self._assign_slots()
+        self._count_backbones()
+        self._leave_out_what_is_no_number()
         self._choose_residue_types()
         self._describe_types()
         self._find_altlocs()
@@ -167,6 +188,50 @@ class Residues:
         self.first_in_chain = np.r_[True, chain_key[1:] != chain_key[:-1]]
         starts = np.flatnonzero(self.first_in_chain)
         self.index = np.arange(len(first)) - starts[np.cumsum(self.first_in_chain) - 1]
+
+    def _count_backbones(self) -> None:
+        """has_backbone: whether each residue read has N, CA and C, wherever they are."""
+        used = np.flatnonzero(self.atom_slot >= 0)
+        there = np.zeros((len(self.place), _NUM_SLOTS), dtype=bool)
+        there[self.atom_residue[used], self.atom_slot[used]] = True
+        self.has_backbone = there[:, _BACKBONE].all(axis=1)
+
+    def _leave_out_what_is_no_number(self) -> None:
+        """Atoms without a position lose their slot; occupancies and B factors become nan.
+
+        Each is a rejected row; a B factor only where the entry gives any.
+        """
+        atoms = _not_numbers(self.position, MAX_COORDINATE_ANGSTROM)
+        self.atom_slot[atoms] = -1
+        self._reject_atoms(atoms, "the coordinates of {} are no numbers")
+        atoms = _not_numbers(self.occupancy, MAX_OCCUPANCY)
+        self.occupancy[atoms] = np.nan
+        self._reject_atoms(atoms, "the occupancy of {} is no number")
+        atoms = _not_numbers(self.b_factor, MAX_B_ANGSTROM2)
+        self.b_factor[atoms] = np.nan
+        if len(atoms):
+            entry = self.residue_entry[self.atom_residue]
+            gives_any = np.bincount(entry, ~np.isnan(self.b_factor)) > 0
+            self._reject_atoms(atoms[gives_any[entry[atoms]]], "the B factor of {} is no number")
+
+    def _reject_atoms(self, atoms: np.ndarray, detail: str) -> None:
+        """A row for all these atoms of one altloc of a residue."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for atom in atoms.tolist():
+            name = self.atom_name[atom]
+            key = (int(self.atom_residue[atom]), int(self.altloc.view(np.uint8)[atom]))
+            found.setdefault(key, []).append(ATOM_NAMES[name] if name >= 0 else "another atom")
+        residue, altloc = np.array(list(found), dtype=np.int64).reshape(-1, 2).T
+        self.rejections.add(
+            "preprocess",
+            "atom",
+            Reason.NOT_A_NUMBER,
+            self.residue_entry[residue],
+            [detail.format(", ".join(names)) for names in found.values()],
+            self.place[residue],
+            self.residue["residue_name"][residue],
+            altloc,
+        )
 
     def _choose_residue_types(self) -> None:
         """residue_row (N,): the residue kept at each place; losers are rejected."""
@@ -211,7 +276,8 @@ class Residues:
             local[self.atom_residue[atoms]] * 256 + self.altloc[atoms].view(np.uint8),
             return_inverse=True,
         )
-        mean = np.bincount(inverse, self.occupancy[atoms]) / np.bincount(inverse)
+        occupancy = np.nan_to_num(self.occupancy[atoms])
+        mean = np.bincount(inverse, occupancy) / np.bincount(inverse)
         total = np.bincount(group // 256, mean, minlength=len(residues))
         return np.round(total, 4)
 
@@ -266,11 +332,8 @@ class Residues:
         return points
 
     def mean_occupancy(self, atoms: np.ndarray) -> np.ndarray:
-        """(n,) mean over the atoms of each row that are there; nan where none is."""
-        there = atoms >= 0
-        total = np.where(there, self.occupancy[atoms], 0.0).sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            return np.round(total / there.sum(axis=1), 6)
+        """(n,) mean over the atoms of each row that have one; nan where none has."""
+        return np.round(mean_of(self.occupancy, atoms), 6)
 
     def _make_frames(self) -> None:
         """backbone (N,3,3) positions of N, CA, C; rotation, frame_ok and frame_label (-1: none)."""
@@ -282,6 +345,7 @@ class Residues:
             (own >= 0).any(axis=1) & (merged >= 0).all(axis=1) & (label[self.group_row] < 0)
         )
         occupancy = self.mean_occupancy(own[fits])
+        occupancy[np.isnan(occupancy)] = -1.0
         worst_first = fits[np.lexsort((-self.group_label[fits], occupancy))]
         chosen[self.group_row[worst_first]] = merged[worst_first]
         label[self.group_row[worst_first]] = self.group_label[worst_first]
@@ -290,6 +354,7 @@ class Residues:
             *self.backbone.transpose(1, 0, 2)
         )
         self.frame_label = np.where(self.frame_ok, label, -1)
+        self.frame_observed = (self.occupancy[chosen] != 0).all(axis=1)
 
         incomplete = np.flatnonzero(label < 0)
         missing = self._missing_backbone(incomplete)
@@ -348,6 +413,23 @@ class Residues:
         for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True):
             rows = start + np.flatnonzero(self.frame_ok[start:end])
             self.num_neighbours[rows] = _count_within(cb[rows], NEIGHBOUR_ANGSTROM)
+
+
+def _not_numbers(values: np.ndarray, limit: float) -> np.ndarray:
+    """Rows of values (n,) or (n,3) with one that is nan, infinite or beyond the limit."""
+    size = np.abs(values)
+    if size.max(initial=0.0) <= limit:  # false where one is nan
+        return np.empty(0, dtype=np.int64)
+    good = size <= limit
+    return np.flatnonzero(~good.reshape(len(values), -1).all(axis=1))
+
+
+def mean_of(values: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """(n,) mean of values (A,) over atoms (n,k), without those that are -1 or nan; nan for none."""
+    found = np.where(atoms >= 0, values[atoms], np.nan)
+    number = (~np.isnan(found)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(found, axis=1) / number
 
 
 def _secondary(phi: np.ndarray, psi: np.ndarray, run: np.ndarray) -> np.ndarray:

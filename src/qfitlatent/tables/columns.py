@@ -54,6 +54,9 @@ KEYS = ("entry", "chain", "index")
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
 
 
+OBSERVED_COLUMNS = [f"chi{d}_observed" for d in range(1, NUM_CHI_MAX + 1)]
+
+
 IDS = (
     Column("entry", TEXT, False, "", "name of the file without its ending"),
     Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain"),

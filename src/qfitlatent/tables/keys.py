@@ -5,11 +5,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 
 
 def read_column(table: pa.Table):
     """Column as numpy; a null number becomes nan."""
     return lambda name: table.column(name).to_numpy()
+
+
+def observed_rows(
+    conformers: pa.Table, residue: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the conformers of some residues show: rows with at least one observed chi.
+
+    residue (M,) number of each conformer's residue, from 0; -1 leaves the row out.
+
+    Returns:
+        rows (m,) of the table; chi (m,4), nan where undefined or not observed; occupancy (m,),
+        normalised over the rows of a residue that are left.
+    """
+    column = read_column(conformers)
+    chi = np.stack([column(name) for name in CHI_COLUMNS], axis=1)
+    seen = np.stack([conformers[name].fill_null(False).to_numpy() for name in OBSERVED_COLUMNS], 1)
+    chi = np.where(seen, chi, np.nan)
+    occupancy, wanted = column("occupancy_normalised"), residue >= 0
+    rows = np.flatnonzero(wanted & ~np.isnan(chi).all(axis=1))
+    if len(rows) < np.count_nonzero(wanted):
+        left = np.bincount(residue[rows], occupancy[rows])
+        occupancy = occupancy.copy()
+        occupancy[rows] /= np.where(left > 0, left, 1.0)[residue[rows]]
+    return rows, chi[rows], occupancy[rows]
 
 
 def row_keys(*tables: pa.Table) -> list[np.ndarray]:

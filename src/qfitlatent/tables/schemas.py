@@ -39,10 +39,14 @@ ENTRIES = make_schema(
         Column("num_residues_read", I32, False, "", "protein residues, each name at a position"),
         Column("num_residues", I32, False, "", "residues kept: rows of the residues table"),
         Column("num_residues_rejected", I32, False, "", "residues in the rejected table"),
+        Column("num_backbones", I32, True, "", "residues with N, CA and C in the raw records"),
+        Column("num_backbones_kept", I32, False, "", "residues kept that have N, CA and C"),
+        Column("num_backbones_rejected", I32, False, "", "residues rejected that have N, CA and C"),
         Column("num_conformers_read", I32, False, "", "side-chain conformers of kept residues"),
         Column("num_conformers", I32, False, "", "conformers kept: rows of the conformers table"),
         Column("num_conformers_rejected", I32, False, "", "conformers in the rejected table"),
         Column("num_multiconformer", I32, False, "", "residues with at least two conformers kept"),
+        Column("num_heterogeneous", I32, False, "", "residues with several distinct conformers"),
         Column("num_frames", I32, False, "", "residues with a backbone frame"),
     )
 )
@@ -68,6 +72,13 @@ RESIDUES = make_schema(
         Column("omega_rad", F32, True, "radian", "CA(i-1)-C(i-1)-N-CA, where i-1 is bonded"),
         Column("num_chi", I8, False, "", "chi angles that the residue type defines"),
         Column("num_conformers", I8, False, "", "side-chain conformers kept"),
+        Column(
+            "num_distinct_conformers",
+            I8,
+            False,
+            "",
+            "conformers kept, those counted once that agree in every observed chi",
+        ),
         Column("num_altlocs", I16, False, "", "named altlocs seen, with or without chi atoms"),
         Column("occupancy_sum", F32, True, "1", "sum of the kept conformers' occupancies"),
         Column(
@@ -76,6 +87,13 @@ RESIDUES = make_schema(
             False,
             "",
             "a kept conformer's own chi atoms differ in occupancy by more than 0.01",
+        ),
+        Column(
+            "b_rank",
+            F32,
+            True,
+            "1",
+            "rank of the side chain's mean B in the entry, 0 lowest to 1; null if all are equal",
         ),
         Column("num_neighbours", I16, True, "", "other residues with CB within 10 angstrom"),
         Column("secondary", TEXT, False, "", "helix, strand or loop, from runs of phi and psi"),
@@ -101,6 +119,7 @@ FRAMES = make_schema(
             "position of CA",
         ),
         Column("altloc", TEXT, True, "", "altloc of N, CA, C; empty for blank, null if no frame"),
+        Column("is_observed", FLAG, True, "", "N, CA and C have occupancy; null if no frame"),
     )
 )
 
@@ -118,10 +137,15 @@ CONFORMERS = make_schema(
             Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}, (-pi, pi]; null if undefined")
             for d in range(1, 5)
         ),
+        *(
+            Column(f"chi{d}_observed", FLAG, True, "", f"no atom of chi{d} has occupancy 0")
+            for d in range(1, 5)
+        ),
+        Column("group", I8, False, "", "conformers that agree within 10 degrees share it; from 0"),
         Column("num_atoms_own", I8, False, "", "chi-defining atoms with this altloc"),
         Column("num_atoms_shared", I8, False, "", "chi-defining atoms taken from the blank one"),
         Column("num_atoms_missing", I8, False, "", "chi-defining atoms that are in neither"),
-        Column("mean_b_angstrom2", F32, False, "angstrom^2", "mean B factor of the own atoms"),
+        Column("mean_b_angstrom2", F32, True, "angstrom^2", "mean B factor of the own atoms"),
     )
 )
 
@@ -131,13 +155,13 @@ REJECTED = make_schema(
         _ENTRY,
         Column("chain", TEXT, True, "", "as in the residues table; null for a whole entry"),
         Column("index", I32, True, "", "as in the residues table; null for a whole entry"),
-        Column("altloc", TEXT, True, "", "the conformer's label; null unless scope is conformer"),
+        Column("altloc", TEXT, True, "", "altloc of the conformer or atom; null for the others"),
         Column("author_chain", TEXT, True, "", "auth_asym_id"),
         Column("author_number", I32, True, "", "auth_seq_id"),
         Column("insertion_code", TEXT, True, "", "insertion code; empty if none"),
         Column("name", TEXT, True, "", "component name as deposited"),
         Column("stage", TEXT, False, "", "download, preprocess or split"),
-        Column("scope", TEXT, False, "", "what is left out: entry, residue, frame or conformer"),
+        Column("scope", TEXT, False, "", "entry, residue, frame, conformer or atom"),
         Column("reason", TEXT, False, "", "from the closed vocabulary of errors.Reason"),
         Column("detail", TEXT, False, "", "the particulars, in words; empty if none"),
     )
