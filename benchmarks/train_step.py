@@ -13,7 +13,7 @@ from forms import compare_forms, exchange_attention
 
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
-from qfitlatent.density.loss import mixture_nll
+from qfitlatent.density.loss import nll_sum
 from qfitlatent.model.batch import collate
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
@@ -30,8 +30,9 @@ def make_step(name: str, num_residues: int) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         density = model(batch)
-        loss = mixture_nll(density, batch.chi, batch.defined, batch.occupancy, batch.row_residue)
-        loss.backward()
+        observed = (batch.chi, batch.defined, batch.occupancy, batch.row_residue)
+        loss, weight = nll_sum(density, *observed)
+        (loss / weight).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

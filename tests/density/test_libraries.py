@@ -140,13 +140,12 @@ def test_missing_chi_are_used_for_what_they_tell():
     defined[lost, 1] = False
     partial = Observations(**(vars(test) | {"defined": defined}))
     library = fit_baselines(partial, ("type_library",))["type_library"]
-    density = library.density(np.array([PHE]), np.full((1, 2), np.nan)).marginal([0])
-    grid = torch.linspace(-math.pi, math.pi, 721)[:-1, None]
-    mass = density.log_prob(grid, torch.ones_like(grid, dtype=torch.bool), torch.zeros(720).long())
-    near = (grid[:, 0].abs() < 2).float()
-    assert float((mass.exp() * near).sum() * math.radians(0.5)) == pytest.approx(
-        first.mean(), abs=0.03
-    )
+    density = library.density(np.array([PHE]), np.full((1, 2), np.nan))
+    chi = torch.zeros(720, 4)
+    chi[:, 0] = torch.linspace(-math.pi, math.pi, 721)[:-1]
+    only_first = (torch.arange(4) < 1).expand(720, 4)
+    mass = density.log_prob(chi, only_first, torch.zeros(720).long()).exp() * math.radians(0.5)
+    assert float(mass[chi[:, 0].abs() < 2].sum()) == pytest.approx(first.mean(), abs=0.03)
 
 
 def test_a_type_without_observations_stays_uniform(fitted):

@@ -20,7 +20,6 @@ from qfitlatent.evaluation.scores import (
     RESIDUE_METRICS,
     ScoreSettings,
     recall_precision,
-    sample_log_prob,
     score_density,
 )
 from qfitlatent.evaluation.transport import transport_cost, wasserstein
@@ -138,14 +137,6 @@ def test_density_shared_by_residues_scores_like_one_row_each():
         np.testing.assert_allclose(scores[name], alone[name], atol=1e-5)
     for name in ("entropy", "wasserstein_rad"):
         np.testing.assert_allclose(scores[name], alone[name], atol=0.15)
-
-
-def test_fast_log_density_of_samples_agrees_with_the_mixture():
-    token = np.arange(20)
-    density = mixture(token, 5, 6)
-    samples = density.sample(17, torch.Generator().manual_seed(1))
-    fast = sample_log_prob(density, samples, density.chi_mask)
-    torch.testing.assert_close(fast, density.sample_log_prob(samples), atol=2e-4, rtol=1e-4)
 
 
 def test_missing_chi_leave_every_metric_finite_or_null(own):

@@ -9,8 +9,10 @@ import torch
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.density import autoregressive
 from qfitlatent.density.autoregressive import AutoregressiveDensity
-from qfitlatent.density.loss import mixture_nll
+from qfitlatent.density.loss import nll_sum
+from qfitlatent.density.regions import hdr_level
 from qfitlatent.model.average import AverageHead
 from qfitlatent.model.batch import collate
 from qfitlatent.model.network import QFitLatent
@@ -93,7 +95,7 @@ def test_proteins_of_a_batch_do_not_see_each_other(name):
 def test_every_parameter_learns(name):
     model = make_model(VARIANTS[name]).train()
     batch = collate([make_protein(40)])
-    loss = mixture_nll(model(batch), batch.chi, batch.defined, batch.occupancy, batch.row_residue)
+    loss, _ = nll_sum(model(batch), batch.chi, batch.defined, batch.occupancy, batch.row_residue)
     loss.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     # The last pair update has no attention after it.
@@ -162,7 +164,8 @@ def test_autoregressive_regions_hold_their_mass(num_defined):
     draws = density.select(row).sample(num, generator)[:, 0]
     defined = torch.zeros(num, 4, dtype=torch.bool)
     defined[:, :num_defined] = True
-    level = density.hdr_level(draws, defined, row.expand(num), 256, generator).sort().values
+    others = density.sample_with_log_prob(256, generator)
+    level = hdr_level(density, *others, draws, defined, row.expand(num)).sort().values
     # Kolmogorov-Smirnov at 0.1 %.
     assert (level - (torch.arange(num) + 0.5) / num).abs().max() < 1.95 / math.sqrt(num)
 
@@ -180,17 +183,18 @@ def test_the_mixture_of_a_one_chi_residue_is_near_its_density():
     assert divergence.max() < 0.02
 
 
-def test_the_mixture_keeps_all_weight_and_names_what_it_left_out():
+def test_the_mixture_keeps_all_weight_and_names_what_it_left_out(monkeypatch):
     density = make_model(RICH).predict(make_protein(40))
-    long = torch.nonzero(density.chi_mask.sum(1) == 4)[:, 0]
-    wide, narrow = (density.select(long).as_mixture(k) for k in (65, 9))
+    long = density.select(torch.nonzero(density.chi_mask.sum(1) == 4)[:, 0])
+    wide = long.as_mixture()
+    monkeypatch.setattr(autoregressive, "BEAM_WIDTH", 8)
+    narrow = long.as_mixture()
     for mixture in (wide, narrow):
         torch.testing.assert_close(mixture.log_weight.exp().sum(1), torch.ones(len(long)))
         assert bool((mixture.kappa[:, :-1] > 0).all())
         assert bool((mixture.kappa[:, -1] == 0).all())
-        assert bool(
-            (mixture.modes(0.0).weight.sum(1) <= 1.0 - mixture.log_weight[:, -1].exp() + 1e-5).all()
-        )
+        mass = mixture.modes(0.0, math.radians(30)).weight.sum(1)
+        assert bool((mass <= 1.0 - mixture.log_weight[:, -1].exp() + 1e-5).all())
     assert narrow.num_components == 9
     assert bool((narrow.log_weight[:, -1] > wide.log_weight[:, -1]).all())
 

@@ -15,7 +15,6 @@ from qfitlatent.base.provenance import verify_run
 from qfitlatent.model import checkpoint
 from qfitlatent.model.batch import collate
 from qfitlatent.model.dataset import Dataset
-from qfitlatent.model.heads import density_of
 from qfitlatent.training.artifacts import METRICS
 from qfitlatent.training.average import combine_runs
 
@@ -109,13 +108,12 @@ def test_dropout_passes_are_more_members_that_do_not_depend_on_the_batch(members
     apart = [float((a - b).norm()) for a, b in itertools.combinations([*passes, plain], 2)]
     assert min(apart) > 0.05 * float(plain.norm())
     density = model.predict(proteins[1])
-    parts = [density_of(member.head, s, density.chi_mask, density.symmetric) for s in passes]
+    parts = [member.head(s, density.chi_mask, density.symmetric) for s in passes]
     rows = torch.nonzero(density.chi_mask.sum(1) == 1).squeeze(1)
     chi, first = torch.rand(len(rows), 4), (torch.arange(4) < 1).expand(len(rows), -1)
     mean = torch.stack([p.log_prob(chi, first, rows) for p in parts]).logsumexp(0) - math.log(3)
     torch.testing.assert_close(density.log_prob(chi, first, rows), mean, atol=1e-4, rtol=1e-4)
-    model.dropout_passes = 0
-    without = model.encode(collate(proteins)).split([12, 30])[1]
+    without = model.embed(collate(proteins)).split([12, 30])[1]
     torch.testing.assert_close(without, plain, atol=2e-2, rtol=1e-2)  # half precision
 
 

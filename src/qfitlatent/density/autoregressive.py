@@ -6,14 +6,15 @@ The density is exact (teacher-forced), draws are ancestral, and the joint modes 
 search over the component paths, which also gives a mixture that approximates it: the path
 (k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its way.
 
-``AutoregressiveDensity`` has the protocol of ``mixture.VonMisesMixture``.
 Shapes: N residues, M rows, K components of one chi, D chi, S samples, W width of the beam.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,15 @@ class AutoregressiveDensity:
             self, s=self.s[rows], chi_mask=self.chi_mask[rows], symmetric=self.symmetric[rows]
         )
 
+    def to(self, *args: Any, **kwargs: Any) -> AutoregressiveDensity:
+        """To a device or dtype; where that moves anything, with a head of its own."""
+        s = self.s.to(*args, **kwargs)
+        if s is self.s:
+            return self
+        head = copy.deepcopy(self.head).to(*args, **kwargs)
+        masks = (x.to(s.device) for x in (self.chi_mask, self.symmetric))
+        return AutoregressiveDensity(head, s, *masks)
+
     def log_prob(
         self, chi: Tensor, defined: Tensor, rows: Tensor | None = None, folded: bool = False
     ) -> Tensor:
@@ -79,7 +89,9 @@ class AutoregressiveDensity:
         """(N,D,hidden)."""
         return self.head.residue(self.s).unflatten(-1, (NUM_CHI_MAX, -1))
 
-    def _step(self, d: int, own: Tensor, rows: Tensor, chi: Tensor, known: Tensor):
+    def _step(
+        self, d: int, own: Tensor, rows: Tensor, chi: Tensor, known: Tensor
+    ) -> tuple[Tensor, ...]:
         """The head's step for rows (M,) of the residues own (N,D,hidden).
 
         Nothing comes before chi1: it is computed once a residue, however many rows that has.
@@ -98,9 +110,8 @@ class AutoregressiveDensity:
         self, num: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """(S,N,D) draws and their (S,N) log density: the head runs once for both."""
-        rows = torch.arange(len(self), device=self.s.device)
-        blocks = rows.split(max(1, ROWS_AT_A_TIME // num))
-        chi, log_prob = zip(*(self.select(b)._draws(num, generator) for b in blocks), strict=True)
+        draws = [self.select(at)._draws(num, generator) for at in self._blocks(num)]
+        chi, log_prob = zip(*draws, strict=True)
         return torch.cat(chi, dim=1), torch.cat(log_prob, dim=1)
 
     def _draws(self, num: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -128,44 +139,29 @@ class AutoregressiveDensity:
         """(S,N) log density of samples (S,N,D), over the chi in defined (N,D) if given."""
         num = len(samples)
         defined = self.chi_mask if defined is None else defined
-        rows = torch.arange(len(self), device=samples.device).repeat(num)
-        flat = self.log_prob(samples.flatten(0, 1), defined.repeat(num, 1), rows)
-        return flat.view(num, len(self))
+        parts = []
+        for at in self._blocks(num):
+            rows = torch.arange(len(at), device=at.device).repeat(num)
+            chi, known = samples[:, at].flatten(0, 1), defined[at].repeat(num, 1)
+            parts.append(self.select(at).log_prob(chi, known, rows).view(num, len(at)))
+        return torch.cat(parts, dim=1)
 
-    def entropy(self, num_samples: int = 256, generator: torch.Generator | None = None) -> Tensor:
+    def _blocks(self, num: int) -> tuple[Tensor, ...]:
+        """Residues, so many that the head works on ``ROWS_AT_A_TIME`` rows with num draws each."""
+        rows = torch.arange(len(self), device=self.s.device)
+        return rows.split(max(1, ROWS_AT_A_TIME // num))
+
+    def entropy(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """(N,) differential entropy in nats, by Monte Carlo."""
         return -self.sample_with_log_prob(num_samples, generator)[1].mean(0)
 
-    def hdr_level(
-        self,
-        chi: Tensor,
-        defined: Tensor,
-        rows: Tensor | None = None,
-        num_samples: int = 256,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """(M,) probability mass of the region denser than chi (M,D), by Monte Carlo."""
-        if rows is None:
-            rows = torch.arange(len(self), device=chi.device)
-        used = defined & self.chi_mask[rows]
-        own = self.log_prob(chi, used, rows)
-        samples, log_prob = self.sample_with_log_prob(num_samples, generator)
-        level = (log_prob[:, rows] > own).to(own.dtype).mean(0)
-        # A row with a chi missing is judged by the density of those it has.
-        for row in torch.nonzero((used != self.chi_mask[rows]).any(1))[:, 0].tolist():
-            at = rows[row, None]
-            of_row = self.select(at).sample_log_prob(samples[:, at], used[row, None])
-            level[row] = (of_row > own[row]).to(own.dtype).mean()
-        return level
-
     @torch.no_grad()
-    def as_mixture(self, num_components: int | None = None) -> VonMisesMixture:
+    def as_mixture(self) -> VonMisesMixture:
         """The heaviest component paths as a mixture (beam search), alike components merged.
 
         A path of less than ``NEGLIGIBLE`` of the heaviest is given up. What all that were given up
         had together stands as one last component with kappa = 0: a flat density.
         """
-        beam = (num_components or BEAM_WIDTH + 1) - 1
         num = len(self)
         own = self._residue()
         weight = self.s.new_zeros((num, 1))  # logarithms
@@ -192,7 +188,7 @@ class AutoregressiveDensity:
             paths = (weight[..., None] + log_weight).flatten(1)
             least = paths.max(dim=1, keepdim=True).values + math.log(NEGLIGIBLE)
             paths = paths.masked_fill(paths < least, -math.inf)
-            width = min(beam, int(paths.isfinite().sum(1).max()))
+            width = min(BEAM_WIDTH, int(paths.isfinite().sum(1).max()))
             weight, chosen = paths.topk(width, dim=1)
             parent = torch.div(chosen, shape[-1], rounding_mode="floor")
             wide = parent[..., None].expand(-1, -1, NUM_CHI_MAX)
@@ -210,9 +206,6 @@ class AutoregressiveDensity:
             self.symmetric,
         )
 
-    def modes(self, min_weight: float = 0.1, merge_within: float = math.radians(30.0)) -> Modes:
-        """Joint modes by beam search, components within ``merge_within`` merged."""
+    def modes(self, min_weight: float, merge_within: float) -> Modes:
+        """Joint modes by beam search, components within ``merge_within`` (radians) merged."""
         return self.as_mixture().modes(min_weight, merge_within)
-
-    def mean_direction(self) -> tuple[Tensor, Tensor]:
-        return self.as_mixture().mean_direction()

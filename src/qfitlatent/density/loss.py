@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from qfitlatent.density.protocol import Density
+
 
 def occupancy_nll(log_prob: Tensor, occupancy: Tensor, rows: Tensor, num_residues: int) -> Tensor:
     """(N,) -sum_a o_a log p_a of each residue; 0 for a residue without rows.
@@ -32,7 +34,7 @@ def residue_weights(
 
 
 def nll_sum(
-    density,
+    density: Density,
     chi: Tensor,
     defined: Tensor,
     occupancy: Tensor,
@@ -44,7 +46,7 @@ def nll_sum(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over residues of the loss of SPEC 7, and the sum of the weights: two scalars.
 
-    density: protocol over N residues; chi (M,D), defined (M,D), occupancy (M,) and rows (M,) long
+    density over N residues; chi (M,D), defined (M,D), occupancy (M,) and rows (M,) long
     as in ``log_prob``. Only rows that count are scored. The quotient of the two over several
     proteins or processes is the loss of all their residues together.
     """
@@ -56,9 +58,3 @@ def nll_sum(
     nll = occupancy_nll(log_prob, occupancy[used], at, num_residues)
     weight = weight.to(nll.dtype)
     return (weight * nll).sum(), weight.sum()
-
-
-def mixture_nll(density, chi, defined, occupancy, rows, **options) -> Tensor:
-    """The loss of SPEC 7: mean over R, a scalar; 0, with zero gradients, where R is empty."""
-    total, weight = nll_sum(density, chi, defined, occupancy, rows, **options)
-    return total / torch.where(weight > 0, weight, 1.0)

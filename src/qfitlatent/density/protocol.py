@@ -1,11 +1,81 @@
-"""What everything that uses a density asks of it.
+"""What a density has to be able to do, and what one that goes chi by chi asks of its network.
 
-Shapes: N residues, M rows, K components, D chi.
+Whether a density comes from a network, a library, a table of mixtures or of samples, it is scored,
+sampled and drawn by these methods alone.
+
+Shapes: N residues, M observed rows (residue x altloc), K components, D chi, S samples.
 """
 
-from typing import Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
+
+from qfitlatent.density.mixture import Modes, VonMisesMixture
+
+
+class Density(Protocol):
+    """A density over the chi of each of N residues, joint over a residue's chi.
+
+    Angles in radians, log densities in nats. A chi that a residue type does not have is 0 in
+    samples and modes, and what stands there in an argument is not read.
+    """
+
+    @property
+    def chi_mask(self) -> Tensor:
+        """(N,D) bool: the residue type defines the chi."""
+        ...
+
+    @property
+    def symmetric(self) -> Tensor:
+        """(N,D) bool: the chi is pi-symmetric."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Tensor) -> Self:
+        """The densities of these residues: rows (n,) long, or (N,) bool."""
+        ...
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """On another device, or in another floating-point type, as ``Tensor.to``."""
+        ...
+
+    def log_prob(
+        self, chi: Tensor, defined: Tensor, rows: Tensor | None = None, folded: bool = False
+    ) -> Tensor:
+        """(M,) log density of chi (M,D); a chi not in defined (M,D) leaves the product (SPEC 7).
+
+        rows (M,) long: the residue of each row; without it one row a residue. folded is the
+        training form at pi-symmetric chi, otherwise the density integrates to 1 (SPEC 8).
+        """
+        ...
+
+    def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        """(S,N,D) independent draws."""
+        ...
+
+    def sample_with_log_prob(
+        self, num: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(S,N,D) draws and their (S,N) log density."""
+        ...
+
+    def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
+        """(S,N) log density of samples (S,N,D), over the chi in defined (N,D) if given."""
+        ...
+
+    def entropy(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """(N,) differential entropy, from so many draws; 0 for a residue without chi."""
+        ...
+
+    def as_mixture(self) -> VonMisesMixture:
+        """The density as a mixture, near enough to be written to a table."""
+        ...
+
+    def modes(self, min_weight: float, merge_within: float) -> Modes:
+        """Components merged where every chi is within merge_within (radians), heaviest first."""
+        ...
 
 
 class Head(Protocol):
@@ -24,4 +94,8 @@ class Head(Protocol):
 
         residue (M,hidden) is slice d of ``residue(s)``; chi (M,d), known (M,d) bool.
         """
+        ...
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As ``nn.Module.to``."""
         ...

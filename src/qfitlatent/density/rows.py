@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, TOKEN
-from qfitlatent.density.von_mises import circular_distance, kappa_of_resultant
+from qfitlatent.density.von_mises import circular_distance, kappa_of_resultant, log_i0
 
 PRIOR_ROWS = 3.0
 """Pseudo-observations behind each concentration: a component of one point stays finite."""
@@ -77,11 +77,6 @@ class Components:
     def kappa(self) -> Tensor:
         """(K,D) concentration."""
         return self.eta.norm(dim=-1)
-
-
-def log_i0(kappa: Tensor) -> Tensor:
-    """log I0(kappa), finite for every kappa >= 0."""
-    return torch.special.i0e(kappa).log() + kappa
 
 
 @dataclass

@@ -69,6 +69,11 @@ def log_i0e(kappa: Tensor) -> Tensor:
     return _LogI0e.apply(kappa)
 
 
+def log_i0(kappa: Tensor) -> Tensor:
+    """log I0(kappa), finite for every kappa >= 0; elementwise."""
+    return log_i0e(kappa) + kappa
+
+
 def log_von_mises(
     delta: Tensor,
     kappa: Tensor,
@@ -177,18 +182,6 @@ def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
         log_p = log_von_mises(delta, kappa[overlapping][:, None], both)
         entropy[overlapping] = -(log_p.exp() * log_p).sum(-1) * step
     return entropy
-
-
-def resultant(kappa: Tensor, doubled: Tensor) -> Tensor:
-    """E[cos delta], or E[cos 2 delta] = I2/I0 = 1 - 2 A(kappa) / kappa where doubled."""
-    first = 1.0 + bessel_ratio_minus_one(kappa)
-    small = kappa < 0.1  # 1 - 2A/kappa cancels there: kappa^2/8 - kappa^4/48 + ...
-    second = torch.where(
-        small,
-        kappa.square() / 8.0 - kappa.pow(4) / 48.0,
-        1.0 - 2.0 * first / torch.where(small, 1.0, kappa),
-    )
-    return torch.where(doubled, second, first)
 
 
 def kappa_of_resultant(resultant: Tensor, steps: int = 3) -> Tensor:

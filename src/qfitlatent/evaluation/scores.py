@@ -1,8 +1,7 @@
 """Metrics of SPEC 8: what a density over chi says of the altlocs that were observed.
 
-``score_density`` takes any object with the protocol of ``mixture.py`` (log_prob, sample, modes) and
-gives one value a residue or one a row; ``bootstrap_means`` and the functions below it turn those
-into figures with intervals over entries. Nothing here loops over residues.
+``score_density`` takes any density and gives one value a residue or one a row; ``intervals`` turns
+those into figures with intervals over entries. Nothing here loops over residues.
 
 Lower is better for nll, nll_folded, wasserstein_rad; higher for recall, precision and the rotamer
 accuracies. ``nll`` is properly normalised on the full circle; ``nll_folded`` is the training loss
@@ -19,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.protocol import Density
+from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.rows import Observed, altloc_columns, sum_rows
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.evaluation.transport import wasserstein
@@ -68,7 +68,7 @@ class ScoreSettings:
 
 
 def score_density(
-    density,
+    density: Density,
     observed: Observed,
     settings: ScoreSettings,
     generator: torch.Generator,
@@ -76,7 +76,7 @@ def score_density(
 ) -> dict[str, np.ndarray]:
     """All of ``RESIDUE_METRICS`` as (N,); hdr, predicted_occupancy and match_weight as (M,).
 
-    density: protocol over N residues or, with ``index`` (N,) long, over fewer that are shared (a
+    density over N residues or, with ``index`` (N,) long, over fewer that are shared (a
     library has one row a residue type). hdr is the probability mass of the region denser than the
     observed altloc, match_weight the mass of the heaviest mode near it. Also mode_weight (N,J),
     mode_chi (N,J,4) and mode_match (N,J), heaviest first, for the curves. Values that a residue
@@ -91,9 +91,10 @@ def score_density(
     out["nll"] = -sum_rows(observed.occupancy * log_prob, observed)
     out["nll_folded"] = -sum_rows(observed.occupancy * folded, observed)
 
-    samples, log_samples = _draws(density, observed, settings.num_samples, generator, index)
+    samples, log_samples = density.sample_with_log_prob(settings.num_samples, generator)
+    # From the same draws for every method, though a mixture could tell it with fewer.
     out["entropy"] = -log_samples.mean(0)[index]
-    out["hdr"] = _hdr(density, samples, log_samples, log_prob, observed, rows)
+    out["hdr"] = hdr_level(density, samples, log_samples, observed.chi, observed.defined, rows)
     out["heterogeneity"] = _two_draws_differ(samples, index, observed, settings)
 
     distance, near = _sample_distances(samples, observed, rows, settings)
@@ -104,84 +105,6 @@ def score_density(
     weight, chi = _heaviest(modes, index)
     out |= _mode_metrics(weight, chi, observed, settings)
     return {name: value.numpy() for name, value in out.items()}
-
-
-def _draws(density, observed: Observed, num: int, generator: torch.Generator, index: Tensor):
-    """(S,N,4) draws and their (S,N) log density."""
-    if not isinstance(density, VonMisesMixture):
-        return density.sample_with_log_prob(num, generator)
-    samples = density.sample(num, generator)
-    mask = torch.zeros(samples.shape[1:], dtype=torch.bool)
-    mask[index] = observed.chi_mask
-    return samples, sample_log_prob(density, samples, mask)
-
-
-def sample_log_prob(density: VonMisesMixture, samples: Tensor, mask: Tensor) -> Tensor:
-    """(S,N) log-density of samples (S,N,4) at their own residues; mask (N,4) the chi that exist.
-
-    The mixture is evaluated through its natural parameters, one batched matrix product instead of a
-    cosine for every sample, component and chi: six times faster for large K.
-    """
-    num_samples, num, _ = samples.shape
-    out = torch.empty(num, num_samples)
-    block = max(1, (1 << 19) // (num_samples * density.log_weight.shape[1]))
-    for start in range(0, num, block):
-        part = slice(start, start + block)
-        out[part] = _mixture_log_prob(density, samples[:, part].transpose(0, 1), mask[part], part)
-    return out.T
-
-
-def _mixture_log_prob(density, chi: Tensor, mask: Tensor, part: slice) -> Tensor:
-    """(n,S) for chi (n,S,4): a symmetric chi counts each component at mu and mu + pi, half each."""
-    kappa = density.kappa[part].float() * mask[:, None, :]
-    mean = density.mean[part].float()
-    eta = torch.cat([kappa * mean.cos(), kappa * mean.sin()], dim=-1)
-    log_norm = torch.special.i0e(kappa).log() + kappa + math.log(2 * math.pi)
-    base = density.log_weight[part].float() - (log_norm * mask[:, None, :]).sum(-1)
-    point = torch.cat([chi.cos(), chi.sin()], dim=-1)
-    logit = torch.baddbmm(base[:, None, :], point, eta.transpose(1, 2))
-    symmetric = density.symmetric[part] & mask
-    turned = symmetric.any(1)
-    if turned.any():
-        if int(symmetric.sum(1).max()) > 1:
-            raise ValueError("A residue type with two pi-symmetric chi is not supported here.")
-        flip = torch.where(symmetric[turned], -1.0, 1.0).repeat(1, 2)
-        other = torch.baddbmm(
-            base[turned][:, None, :], point[turned], (eta[turned] * flip[:, None]).transpose(1, 2)
-        )
-        result = logit.logsumexp(2)
-        both = torch.logaddexp(result[turned], other.logsumexp(2)) - math.log(2.0)
-        result[turned] = both
-        return result
-    return logit.logsumexp(2)
-
-
-def _hdr(
-    density,
-    samples: Tensor,
-    log_samples: Tensor,
-    log_prob: Tensor,
-    observed: Observed,
-    rows: Tensor,
-) -> Tensor:
-    """(M,) mass of the region denser than the observed altloc, from the samples.
-
-    A row with a missing chi is judged by the density of the chi it has, so its samples are
-    evaluated again without the missing ones.
-    """
-    denser = (log_samples[:, rows] > log_prob).float().mean(0)
-    partial = (observed.defined != observed.chi_mask[observed.row_residue]).any(1)
-    if partial.any():
-        at = rows[partial]
-        chi = samples[:, at]
-        num_samples, num, num_chi = chi.shape
-        again = density.log_prob(
-            chi.reshape(-1, num_chi),
-            observed.defined[partial].repeat(num_samples, 1),
-            at.repeat(num_samples),
-        ).view(num_samples, num)
-        denser[partial] = (again > log_prob[partial]).float().mean(0)
-    return denser
 
 
 def _two_draws_differ(

@@ -22,7 +22,7 @@ from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.model.average import build_model
-from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.network import DensityNetwork
 
 FORMAT_VERSION = "1"
 
@@ -37,7 +37,7 @@ HEADER_KEY = "qfitlatent"
 class LoadedModel:
     """A model ready to predict, the configuration it was trained with, and where it came from."""
 
-    model: QFitLatent
+    model: DensityNetwork
     config: dict[str, Any]
     path: Path
 
@@ -48,7 +48,7 @@ def shipped_model_path() -> Path:
 
 
 def save_model(
-    model: QFitLatent,
+    model: DensityNetwork,
     config: Mapping[str, Any],
     path: str | Path,
     dtype: torch.dtype = torch.float32,
@@ -144,14 +144,14 @@ def _checked_config(
     return config
 
 
-def load_weights(model: QFitLatent, weights: Mapping[str, Tensor], path: str | Path) -> None:
+def load_weights(model: DensityNetwork, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Weights into a model of the same architecture; QfitLatentError names the first difference."""
     _compare_shapes(model, {name: tuple(value.shape) for name, value in weights.items()}, path)
     model.load_state_dict(dict(weights), strict=False)  # the names were compared above
 
 
 def _compare_shapes(
-    model: QFitLatent, shapes: Mapping[str, tuple[int, ...]], path: str | Path
+    model: DensityNetwork, shapes: Mapping[str, tuple[int, ...]], path: str | Path
 ) -> None:
     own = {name: tuple(value.shape) for name, value in _state(model).items()}
     for name in sorted(own.keys() | shapes.keys()):
@@ -163,7 +163,7 @@ def _compare_shapes(
             )
 
 
-def _state(model: QFitLatent) -> dict[str, Tensor]:
+def _state(model: DensityNetwork) -> dict[str, Tensor]:
     """Without what an average of models shares with its members."""
     return {n: v for n, v in model.state_dict().items() if not n.startswith("head.heads.")}
 

@@ -10,23 +10,17 @@ from qfitlatent.base.machine import memory_bytes
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then Apple's MPS, then the CPU; a device that is absent is an error."""
+    """``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Under torchrun a process has the CUDA device of its rank. Raises QfitLatentError for a device
+    that is not here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available[name]:
-        raise QfitLatentError(f"train.device is {name}, and there is none here: set it to auto.")
-    return (
-        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
-        if name == "cuda"
-        else (torch.device(name))
-    )
+        name = next((kind for kind, is_here in here.items() if is_here), "cpu")
+    if not here.get(name, name == "cpu"):
+        raise QfitLatentError(f"There is no device {name} here: use auto or cpu.")
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) if name == "cuda" else None)
 
 
 def device_memory_bytes(device: torch.device) -> float:

@@ -1,5 +1,7 @@
 """The heads: a density over chi, as a mixture (SPEC 6) or chi by chi (SPEC 10).
 
+Every head is called with the single representation s (N,d_s), and chi_mask and symmetric (N,D).
+
 Shapes: N residues, M rows, K components of one chi, D=4 chi.
 """
 
@@ -45,7 +47,6 @@ class MixtureHead(nn.Module):
                 self.mean.bias.copy_(torch.atanh(angle / math.pi))
 
     def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> VonMisesMixture:
-        """s (N,d_s), chi_mask and symmetric (N,D)."""
         if self.hidden is not None:
             s = self.hidden(s)
         shape = (self.config.num_components, NUM_CHI_MAX)
@@ -58,25 +59,36 @@ class MixtureHead(nn.Module):
         return VonMisesMixture(self.weight(s).log_softmax(-1), mean, kappa, chi_mask, symmetric)
 
 
-def density_of(
-    head: nn.Module, s: Tensor, chi_mask: Tensor, symmetric: Tensor
-) -> VonMisesMixture | AutoregressiveDensity:
-    """The density that ``head`` gives to residues s (N,d_s); chi_mask and symmetric (N,D)."""
-    if isinstance(head, MixtureHead):
-        return head(s, chi_mask, symmetric)
-    return AutoregressiveDensity(head, s, chi_mask, symmetric)
-
-
 HARMONICS = (1, 2, 3)
 """Earlier angles enter as sin and cos of these multiples: three rotamers need the third."""
 
 
-class AutoregressiveHead(nn.Module):
-    """From the single representation and the earlier chi to a mixture over the next chi."""
+HIDDEN = 256
+"""Hidden units where ``model.head_hidden`` is 0."""
 
-    def __init__(self, d_s: int, num_components: int, kappa_min: float, hidden: int) -> None:
+
+class ChiByChiHead(nn.Module):
+    """A head that gives one chi after the other: a ``density.protocol.Head`` as a module."""
+
+    num_components: int
+    kappa_min: float
+
+    def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> AutoregressiveDensity:
+        return AutoregressiveDensity(self, s, chi_mask, symmetric)
+
+
+class AutoregressiveHead(ChiByChiHead):
+    """From the single representation and the earlier chi to a mixture over the next chi.
+
+    With x = W_d s + V_d (sin, cos of 1, 2, 3 times the earlier chi), log pi, mu = atan2 and
+    kappa = softplus + kappa_min come from two layers above silu(x), those of chi d.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_components, self.kappa_min, self.hidden = num_components, kappa_min, hidden
+        d_s, num_components = config.d_s, config.num_components
+        hidden = config.head_hidden or HIDDEN
+        self.num_components, self.kappa_min = num_components, config.kappa_min
         prefix = 2 * len(HARMONICS) + 1
         self.residue = nn.Linear(d_s, hidden * NUM_CHI_MAX)
         self.prefix = nn.ModuleList(
@@ -89,11 +101,9 @@ class AutoregressiveHead(nn.Module):
             with torch.no_grad():
                 layer.bias.copy_(spread_bias(num_components, 1))
 
-    def step(self, d: int, residue: Tensor, chi: Tensor, known: Tensor):
-        """log_weight, mean, kappa, each (M,K), of chi d given the earlier ones.
-
-        residue (M,hidden) is slice d of ``self.residue(s)``; chi (M,d), known (M,d) bool.
-        """
+    def step(
+        self, d: int, residue: Tensor, chi: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x = residue
         if d:
             angle = chi[..., None] * torch.tensor(HARMONICS, device=chi.device)
@@ -113,3 +123,11 @@ def spread_bias(num_components: int, num_chi: int) -> Tensor:
     return torch.cat(
         [torch.zeros(num_components), angle.cos(), angle.sin(), torch.full_like(angle, 4.0)]
     )
+
+
+HEADS = {"mixture": MixtureHead, "autoregressive": AutoregressiveHead}
+
+
+def make_head(config: ModelConfig) -> nn.Module:
+    """The head that ``model.head`` names."""
+    return HEADS[config.head](config)

@@ -1,19 +1,23 @@
 """The network of SPEC 6: from backbone frames and sequence to densities over chi.
 
-Read from the bottom: ``QFitLatent.forward`` is the whole model. Symbols are SPEC's. What is not
-SPEC 6 is an option of ``ModelConfig`` and is off by default.
+Read from the bottom: ``QFitLatent.encode`` is the whole model,
 
-Shapes: B proteins, N residues, J keys of a residue (all N, or its neighbours), K components,
-D=4 chi, F features.
+    s_i <- token embedding of a_i                                   d_s numbers a residue
+    z_ij = relative position, CA distance, s_i times s_j            pair.py
+    L times:  s <- s + dropout(IPA(norm(s), R, t, z))               attention.py
+              s <- s + dropout(W_2 relu(W_1 norm(s)))
+    density = head(norm(s))                                         heads.py
+
+and everything that is not SPEC 6 is an option of ``ModelConfig`` that is off by default.
+
+Shapes: B proteins, N residues of the longest (padded), n real residues of all, D=4 chi.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_TOKENS, PI_SYMMETRIC
-from qfitlatent.density.autoregressive import AutoregressiveDensity
-from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.protocol import Density
 from qfitlatent.model.attention import (
     ANGSTROM_PER_UNIT,
     ExplicitPair,
@@ -21,136 +25,28 @@ from qfitlatent.model.attention import (
     StaticPair,
 )
 from qfitlatent.model.batch import Batch, Protein, collate
-from qfitlatent.model.features import (
-    PAIR_SETS,
-    RESIDUE_SETS,
-    global_atoms,
-    nearest,
-    pair_features,
-    residue_features,
-)
-from qfitlatent.model.heads import AutoregressiveHead, MixtureHead, density_of
+from qfitlatent.model.features import RESIDUE_SETS, global_atoms, residue_features
+from qfitlatent.model.heads import make_head
+from qfitlatent.model.pair import PAIR_UPDATES, PairRepresentation
 from qfitlatent.model.settings import FEED_FORWARD_FACTOR, ModelConfig
 
 
-class PairRepresentation(nn.Module):
-    """z_ij: clipped relative position, CA distance, product of projected singles (SPEC 6)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        # Relative positions -max..max, then one bin for pairs in different chains.
-        self.relative = nn.Embedding(2 * config.max_relative_position + 2, config.d_z)
-        self.distance = nn.Parameter(torch.randn(config.d_z) * 0.1)
-        self.left = nn.Linear(config.d_s, config.d_z)
-        self.right = nn.Linear(config.d_s, config.d_z)
-        sets = [name for name in config.features if name in PAIR_SETS]
-        width = sum(PAIR_SETS[name] for name in sets)
-        self.features = nn.Linear(width, config.d_z) if sets else None
-
-    def bins(self, position_i, position_j, chain_i, chain_j) -> Tensor:
-        limit = self.config.max_relative_position
-        offset = (position_j - position_i).clamp(-limit, limit) + limit
-        return torch.where(chain_i == chain_j, offset, 2 * limit + 1)
-
-    def static(self, s: Tensor, x: Tensor, batch: Batch) -> StaticPair:
-        """s (B,N,d_s) the embedded tokens, x (B,N,3) centred CA in units of 10 angstrom."""
-        position, chain = batch.position, batch.chain
-        return StaticPair(
-            relative=self.relative.weight,
-            bins=self.bins(
-                position[:, :, None], position[:, None], chain[:, :, None], chain[:, None]
-            ),
-            distance_vector=self.distance,
-            distance=torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"),
-            left=self.left(s),
-            right=self.right(s),
-            mask=batch.mask,
-        )
-
-    def explicit(self, s: Tensor, rotation: Tensor, x: Tensor, batch: Batch) -> ExplicitPair:
-        """The same sum as a tensor, and with the pair feature sets."""
-        num, mask = self.config.neighbours, batch.mask
-        neighbours = nearest(x, mask, num) if num else None
-        pair = ExplicitPair(z=x, neighbours=neighbours, mask=mask)  # only its gather is used here
-
-        def keys(value: Tensor) -> Tensor:  # (B,N) -> (B,N,J) or (B,1,N)
-            return pair.gather(value[..., None]).squeeze(-1)
-
-        bins = self.bins(
-            batch.position[:, :, None], keys(batch.position), batch.chain[:, :, None],
-            keys(batch.chain),
-        )  # fmt: skip
-        distance = (pair.gather(x) - x[:, :, None]).square().sum(-1).add(1e-12).sqrt()
-        z = self.relative(bins) + distance[..., None] * self.distance
-        z = z + self.left(s)[:, :, None] * pair.gather(self.right(s))
-        if self.features is not None:
-            atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)
-            z = z + self.features(pair_features(self.config.features, rotation, atoms, pair.gather))
-        return ExplicitPair(z, neighbours, (mask[:, :, None] & keys(mask)).expand(z.shape[:3]))
-
-
-class EdgeUpdate(nn.Module):
-    """z_ij <- z_ij + MLP(z_ij, s_i, s_j), pre-norm: messages along the neighbour list."""
-
-    def __init__(self, d_s: int, d_z: int, dropout: float) -> None:
-        super().__init__()
-        hidden = 2 * d_z
-        self.norm_z, self.norm_s = nn.LayerNorm(d_z), nn.LayerNorm(d_s)
-        self.from_z = nn.Linear(d_z, hidden)
-        self.from_s = nn.Linear(d_s, 2 * hidden, bias=False)
-        self.output = nn.Linear(hidden, d_z)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    def forward(self, s: Tensor, pair: ExplicitPair) -> Tensor:
-        own, other = self.from_s(self.norm_s(s)).chunk(2, dim=-1)
-        hidden = self.from_z(self.norm_z(pair.z)) + own[:, :, None] + pair.gather(other)
-        return pair.z + self.dropout(self.output(F.silu(hidden)))
-
-
-class TriangleUpdate(nn.Module):
-    """Triangle multiplicative update, outgoing edges: Jumper et al. 2021, Algorithm 11."""
-
-    def __init__(self, d_s: int, d_z: int, dropout: float) -> None:
-        super().__init__()
-        self.norm, self.norm_out = nn.LayerNorm(d_z), nn.LayerNorm(d_z)
-        self.project, self.gates = nn.Linear(d_z, 2 * d_z), nn.Linear(d_z, 2 * d_z)
-        self.gate, self.output = nn.Linear(d_z, d_z), nn.Linear(d_z, d_z)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    def forward(self, s: Tensor, pair: ExplicitPair) -> Tensor:
-        z = self.norm(pair.z)
-        a, b = (self.project(z) * self.gates(z).sigmoid() * pair.mask[..., None]).chunk(2, dim=-1)
-        summed = torch.einsum("bikz,bjkz->bijz", a, b)
-        return pair.z + self.dropout(self.gate(z).sigmoid() * self.output(self.norm_out(summed)))
-
-
-PAIR_UPDATES = {"edge": EdgeUpdate, "triangle": TriangleUpdate}
-
-
 class Dropout(nn.Dropout):
-    """Dropout that goes on outside training where it has a ``seed``: for averages over its masks.
+    """Dropout in training, and with a seed also outside it: for averages over its masks."""
 
-    Such a mask is drawn for the places 0..N-1 of a protein, whatever else is in the batch.
-    """
-
-    seed: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B,N,d_s)."""
-        if self.training or self.seed is None:
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
+        """x (B,N,d_s). A mask from a seed is that of the places 0..N-1 of every protein alike."""
+        if self.training or seed is None:
             return super().forward(x)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(seed)
         kept = torch.rand(x.shape[1:], generator=generator) >= self.p
         return x * (kept / (1.0 - self.p)).to(x)
 
 
 class Block(nn.Module):
-    """Pre-norm residuals: invariant point attention, then a feed-forward layer."""
+    """Invariant point attention, then a feed-forward layer; both pre-norm and residual."""
+
+    NUM_DROPOUTS = 2
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -174,46 +70,90 @@ class Block(nn.Module):
         self.dropout_attention = Dropout(config.dropout)
         self.dropout_feed_forward = Dropout(config.dropout)
 
-    def forward(self, s: Tensor, rotation: Tensor, x: Tensor, pair) -> Tensor:
+    def forward(
+        self,
+        s: Tensor,
+        rotation: Tensor,
+        x: Tensor,
+        pair: StaticPair | ExplicitPair,
+        seed: int | None = None,
+    ) -> Tensor:
+        """s (B,N,d_s), rotation (B,N,3,3), x (B,N,3) in units of 10 angstrom."""
         update = self.attention(self.norm_attention(s), rotation, x, pair)
-        s = s + self.dropout_attention(update)
-        return s + self.dropout_feed_forward(self.feed_forward(self.norm_feed_forward(s)))
+        s = s + self.dropout_attention(update, seed)
+        update = self.feed_forward(self.norm_feed_forward(s))
+        return s + self.dropout_feed_forward(update, None if seed is None else seed + 1)
 
 
-class QFitLatent(nn.Module):
-    """Densities over chi from frames and tokens; invariant to rotation and translation."""
+class DensityNetwork(nn.Module):
+    """What one model and an average of several have in common: residues in, densities out.
 
-    dropout_passes = 0  # of an average: how often each member predicts with its dropout on
+    A subclass has ``config`` and ``head``, and says how residues are encoded.
+    """
+
+    config: ModelConfig
+    head: nn.Module
+    chi_mask: Tensor
+    symmetric: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(NUM_TOKENS, config.d_s)
-        sets = [name for name in config.features if name in RESIDUE_SETS]
-        width = sum(RESIDUE_SETS[name] for name in sets)
-        self.residue_features = nn.Linear(width, config.d_s) if sets else None
-        self.pair = PairRepresentation(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
-        self.pair_updates = (
-            nn.ModuleList(
-                PAIR_UPDATES[config.pair_update](config.d_s, config.d_z, config.dropout)
-                for _ in range(config.num_blocks)
-            )
-            if config.pair_update != "none"
-            else None
-        )
-        self.norm = nn.LayerNorm(config.d_s)
-        if config.head == "autoregressive":
-            self.head: nn.Module = AutoregressiveHead(
-                config.d_s, config.num_components, config.kappa_min, config.head_hidden or 256
-            )
-        else:
-            self.head = MixtureHead(config)
         self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
         self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
 
     def encode(self, batch: Batch) -> Tensor:
-        """(n, d_s) final single representation of the real residues, padding left out."""
+        """(n, width) what the head is given of each real residue, in order."""
+        raise NotImplementedError
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(n, width) the final single representation of each real residue, without dropout."""
+        return self.encode(batch)
+
+    def density(self, s: Tensor, token: Tensor) -> Density:
+        """s (n,width) as ``encode`` gives it, token (n,)."""
+        return self.head(s, self.chi_mask[token], self.symmetric[token])
+
+    def forward(self, batch: Batch) -> Density:
+        """The density of every real residue, in the order of ``batch.token[batch.mask]``."""
+        return self.density(self.encode(batch), batch.token[batch.mask])
+
+    @torch.no_grad()
+    def predict(self, protein: Protein) -> Density:
+        """The density of each residue of one protein, without dropout, on the CPU."""
+        was_training = self.training
+        self.eval()
+        density = self(collate([protein]).to(self.chi_mask.device))
+        self.train(was_training)
+        return density.to("cpu")
+
+
+class QFitLatent(DensityNetwork):
+    """Densities over chi from frames and tokens; invariant to rotation and translation."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(NUM_TOKENS, config.d_s)
+        width = sum(RESIDUE_SETS.get(name, 0) for name in config.features)
+        self.residue_features = nn.Linear(width, config.d_s) if width else None
+        self.pair = PairRepresentation(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        update = PAIR_UPDATES.get(config.pair_update)
+        self.pair_updates = (
+            nn.ModuleList(
+                update(config.d_s, config.d_z, config.dropout) for _ in range(config.num_blocks)
+            )
+            if update
+            else None
+        )
+        self.norm = nn.LayerNorm(config.d_s)
+        self.head = make_head(config)
+
+    def encode(self, batch: Batch, seed: int | None = None) -> Tensor:
+        """(n, d_s) final single representation of the real residues, padding left out.
+
+        seed: of dropout masks outside training, of which each layer has its own; None drops none.
+        """
         # Centred in the model: a shift by 1000 angstrom would cost fp32 its digits.
         mask = batch.mask[..., None]
         centre = (batch.translation * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
@@ -225,33 +165,14 @@ class QFitLatent(nn.Module):
             s = s + self.residue_features(
                 residue_features(self.config.features, batch.torsion, atoms, batch.mask)
             )
-        explicit = self.config.explicit_pair
-        pair = (
-            self.pair.explicit(s, rotation, x, batch) if explicit else self.pair.static(s, x, batch)
-        )
+        pair: StaticPair | ExplicitPair
+        if self.config.explicit_pair:
+            pair = self.pair.explicit(s, rotation, x, batch)
+        else:
+            pair = self.pair.static(s, x, batch)
         for i, block in enumerate(self.blocks):
-            s = block(s, rotation, x, pair)
+            s = block(s, rotation, x, pair, None if seed is None else seed + i * Block.NUM_DROPOUTS)
             if self.pair_updates is not None:
                 z = self.pair_updates[i](s, pair)
                 pair = ExplicitPair(z, pair.neighbours, pair.mask)
         return self.norm(s)[batch.mask]
-
-    def forward(self, batch: Batch) -> VonMisesMixture | AutoregressiveDensity:
-        """The density of every real residue, in the order of ``batch.token[batch.mask]``."""
-        s = self.encode(batch)
-        return self.density(s, batch.token[batch.mask])
-
-    def density(self, s: Tensor, token: Tensor) -> VonMisesMixture | AutoregressiveDensity:
-        """s (n,d_s) as ``encode`` gives it, token (n,)."""
-        return density_of(self.head, s, self.chi_mask[token], self.symmetric[token])
-
-    @torch.no_grad()
-    def predict(self, protein: Protein) -> VonMisesMixture | AutoregressiveDensity:
-        """The density of each residue of one protein, without dropout, on the CPU."""
-        was_training = self.training
-        self.eval()
-        device = self.embedding.weight.device
-        s = self.encode(collate([protein]).to(device))
-        density = self.density(s, protein.token.to(device))
-        self.train(was_training)
-        return density.to("cpu") if isinstance(density, VonMisesMixture) else density

@@ -22,16 +22,12 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
-from qfitlatent.density.autoregressive import AutoregressiveDensity
-from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.protocol import Density
 from qfitlatent.model.batch import Protein, collate
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
-from qfitlatent.model.heads import density_of
+from qfitlatent.model.device import choose_device
 from qfitlatent.prediction.records import Input, read_input
-
-Density = VonMisesMixture | AutoregressiveDensity
-
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
@@ -101,7 +97,7 @@ class Runner:
 
     def __init__(self, model: str | Path | LoadedModel | None, device: str = "auto") -> None:
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.path = loaded.path
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
@@ -125,11 +121,16 @@ class Runner:
         return list(s.split(sizes))
 
     @torch.inference_mode()
+    def embed(self, protein: Protein) -> Tensor:
+        """(N,width) final single representation without dropout, on the CPU."""
+        return self.model.embed(collate([protein]).to(self.device)).float().cpu()
+
+    @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:
         """The density of residues s (N,d_s) of types token (N,), on the CPU."""
         chi_mask = torch.from_numpy(CHI_DEFINED)[token]
         symmetric = torch.from_numpy(PI_SYMMETRIC)[token]
-        return density_of(self.head, s, chi_mask, symmetric)
+        return self.head(s, chi_mask, symmetric)
 
     def run(
         self, paths: Sequence[Path], executor: Executor, num_parallel: int
@@ -150,17 +151,6 @@ class Runner:
                 yield from (
                     (given, protein, s) for (given, protein), s in zip(batch, encoded, strict=True)
                 )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise QfitLatentError("There is no CUDA device here: use --device cpu or auto.")
-    return device
 
 
 def _windows(paths: Sequence[Path], executor: Executor, num_parallel: int) -> Iterator[list[Input]]:

@@ -89,8 +89,7 @@ def embed_structure(
     """
     suffixes = (".embedding.parquet", ".embedding.npz")
     runner, given, protein, files = _one(path, out, model, device, overwrite, suffixes)
-    runner.model.dropout_passes = 0  # a vector of the whole network, not of what masks leave of it
-    (s,) = runner.encode([protein])
+    s = runner.embed(protein)
     ids = id_columns(given.tables["residues"], as_rows(protein))
     schema = embedding_schema(s.shape[1])
     flat = pa.array(s.numpy().reshape(-1), pa.float32())

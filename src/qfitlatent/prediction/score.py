@@ -16,13 +16,14 @@ from torch import Tensor
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.mixture import Modes
+from qfitlatent.density.protocol import Density
+from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.columns import SCORES
 from qfitlatent.prediction.records import Input, Written, find_structures
 from qfitlatent.prediction.runner import (
-    Density,
     Runner,
     as_rows,
     new_generator,
@@ -108,8 +109,9 @@ def _score(
     """Rows of SCORES for one structure."""
     chi, defined, rows = protein.chi, protein.defined, protein.row_residue
     symmetric = torch.from_numpy(PI_SYMMETRIC)[protein.token]
-    level = density.hdr_level(chi, defined, rows, HDR_SAMPLES, generator).numpy()
-    modes = density.as_mixture().modes(0.1, MATCH_RADIANS)
+    draws = density.sample_with_log_prob(HDR_SAMPLES, generator)
+    level = hdr_level(density, *draws, chi, defined, rows).numpy()
+    modes = density.modes(0.1, MATCH_RADIANS)
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)
 
     observed = _observed_rows(given)

@@ -1,0 +1,121 @@
+"""The pair representation z_ij of SPEC 6, and its updates, which are options.
+
+    z_ij = E[clip(p_j - p_i)] + d_ij v + (W_left s_i) * (W_right s_j)
+
+with p the polymer number, d the CA distance and * by element. Nothing in it changes from block to
+block unless ``model.pair_update`` says so; then z_ij exists as a tensor (``ExplicitPair``), as with
+the other options that need one. Without them it never does (``StaticPair``, attention.py).
+
+Shapes: B proteins, N residues, J keys of a residue (all N, or its neighbours), Z = d_z.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qfitlatent.model.attention import ANGSTROM_PER_UNIT, ExplicitPair, StaticPair
+from qfitlatent.model.batch import Batch
+from qfitlatent.model.features import PAIR_SETS, global_atoms, nearest, pair_features
+from qfitlatent.model.settings import ModelConfig
+
+
+class PairRepresentation(nn.Module):
+    """z_ij from the embedded tokens and the CA positions, in one of two forms."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Relative positions -max..max, then one bin for pairs in different chains.
+        self.relative = nn.Embedding(2 * config.max_relative_position + 2, config.d_z)
+        self.distance = nn.Parameter(torch.randn(config.d_z) * 0.1)
+        self.left = nn.Linear(config.d_s, config.d_z)
+        self.right = nn.Linear(config.d_s, config.d_z)
+        sets = [name for name in config.features if name in PAIR_SETS]
+        width = sum(PAIR_SETS[name] for name in sets)
+        self.features = nn.Linear(width, config.d_z) if sets else None
+
+    def bins(
+        self, position_i: Tensor, position_j: Tensor, chain_i: Tensor, chain_j: Tensor
+    ) -> Tensor:
+        """Row of the embedding for each pair; pairs in different chains have the last."""
+        limit = self.config.max_relative_position
+        offset = (position_j - position_i).clamp(-limit, limit) + limit
+        return torch.where(chain_i == chain_j, offset, 2 * limit + 1)
+
+    def static(self, s: Tensor, x: Tensor, batch: Batch) -> StaticPair:
+        """s (B,N,d_s) the embedded tokens, x (B,N,3) centred CA in units of 10 angstrom."""
+        position, chain = batch.position, batch.chain
+        return StaticPair(
+            relative=self.relative.weight,
+            bins=self.bins(
+                position[:, :, None], position[:, None], chain[:, :, None], chain[:, None]
+            ),
+            distance_vector=self.distance,
+            distance=torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"),
+            left=self.left(s),
+            right=self.right(s),
+            mask=batch.mask,
+        )
+
+    def explicit(self, s: Tensor, rotation: Tensor, x: Tensor, batch: Batch) -> ExplicitPair:
+        """The same sum as a tensor, and with the pair feature sets."""
+        num, mask = self.config.neighbours, batch.mask
+        neighbours = nearest(x, mask, num) if num else None
+        pair = ExplicitPair(z=x, neighbours=neighbours, mask=mask)  # only its gather is used here
+
+        def keys(value: Tensor) -> Tensor:  # (B,N) -> (B,N,J) or (B,1,N)
+            return pair.gather(value[..., None]).squeeze(-1)
+
+        bins = self.bins(
+            batch.position[:, :, None], keys(batch.position), batch.chain[:, :, None],
+            keys(batch.chain),
+        )  # fmt: skip
+        distance = (pair.gather(x) - x[:, :, None]).square().sum(-1).add(1e-12).sqrt()
+        z = self.relative(bins) + distance[..., None] * self.distance
+        z = z + self.left(s)[:, :, None] * pair.gather(self.right(s))
+        if self.features is not None:
+            atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)
+            z = z + self.features(pair_features(self.config.features, rotation, atoms, pair.gather))
+        return ExplicitPair(z, neighbours, (mask[:, :, None] & keys(mask)).expand(z.shape[:3]))
+
+
+class EdgeUpdate(nn.Module):
+    """z_ij <- z_ij + MLP(z_ij, s_i, s_j), pre-norm: messages along the neighbour list."""
+
+    def __init__(self, d_s: int, d_z: int, dropout: float) -> None:
+        super().__init__()
+        hidden = 2 * d_z
+        self.norm_z, self.norm_s = nn.LayerNorm(d_z), nn.LayerNorm(d_s)
+        self.from_z = nn.Linear(d_z, hidden)
+        self.from_s = nn.Linear(d_s, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, d_z)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, s: Tensor, pair: ExplicitPair) -> Tensor:
+        own, other = self.from_s(self.norm_s(s)).chunk(2, dim=-1)
+        hidden = self.from_z(self.norm_z(pair.z)) + own[:, :, None] + pair.gather(other)
+        return pair.z + self.dropout(self.output(F.silu(hidden)))
+
+
+class TriangleUpdate(nn.Module):
+    """Triangle multiplicative update, outgoing edges: Jumper et al. 2021, Algorithm 11."""
+
+    def __init__(self, d_s: int, d_z: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.norm_out = nn.LayerNorm(d_z), nn.LayerNorm(d_z)
+        self.project, self.gates = nn.Linear(d_z, 2 * d_z), nn.Linear(d_z, 2 * d_z)
+        self.gate, self.output = nn.Linear(d_z, d_z), nn.Linear(d_z, d_z)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, s: Tensor, pair: ExplicitPair) -> Tensor:
+        z = self.norm(pair.z)
+        a, b = (self.project(z) * self.gates(z).sigmoid() * pair.mask[..., None]).chunk(2, dim=-1)
+        summed = torch.einsum("bikz,bjkz->bijz", a, b)
+        return pair.z + self.dropout(self.gate(z).sigmoid() * self.output(self.norm_out(summed)))
+
+
+PAIR_UPDATES = {"edge": EdgeUpdate, "triangle": TriangleUpdate}
