@@ -110,7 +110,7 @@ def _compare_residues(residues: list[Row], expected: dict[str, Any]) -> Iterator
     left = list(residues)
     for wanted in expected.get("residues", []):
         name = f"{wanted['chain']}/{wanted['name']} {wanted['number']}{wanted['icode']}"
-        places = wanted.get("number_any", []) + [[wanted["number"], wanted["icode"]]]
+        places = [*wanted.get("number_any", []), [wanted["number"], wanted["icode"]]]
         alike = [
             row
             for row in left
@@ -135,7 +135,7 @@ def _compare_residue(row: Row, wanted: Row) -> Iterator[str]:
         yield f"type {kind} instead of {wanted['type']}"
     if wanted.get("frame") is not None and wanted["frame"] != row["frame"]:
         yield f"frame {row['frame']}"
-    accepted = wanted.get("conformers_any", []) + [wanted["conformers"]]
+    accepted = [*wanted.get("conformers_any", []), wanted.get("conformers")]
     if None not in accepted and not any(_same_conformers(row, each) for each in accepted):
         found = {
             c["altloc"]: (c["occupancy"], [_degrees(c[f"chi{d}_rad"]) for d in range(1, 5)])
