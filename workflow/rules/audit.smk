@@ -8,6 +8,7 @@ rule audit_tables:
     input:
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
+        made_from=made_from("audit_tables", DATA),
     output:
         report(
             f"{DATA}/audit/index.html",

@@ -1,6 +1,8 @@
-# What every stage shares: the checked configuration, names of folders, shards, code digests.
+# What every stage shares: the checked configuration, names of folders, shards, and what each stage
+# is made from.
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -16,6 +18,7 @@ os.environ.update(
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from qfitlatent.base import config as configuration
+from qfitlatent.base import made_from as origins
 from qfitlatent.archive import entries as entry_lists
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.provenance import code_digest
@@ -90,18 +93,12 @@ def shards():
 
 
 def entries_of_shard(wildcards):
-    """(id, path) of the shard's entries; for a user's own files with size and time of change."""
+    """(id, path) of the shard's entries; for a user's own files with size and time of change, so
+    that a file that is replaced is read again."""
     return [
-        [entry.id, entry.path, *_stamp(entry.path)] for entry in shards().get(wildcards.shard, [])
+        [entry.id, entry.path, *origins.file_facts(entry.path)[1:]]
+        for entry in shards().get(wildcards.shard, [])
     ]
-
-
-def _stamp(path):
-    """Size and time of change, so that a file that the user replaces is read again."""
-    if path is None or not os.path.exists(path):
-        return []
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
 
 
 def of_all_shards(*patterns):
@@ -136,3 +133,72 @@ def initial_model(wildcards):
 def num_gpus():
     """GPUs of a training, one for each process; `auto` may find them. The profile limits them."""
     return 0 if config["train"]["device"] == "cpu" else config["train"]["devices"]
+
+
+FETCH = "simulate_entries" if SOURCE == "simulated" else "download_entries"
+SHARDED = (FETCH, "preprocess_entries")
+# The stages before each stage: what those are made from, it is made from too.
+AFTER = {
+    "search_entries": [],
+    FETCH: [],
+    "merge_downloads": [FETCH],
+    "preprocess_entries": [FETCH],
+    "merge_tables": ["preprocess_entries", "merge_downloads"],
+    "split_entries": ["merge_tables"],
+    "audit_tables": ["split_entries"],
+    "train_model": ["split_entries"],
+    "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else ["train_model"],
+    "describe_results": ["evaluate_model"],
+    "compare_runs": [],
+    "predict_structures": [] if config["predict"]["model"] else ["train_model"],
+}
+# Files of the user's that a stage reads. Of files among the results Snakemake sees the change.
+FILES = {
+    "split_entries": [config["split"]["file"]],
+    "train_model": [config["train"]["initial_model"], *config["train"]["members"]],
+    "evaluate_model": [
+        config["evaluate"]["model"],
+        *(method["path"] for method in config["evaluate"]["external"]),
+    ],
+    "predict_structures": [config["predict"]["model"], config["predict"]["structures"]],
+}
+
+
+@cache
+def _facts(rule_name, shard):
+    """Settings, code, files and digests of the stages before, of one stage or one shard of it."""
+    settings = dict(getattr(rules, rule_name).params.items())
+    if "entries" in settings:
+        settings["entries"] = [[id, *rest[1:]] for id, *rest in settings["entries"](shard)]
+    after = {}
+    for before in AFTER[rule_name]:
+        wanted = [None] if before not in SHARDED else [shard] if shard else map(Shard, shards())
+        for one in wanted:
+            after[_stage(before, one)] = origins.digest_of(_facts(before, one))
+    files = [
+        origins.file_facts(path)
+        for path in FILES.get(rule_name, [])
+        if path and not Path(path).resolve().is_relative_to(Path(RESULTS).resolve())
+    ]
+    return {"settings": settings, "files": files, "after": after}
+
+
+class Shard(str):
+    """A shard as wildcards give it."""
+
+    shard = property(str)
+
+
+def _stage(rule_name, shard):
+    return f"{rule_name}.{shard}" if shard else rule_name
+
+
+def made_from(rule_name, folder):
+    """An input function: the record of what the stage is made from, see base/made_from.py."""
+
+    def record(wildcards):
+        shard = Shard(wildcards.shard) if rule_name in SHARDED else None
+        facts = _facts(rule_name, shard)
+        return checked(origins.record, folder, _stage(rule_name, shard), facts)
+
+    return record

@@ -19,6 +19,8 @@ FETCHED = {
 if config["entries"]["search"]:
 
     checkpoint search_entries:
+        input:
+            made_from=made_from("search_entries", DATA),
         output:
             f"{DATA}/search.json",
         log:
@@ -44,6 +46,8 @@ if config["entries"]["search"]:
 if SOURCE == "simulated":
 
     rule simulate_entries:
+        input:
+            made_from=made_from("simulate_entries", DATA),
         output:
             log=f"{DATA}/download/{{shard}}.parquet",
             folder=directory(f"{DATA}/simulated/{{shard}}"),
@@ -68,6 +72,8 @@ if SOURCE == "simulated":
 else:
 
     rule download_entries:
+        input:
+            made_from=made_from("download_entries", DATA),
         output:
             f"{DATA}/download/{{shard}}.parquet",
         log:
@@ -94,7 +100,8 @@ else:
 
 rule merge_downloads:
     input:
-        of_all_shards(f"{DATA}/download/{{shard}}.parquet"),
+        shards=of_all_shards(f"{DATA}/download/{{shard}}.parquet"),
+        made_from=made_from("merge_downloads", DATA),
     output:
         f"{DATA}/download.parquet",
     log:

@@ -14,6 +14,7 @@ rule evaluate_model:
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
         external=[method["path"] for method in config["evaluate"]["external"]],
+        made_from=made_from("evaluate_model", RUN),
     output:
         metrics=f"{EVALUATION}/metrics.json",
         tables=expand(
@@ -45,7 +46,8 @@ rule evaluate_model:
 
 rule compare_runs:
     input:
-        finished_evaluations,
+        runs=finished_evaluations,
+        made_from=made_from("compare_runs", f"{RESULTS}/compare"),
     output:
         multiext(f"{RESULTS}/compare/compare", ".parquet", ".json", ".html"),
     log:
@@ -67,6 +69,7 @@ rule compare_runs:
 rule describe_results:
     input:
         f"{EVALUATION}/metrics.json",
+        made_from=made_from("describe_results", RUN),
     output:
         results=f"{RESULTS}/README.md",
         data=f"{DATA}/README.md",

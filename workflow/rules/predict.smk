@@ -8,6 +8,7 @@ rule predict_structures:
     input:
         model=config["predict"]["model"] or f"{RUN}/model.safetensors",
         structures=folder_of_structures,
+        made_from=made_from("predict_structures", RUN),
     output:
         # Not the folder: Snakemake would delete it, and what an interrupted job has finished.
         f"{RUN}/predictions/summary.csv",

@@ -8,7 +8,8 @@
 
 rule preprocess_entries:
     input:
-        f"{DATA}/download/{{shard}}.parquet",
+        log=f"{DATA}/download/{{shard}}.parquet",
+        made_from=made_from("preprocess_entries", DATA),
     output:
         expand(f"{DATA}/shards/{{{{shard}}}}/{{table}}.parquet", table=TABLES),
     log:
@@ -36,6 +37,7 @@ rule merge_tables:
             *expand(f"{DATA}/shards/{{{{shard}}}}/{{table}}.parquet", table=TABLES)
         ),
         download=rules.merge_downloads.output,
+        made_from=made_from("merge_tables", DATA),
     output:
         TABLE_FILES,
     log:
@@ -58,6 +60,7 @@ rule split_entries:
     input:
         tables=TABLE_FILES,
         file=config["split"]["file"] or [],
+        made_from=made_from("split_entries", DATA),
     output:
         f"{DATA}/split.parquet",
     log:

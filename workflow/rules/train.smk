@@ -12,6 +12,7 @@ rule train_model:
         split=f"{DATA}/split.parquet",
         initial=initial_model,
         members=[f"{run}/model.safetensors" for run in config["train"]["members"]],
+        made_from=made_from("train_model", RUN),
     output:
         model=f"{RUN}/model.safetensors",
         config=f"{RUN}/config.yaml",

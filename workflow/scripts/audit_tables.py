@@ -5,7 +5,7 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.dataset.audit import make_audit
 
-with job(snakemake.rule, snakemake.log[0]):
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from):
     make_audit(
         Path(snakemake.input.tables[0]).parent,
         snakemake.input.split,

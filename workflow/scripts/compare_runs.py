@@ -5,8 +5,8 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.evaluation.compare import compare_runs
 
-with job(snakemake.rule, snakemake.log[0]):
-    folders = [Path(path).parent for path in snakemake.input]
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from):
+    folders = [Path(path).parent for path in snakemake.input.runs]
     compare_runs(
         folders,
         Path(snakemake.output[0]).parent,

@@ -5,7 +5,7 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.pages.readmes import write_readme
 
-with job(snakemake.rule, snakemake.log[0]):
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from):
     facts = {name: snakemake.params[name] for name in ("dataset", "run", "source")}
     for template, path in (
         ("readmes/results.md", snakemake.output.results),

@@ -5,7 +5,7 @@ from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base.job import job
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     refs = [EntryRef(*entry[:2]) for entry in snakemake.params.entries]
     if snakemake.params.source == "local":
         log_local_files(refs, "local", snakemake.output[0], log)

@@ -7,7 +7,7 @@ import torch
 from qfitlatent.base.job import job
 from qfitlatent.evaluation.evaluate import evaluate_run
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     torch.set_num_threads(snakemake.threads)
     evaluate_run(
         snakemake.input.model,

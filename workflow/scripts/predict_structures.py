@@ -9,7 +9,7 @@ from qfitlatent.base.files import atomic_path
 from qfitlatent.base.job import job
 from qfitlatent.prediction.predict import predict_structures
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     torch.set_num_threads(snakemake.threads)
     summary = Path(snakemake.output[0])
     results = predict_structures(

@@ -5,9 +5,9 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.structure.preprocess import preprocess_entries
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     preprocess_entries(
-        snakemake.input[0],
+        snakemake.input.log,
         Path(snakemake.output[0]).parent,
         max_conformers=snakemake.params.preprocess["max_conformers"],
         stream=log,

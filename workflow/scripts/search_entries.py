@@ -3,7 +3,7 @@
 from qfitlatent.archive.search import search_entries
 from qfitlatent.base.job import job
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     ids = search_entries(
         snakemake.params.search,
         snakemake.config["download"] | {"search_url": snakemake.params.search_url},

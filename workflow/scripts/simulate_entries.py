@@ -8,7 +8,7 @@ from qfitlatent.base.job import job
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     folder = Path(snakemake.output.folder)
     ids = [entry[0] for entry in snakemake.params.entries]
     paths = write_entries(

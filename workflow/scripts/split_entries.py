@@ -5,7 +5,7 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.dataset.split import split_entries, summary
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     table = split_entries(
         Path(snakemake.input.tables[0]).parent,
         snakemake.output[0],

@@ -5,7 +5,7 @@ from pathlib import Path
 from qfitlatent.base.job import job
 from qfitlatent.training.launch import train
 
-with job(snakemake.rule, snakemake.log[0]) as log:
+with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     train(
         dict(snakemake.config),
         Path(snakemake.input.tables[0]).parent,

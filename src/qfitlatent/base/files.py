@@ -67,6 +67,19 @@ def sweep(folder: str | Path, *, deep: bool = False) -> None:
 _TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
+def find_beside(path: str | Path, anchor: str | Path) -> Path:
+    """``path`` where it is; else below the first folder above ``anchor`` that has it.
+
+    A file of results names others relative to the folder in which they were made. Used from
+    another folder, they are found from the file that names them.
+    """
+    path = Path(path)
+    if path.is_absolute() or path.exists():
+        return path
+    above = (folder / path for folder in Path(anchor).resolve().parents)
+    return next((found for found in above if found.exists()), path)
+
+
 def sha256_file(path: str | Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.made_from import forget_others
 
 
 class Log:
@@ -33,12 +34,15 @@ class Log:
 
 
 @contextmanager
-def job(name: str, log_path: str | Path) -> Iterator[Log]:
+def job(name: str, log_path: str | Path, made_from: str | None = None) -> Iterator[Log]:
     """Sends everything that the block prints into the log; yields a stream for progress.
 
     What is written to the yielded stream also reaches the terminal. A ``QfitLatentError`` ends the
     job with its sentence in both; any other error leaves its traceback in the log as well.
+    ``made_from`` is the record of what the job makes its results from.
     """
+    if made_from is not None:
+        forget_others(made_from)
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()

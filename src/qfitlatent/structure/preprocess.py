@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import find_beside
 from qfitlatent.base.progress import Progress
 from qfitlatent.structure.atoms import Parsed, parse_file
 from qfitlatent.structure.conformers import Conformers
@@ -103,9 +104,8 @@ def preprocess_entries(
                 rejection = ("download", Reason(row["reason"]), row["detail"] or "")
                 batch.append(Parsed(row["entry"], row["source"], row["url"], rejection=rejection))
             else:
-                batch.append(
-                    parse_file(row["path"], row["entry"], source=row["source"], url=row["url"])
-                )
+                path = find_beside(row["path"], download_log)
+                batch.append(parse_file(path, row["entry"], source=row["source"], url=row["url"]))
             if (
                 len(batch) >= _BATCH_ENTRIES
                 or sum(len(p.atoms.occupancy) for p in batch if p.atoms) >= _BATCH_ATOMS
