@@ -122,9 +122,51 @@ MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
     # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's.
     "FME": ("MET", {}),
 }
-"""Modified residues with their parent's side-chain skeleton: parent, and renamed atoms.
+"""Modified residues with their parent's side-chain skeleton: parent, and other names of its atoms.
 
 The list is short on purpose. A phosphate (SEP, TPO, PTR), an oxidised sulphur (CSO, CSD, OCS) or a
 methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rotamers exist; a ring
 (PCA) has other angles altogether. All of these are unknown residues (token 20).
 """
+
+
+OTHER_ATOM_NAMES: dict[str, dict[str, str]] = {"ILE": {"CD": "CD1"}}
+"""Names that force fields give to chi atoms of standard residues, and the dictionary's."""
+
+
+_STATES: dict[str, tuple[str, ...]] = {
+    "ARG": ("ARGN",),
+    "ASP": ("ASH", "ASPH", "ASPP"),
+    "CYS": ("CYM", "CYS1", "CYS2", "CYSH", "CYX"),
+    "GLU": ("GLH", "GLUH", "GLUP"),
+    "HIS": (
+        "HID", "HIE", "HIP", "HIS1", "HIS2", "HISA", "HISB", "HISD", "HISE", "HISH", "HISP",
+        "HSD", "HSE", "HSP",
+    ),
+    "LYS": ("LSN", "LYN", "LYSH", "LYSN"),
+}  # fmt: skip
+"""Protonation states and bridges as Amber, CHARMM, GROMACS and OPLS name them."""
+
+
+_STATE_OF = {state: name for name, states in _STATES.items() for state in states}
+
+
+def standard_name(name: str) -> str:
+    """The dictionary's name of a residue that a force field or a program calls otherwise.
+
+    Upper case; HIE is HIS, and so on; NALA and CALA, the ends of a chain in old Amber files, are
+    ALA. Any other name stays as it is: NAL is naphthylalanine, NLE norleucine.
+    """
+    name = name.upper()
+    name = _STATE_OF.get(name, name)
+    if len(name) == 4 and name[0] in "NC":
+        inner = _STATE_OF.get(name[1:], name[1:])
+        return inner if inner in TOKEN else name
+    return name
+
+
+def parent_name(name: str) -> str:
+    """The standard residue whose token and chi this one has; empty where it is unknown."""
+    name = standard_name(name)
+    parent, _ = MODIFIED.get(name, (name, {}))
+    return parent if parent in TOKEN else ""

@@ -12,7 +12,15 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from qfitlatent.chemistry.residues import CHI_PATH, MODIFIED, RESIDUE_TYPES, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import (
+    CHI_PATH,
+    MODIFIED,
+    OTHER_ATOM_NAMES,
+    RESIDUE_TYPES,
+    TOKEN,
+    UNKNOWN_TOKEN,
+    standard_name,
+)
 from qfitlatent.structure.coordinates import (
     HEAD_BYTES,
     OPENS_CIF,
@@ -32,24 +40,25 @@ C_SLOT = 7
 class Atoms:
     """The protein of one entry: arrays over its atoms, and over its residues in file order.
 
-    Of blank atoms only those that define a frame or a chi are here. Names of residues and chains
-    are eight bytes as one integer, so that numpy compares them at once.
+    Of blank atoms only those that define a frame or a chi are here. What has a name, of whatever
+    length, is an index into ``names``, the first of which is empty.
     """
 
+    names: list[str]
     residue: np.ndarray  # (A,) index into the residues below
     name: np.ndarray  # (A,) index into ATOM_NAMES, -1 for any other
-    altloc: np.ndarray  # (A,) int8, 0 for blank
+    altloc: np.ndarray  # (A,) index into names, 0 for blank
     occupancy: np.ndarray  # (A,) float64
     b_factor: np.ndarray  # (A,) float32
     position: np.ndarray  # (A,3) float64, angstrom
-    residue_name: np.ndarray  # (R,) int64
-    chain: np.ndarray  # (R,) int64
-    author_chain: np.ndarray  # (R,) int64
+    place: np.ndarray  # (R,) residue types at one place share its number, which rises in a chain
+    residue_name: np.ndarray  # (R,) index into names, as deposited
+    chain: np.ndarray  # (R,) index into names
+    author_chain: np.ndarray  # (R,) index into names
     author_number: np.ndarray  # (R,) int32
-    insertion_code: np.ndarray  # (R,) int8, 32 for none
+    insertion_code: np.ndarray  # (R,) index into names, 0 for none
     label_seq: np.ndarray  # (R,) int32, 0 for none
     is_het: np.ndarray  # (R,) bool
-    long_names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -184,29 +193,40 @@ def _protein_atoms(structure: gemmi.Structure, is_cif: bool) -> Atoms:
     kept, name, altloc = kept[matters], name[matters], altloc[matters]
     position = flat.pos[kept]
 
-    short = {long: code for code, long in long_names.items()}
+    names = [""]
 
-    def of_spans(names: list[str]) -> np.ndarray:
-        codes = {name: _name_as_int(short.get(name, name)) for name in set(names)}
-        return np.repeat([codes[name] for name in names], num_residues)[rows]
+    def indices(values: np.ndarray) -> np.ndarray:
+        codes, inverse = np.unique(values, return_inverse=True)
+        texts = [code.decode().strip() if isinstance(code, bytes) else code for code in codes]
+        found = [long_names.get(text, text) for text in texts]
+        names.extend(name for name in found if name not in names)
+        return np.array([names.index(name) for name in found], dtype=np.int32)[inverse]
+
+    def of_spans(values: list[str]) -> np.ndarray:
+        return indices(np.repeat(np.array(values), num_residues)[rows])
 
     label_seq = [r.label_seq or 0 for chain in model for r in chain] if is_cif else length * 0
+    number, insertion_code = flat.resnums[first], flat.icodes[first]
+    chain = of_spans([span.subchain_id() for _, span in spans])
+    key = (number.astype(np.int64) * 128 + insertion_code) * len(names) + chain
+    _, at, same = np.unique(key, return_index=True, return_inverse=True)
     return Atoms(
+        names=names,
         residue=residue[kept],
         name=name,
-        altloc=altloc,
+        altloc=indices(altloc.view("S1")),
         # The decimals as written, which float32 does not hold.
         occupancy=np.round(flat.occ[kept].astype(np.float64), 6),
         b_factor=flat.b_iso[kept],
         position=position,
-        residue_name=_as_int(flat.residue_names)[first],
-        chain=of_spans([span.subchain_id() for _, span in spans]),
+        place=at[same],
+        residue_name=indices(np.ascontiguousarray(flat.residue_names)[first].view("S8")[:, 0]),
+        chain=chain,
         author_chain=of_spans([chain.name for chain, _ in spans]),
-        author_number=flat.resnums[first],
-        insertion_code=flat.icodes[first],
+        author_number=number,
+        insertion_code=indices(insertion_code.view("S1")),
         label_seq=np.array(label_seq, dtype=np.int32)[rows],
         is_het=flat.het_flags[first] == ord("H"),
-        long_names=long_names,
     )
 
 
@@ -256,17 +276,20 @@ def _name_as_int(name: str) -> int:
     return int(np.frombuffer(name.encode().ljust(8, b"\0"), dtype=np.int64)[0])
 
 
-def as_text(names: np.ndarray) -> list[str]:
-    """The other way: strings of int64 names."""
-    return [name.decode() for name in names.astype(np.int64).view("S8").tolist()]
-
-
-TEMPLATES = (*RESIDUE_TYPES, "", *MODIFIED)
+_SKELETONS = (*RESIDUE_TYPES, "", *MODIFIED)
 """Names with a skeleton of their own; template 20 is any other residue."""
 
 
+def template_of(name: str) -> int:
+    """Index of the template of a component, whatever a program calls it."""
+    name = standard_name(name)
+    return _SKELETONS.index(name) if name in _SKELETONS else UNKNOWN_TOKEN
+
+
 ATOM_NAMES = sorted(
-    {"C", "SE", *(atom for path in CHI_PATH.values() for atom in ("N", "CA", *path))},
+    {"C", *(atom for path in CHI_PATH.values() for atom in ("N", "CA", *path))}
+    | {name for _, names in MODIFIED.values() for name in names}
+    | {name for names in OTHER_ATOM_NAMES.values() for name in names},
     key=_name_as_int,
 )
 
@@ -276,17 +299,18 @@ _ATOM_CODES = np.array([_name_as_int(name) for name in ATOM_NAMES])
 
 def _template_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """token (T,), length of the chi path (T,), slot (T, atom names), -1 for none."""
-    token = np.full(len(TEMPLATES), UNKNOWN_TOKEN, dtype=np.int8)
-    path_length = np.zeros(len(TEMPLATES), dtype=np.int64)
-    slot = np.full((len(TEMPLATES), len(ATOM_NAMES)), -1, dtype=np.int8)
+    token = np.full(len(_SKELETONS), UNKNOWN_TOKEN, dtype=np.int8)
+    path_length = np.zeros(len(_SKELETONS), dtype=np.int64)
+    slot = np.full((len(_SKELETONS), len(ATOM_NAMES)), -1, dtype=np.int8)
     column = {name: i for i, name in enumerate(ATOM_NAMES)}
-    for t, name in enumerate(TEMPLATES):
-        parent, renamed = MODIFIED.get(name, (name, {}))
+    for t, name in enumerate(_SKELETONS):
+        parent, others = MODIFIED.get(name, (name, OTHER_ATOM_NAMES.get(name, {})))
         path = CHI_PATH.get(parent, ())
-        original = {standard: own for own, standard in renamed.items()}
         token[t], path_length[t] = TOKEN.get(parent, UNKNOWN_TOKEN), len(path)
-        for position, atom in enumerate(path or ("N", "CA")):
-            slot[t, column[original.get(atom, atom)]] = position
+        place = {atom: position for position, atom in enumerate(path or ("N", "CA"))}
+        place |= {other: place[atom] for other, atom in others.items()}
+        for atom, position in place.items():
+            slot[t, column[atom]] = position
         slot[t, column["C"]] = C_SLOT
     return token, path_length, slot
 

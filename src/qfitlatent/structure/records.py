@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
-from qfitlatent.structure.atoms import as_text
 from qfitlatent.structure.conformers import Conformers
 from qfitlatent.structure.rejections import Loss, Rejections
 from qfitlatent.structure.residues import Residues
@@ -18,18 +17,18 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
     losses = [(e, loss) for e, parsed in residues.read for loss in parsed.losses]
     residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
     entry_of = pa.array(residues.names, pa.string())
-    chain_of = pa.array(residues.chain_names, pa.string())
+    name_of = pa.array(residues.vocabulary, pa.string())
     key = {
         "entry": entry_of.take(pa.array(residues.entry)),
-        "chain": chain_of.take(pa.array(residues.chain)),
+        "chain": name_of.take(pa.array(residues.chain)),
         "index": residues.index,
     }
     residue_columns = key | {
-        "author_chain": pa.array(author_chain_text(residues), pa.string()),
+        "author_chain": name_of.take(pa.array(residue["author_chain"])),
         "author_number": residue["author_number"],
-        "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"])),
+        "insertion_code": name_of.take(pa.array(residue["insertion_code"])),
         "label_seq": pa.array(residue["label_seq"], mask=residue["label_seq"] == 0),
-        "name": pa.array(residues.component_names).take(pa.array(residues.component)),
+        "name": name_of.take(pa.array(residue["residue_name"])),
         "token": residues.token,
         "segment": residues.segment,
         "is_modified": residues.is_modified,
@@ -53,7 +52,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
     frames = key | {
         "rotation": float_lists(residues.rotation.reshape(-1, 9), residues.frame_ok),
         "translation_angstrom": float_lists(residues.translation, residues.frame_ok),
-        "altloc": _ALTLOCS.take(
+        "altloc": name_of.take(
             pa.array(np.maximum(residues.frame_label, 0), mask=residues.frame_label < 0)
         ),
         "is_observed": pa.array(residues.frame_observed, mask=~residues.frame_ok),
@@ -64,7 +63,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "entry": key["entry"].take(row),
         "chain": key["chain"].take(row),
         "index": residues.index[conformer["row"]],
-        "altloc": _ALTLOCS.take(pa.array(conformer["label"])),
+        "altloc": name_of.take(pa.array(conformer["label"])),
         "mean_b_angstrom2": pa.array(
             conformer["mean_b"].astype(np.float32), mask=np.isnan(conformer["mean_b"])
         ),
@@ -84,18 +83,6 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "conformers": make_table(conformer_columns, schemas.CONFORMERS),
         "rejected": rejected_table(residues.names, residues.rejections, residues, losses),
     }
-
-
-def author_chain_text(residues: Residues) -> np.ndarray:
-    """(N,) names of the author's chains."""
-    codes = residues.residue["author_chain"][residues.residue_row]
-    unique, inverse = np.unique(codes, return_inverse=True)
-    text = np.array(as_text(unique), dtype=object)[inverse]
-    for parsed in (p for _, p in residues.read if p.atoms.long_names):
-        of_entry = residues.entry == residues.names.index(parsed.entry)
-        for short, long in parsed.atoms.long_names.items():
-            text[of_entry & (text == short)] = long
-    return text
 
 
 def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
@@ -191,33 +178,25 @@ def _rejected_columns(
     position, nowhere = joined["position"], joined["position"] < 0
     columns = {
         "entry": pa.array(names, pa.string()).take(pa.array(joined["entry"])),
-        "altloc": _ALTLOCS.take(
-            pa.array(np.maximum(joined["altloc"], 0), mask=joined["altloc"] < 0)
-        ),
-        "name": [text or None for text in as_text(joined["name"])],
         **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
     }
     if residues is None:
         absent = ("chain", "index", "author_chain", "author_number", "insertion_code")
+        absent += ("name", "altloc")
         return columns | {name: [None] * len(position) for name in absent}
     at = np.maximum(position, 0)
     residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
-    chain_names = np.array(residues.chain_names, dtype=object)
+    name_of = pa.array(residues.vocabulary, pa.string())
+    name, altloc = joined["name"], joined["altloc"]
     return columns | {
-        "chain": pa.array(chain_names[residues.chain[at]], pa.string(), mask=nowhere),
+        "name": name_of.take(pa.array(name, mask=name == 0)),
+        "altloc": name_of.take(pa.array(np.maximum(altloc, 0), mask=altloc < 0)),
+        "chain": name_of.take(pa.array(residues.chain[at], mask=nowhere)),
         "index": pa.array(residues.index[at], mask=nowhere),
-        "author_chain": pa.array(author_chain_text(residues)[at], pa.string(), mask=nowhere),
+        "author_chain": name_of.take(pa.array(residue["author_chain"], mask=nowhere)),
         "author_number": pa.array(residue["author_number"], mask=nowhere),
-        "insertion_code": _INSERTION_CODES.take(pa.array(residue["insertion_code"], mask=nowhere)),
+        "insertion_code": name_of.take(pa.array(residue["insertion_code"], mask=nowhere)),
     }
-
-
-_ALTLOCS = pa.array(["", *(bytes([i]).decode("latin-1") for i in range(1, 256))], pa.string())
-
-
-_INSERTION_CODES = pa.array(
-    [bytes([i]).decode("latin-1").strip("\0 ") for i in range(128)], pa.string()
-)
 
 
 _SECONDARY = pa.array(["loop", "helix", "strand"])

@@ -56,16 +56,15 @@ import gemmi
 import numpy as np
 
 from qfitlatent.chemistry import geometry
-from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, standard_name
 from qfitlatent.structure.atoms import (
     ATOM_NAMES,
     C_SLOT,
     TEMPLATE_PATH_LENGTH,
     TEMPLATE_SLOT,
     TEMPLATE_TOKEN,
-    TEMPLATES,
     Parsed,
-    as_text,
+    template_of,
 )
 from qfitlatent.structure.rejections import Rejections
 from qfitlatent.tables.reasons import Reason
@@ -127,27 +126,33 @@ class Residues:
     ) -> None:
         self.names, self.read, self.rejections = names, read, rejections
         atoms = [parsed.atoms for _, parsed in read]
+        self.vocabulary = sorted({"", *(name for a in atoms for name in a.names)})
+        code = {name: i for i, name in enumerate(self.vocabulary)}
+        codes = [np.array([code[name] for name in a.names]) for a in atoms]
         num_residues = np.array([len(a.residue_name) for a in atoms])
         first_residue = np.cumsum(num_residues) - num_residues
 
-        def over_residues(name: str) -> np.ndarray:
+        def over(name: str) -> np.ndarray:
             return np.concatenate([getattr(a, name) for a in atoms])
+
+        def named(name: str) -> np.ndarray:
+            """Indices of one entry's names become indices of the vocabulary, which is sorted."""
+            return np.concatenate(
+                [of[getattr(a, name)] for a, of in zip(atoms, codes, strict=True)]
+            )
 
         self.atom_residue = np.concatenate(
             [a.residue + first for a, first in zip(atoms, first_residue, strict=True)]
         )
-        self.atom_name = over_residues("name")
-        self.altloc = over_residues("altloc")
-        self.occupancy = over_residues("occupancy")
-        self.b_factor = over_residues("b_factor")
-        self.position = over_residues("position")
+        self.atom_name = over("name")
+        self.altloc = named("altloc")
+        self.occupancy = over("occupancy")
+        self.b_factor = over("b_factor")
+        self.position = over("position")
         self.residue_entry = np.repeat([e for e, _ in read], num_residues)
-        self.residue = {
-            name: over_residues(name)
-            for name in ("residue_name", "author_chain", "author_number", "insertion_code")
-        }
-        self.residue |= {name: over_residues(name) for name in ("label_seq", "is_het")}
-        self._number_places(over_residues("chain"))
+        self.residue = {n: named(n) for n in ("residue_name", "author_chain", "insertion_code")}
+        self.residue |= {n: over(n) for n in ("author_number", "label_seq", "is_het")}
+        self._number_places(named("chain"), over("place"))
         self._assign_slots()
         self._count_backbones()
         self._leave_out_what_is_no_number()
@@ -157,33 +162,15 @@ class Residues:
         self._make_frames()
         self._follow_backbone()
 
-    def _number_places(self, chain: np.ndarray) -> None:
-        """place of each residue read, and what holds for each place: entry, chain, index."""
-        codes, code = np.unique(chain, return_inverse=True)
-        names = as_text(codes)
-        for parsed in (p for _, p in self.read if p.atoms.long_names):
-            of_entry = self.residue_entry == self.names.index(parsed.entry)
-            for short, long in parsed.atoms.long_names.items():
-                if short in names:
-                    names.append(long)
-                    code[of_entry & (code == names.index(short))] = len(names) - 1
-        order = sorted(range(len(names)), key=names.__getitem__)
-        rank = np.empty(len(names), dtype=np.int64)
-        rank[order] = np.arange(len(names))
-        self.chain_names = [names[i] for i in order]
-        chain_key = self.residue_entry * len(names) + rank[code]  # sorts as entry, chain
+    def _number_places(self, chain: np.ndarray, place: np.ndarray) -> None:
+        """place of each residue read, and what holds for each place: entry, chain, index.
 
-        number = self.residue["author_number"].astype(np.int64)
-        key = (number - number.min()) * 128 + self.residue["insertion_code"]
-        key += chain_key * (int(key.max()) + 1)
-        _, first, same = np.unique(key, return_index=True, return_inverse=True)
-        # Places in the order of their first residue in the file, chain by chain.
-        order = np.lexsort((first, chain_key[first]))
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        self.place = place[same]
-        first = first[order]
-        self.entry, self.chain = self.residue_entry[first], rank[code][first]
+        chain (R,) code of the chain of each residue read; place (R,) its place in the entry.
+        """
+        chain_key = self.residue_entry * len(self.vocabulary) + chain  # sorts as entry, chain
+        key = chain_key * (int(place.max(initial=0)) + 1) + place
+        _, first, self.place = np.unique(key, return_index=True, return_inverse=True)
+        self.entry, self.chain = self.residue_entry[first], chain[first]
         chain_key = chain_key[first]
         self.first_in_chain = np.r_[True, chain_key[1:] != chain_key[:-1]]
         starts = np.flatnonzero(self.first_in_chain)
@@ -219,7 +206,7 @@ class Residues:
         found: dict[tuple[int, int], list[str]] = {}
         for atom in atoms.tolist():
             name = self.atom_name[atom]
-            key = (int(self.atom_residue[atom]), int(self.altloc.view(np.uint8)[atom]))
+            key = (int(self.atom_residue[atom]), int(self.altloc[atom]))
             found.setdefault(key, []).append(ATOM_NAMES[name] if name >= 0 else "another atom")
         residue, altloc = np.array(list(found), dtype=np.int64).reshape(-1, 2).T
         self.rejections.add(
@@ -245,8 +232,8 @@ class Residues:
         rivals = np.flatnonzero(num_types[self.place] > 1)
         total = self._summed_occupancy(rivals)
         name = self.residue["residue_name"][rivals]
-        text = np.array(as_text(name))
-        order = np.lexsort((text, -total, self.place[rivals]))
+        text = [self.vocabulary[code] for code in name]
+        order = np.lexsort((name, -total, self.place[rivals]))
         places = self.place[rivals][order]
         is_best = np.r_[True, places[1:] != places[:-1]]
         row[places[is_best]] = rivals[order][is_best]
@@ -273,29 +260,27 @@ class Residues:
         local[residues] = np.arange(len(residues))
         atoms = np.flatnonzero((local[self.atom_residue] >= 0) & (self.atom_slot >= 0))
         group, inverse = np.unique(
-            local[self.atom_residue[atoms]] * 256 + self.altloc[atoms].view(np.uint8),
+            local[self.atom_residue[atoms]] * len(self.vocabulary) + self.altloc[atoms],
             return_inverse=True,
         )
         occupancy = np.nan_to_num(self.occupancy[atoms])
         mean = np.bincount(inverse, occupancy) / np.bincount(inverse)
-        total = np.bincount(group // 256, mean, minlength=len(residues))
+        total = np.bincount(group // len(self.vocabulary), mean, minlength=len(residues))
         return np.round(total, 4)
 
     def _assign_slots(self) -> None:
-        """component and template of each residue read, slot of each atom (-1: none)."""
-        codes, self.component = np.unique(self.residue["residue_name"], return_inverse=True)
-        self.component_names = as_text(codes)
-        number = {n: t for t, n in enumerate(TEMPLATES) if n}
-        template = np.array([number.get(n, UNKNOWN_TOKEN) for n in self.component_names])
-        self.template = template[self.component]
+        """template of each residue read, slot of each atom (-1: none)."""
+        template = np.array([template_of(name) for name in self.vocabulary])
+        self.template = template[self.residue["residue_name"]]
         slot = TEMPLATE_SLOT[self.template[self.atom_residue], self.atom_name]
         self.atom_slot = np.where(self.atom_name >= 0, slot, -1)
 
     def _describe_types(self) -> None:
         """Token and flags of each place, row of each atom."""
-        self.component = self.component[self.residue_row]
-        self.is_d = np.array([_is_d_residue(n) for n in self.component_names])[self.component]
-        self.is_modified = np.array([n not in TOKEN for n in self.component_names])[self.component]
+        name = self.residue["residue_name"][self.residue_row]
+        standard = [standard_name(text) for text in self.vocabulary]
+        self.is_d = np.array([_is_d_residue(text) for text in standard])[name]
+        self.is_modified = np.array([text not in TOKEN for text in standard])[name]
         template = self.template[self.residue_row]
         self.token, self.path_length = TEMPLATE_TOKEN[template], TEMPLATE_PATH_LENGTH[template]
         self.num_chi = NUM_CHI[self.token]
@@ -314,11 +299,11 @@ class Residues:
         self.blank[self.atom_row[blank], self.atom_slot[blank]] = blank
 
         named = np.flatnonzero((self.altloc != 0) & (self.atom_row >= 0))
-        label = self.altloc.view(np.uint8)
+        num_names = len(self.vocabulary)
         key, inverse = np.unique(
-            self.atom_row[named] * 256 + label[named].astype(np.int64), return_inverse=True
+            self.atom_row[named] * num_names + self.altloc[named], return_inverse=True
         )
-        self.group_row, self.group_label = key // 256, key % 256
+        self.group_row, self.group_label = key // num_names, key % num_names
         self.num_altlocs = np.bincount(self.group_row, minlength=num)
         self.own = np.full((len(key), _NUM_SLOTS), -1)
         in_slot = self.atom_slot[named] >= 0
