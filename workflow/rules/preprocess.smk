@@ -22,7 +22,8 @@ rule preprocess_entries:
         "../../envs/qfitlatent.yaml"
     threads: 1
     resources:
-        mem_mb=by_attempt(1500),
+        # Above what preprocess.max_memory_gb lets one file take.
+        mem_mb=by_attempt(1500 + round(1000 * config["preprocess"]["max_memory_gb"])),
         runtime=by_attempt(60),
     params:
         preprocess=config["preprocess"],
@@ -51,6 +52,7 @@ rule merge_tables:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(30),
     params:
+        max_missing_fraction=config["entries"]["max_missing_fraction"],
         code=code_of("merge_tables"),
     script:
         "../scripts/merge_tables.py"

@@ -9,6 +9,6 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     preprocess_entries(
         snakemake.input.log,
         Path(snakemake.output[0]).parent,
-        max_conformers=snakemake.params.preprocess["max_conformers"],
+        snakemake.params.preprocess,
         stream=log,
     )

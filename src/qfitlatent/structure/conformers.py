@@ -49,8 +49,9 @@ class Conformers:
         blank, blank_own = _blank_conformers(residues.group_row[named], own[named], shared, has_chi)
         row = np.r_[residues.group_row[named], blank]
         label = np.r_[residues.group_label[named], np.zeros(len(blank), dtype=np.int64)]
-        own = np.concatenate([own[named], blank_own])
-        atoms = np.where(own >= 0, own, shared[row])
+        # Column by column in memory: sums over the few atoms of a row are then fast.
+        own = np.asfortranarray(np.concatenate([own[named], blank_own]))
+        atoms = np.asfortranarray(np.where(own >= 0, own, shared[row]))
         read = np.r_[row, residues.group_row[no_own]]
         self.num_conformers_read = np.bincount(residues.entry[read], minlength=len(residues.names))
 
@@ -64,6 +65,7 @@ class Conformers:
             of = np.flatnonzero(residues.num_chi[row] > d)
             chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
         there = own >= 0
+        num_own, num_there = there.sum(axis=1), (atoms >= 0).sum(axis=1)
         of_atom = np.where(there, residues.occupancy[own], np.nan)
         occupancy = residues.mean_occupancy(own)
         self.columns = {
@@ -74,9 +76,9 @@ class Conformers:
             "occupancy": occupancy,
             "occupancy_min": np.fmin.reduce(of_atom, axis=1),
             "occupancy_max": np.fmax.reduce(of_atom, axis=1),
-            "num_atoms_own": there.sum(axis=1),
-            "num_atoms_shared": (atoms >= 0).sum(axis=1) - there.sum(axis=1),
-            "num_atoms_missing": residues.path_length[row] - (atoms >= 0).sum(axis=1),
+            "num_atoms_own": num_own,
+            "num_atoms_shared": num_there - num_own,
+            "num_atoms_missing": residues.path_length[row] - num_there,
             "mean_b": mean_of(residues.b_factor, own),
         }
         kept = self._reject(residues, Reason.NO_CHI, np.isfinite(chi).any(axis=1), None)
@@ -164,8 +166,9 @@ def distinct_groups(row: np.ndarray, chi: np.ndarray, symmetric: np.ndarray) -> 
     number = np.arange(size.max())
     there = number < size[:, None]
     at = first[:, None] + np.where(there, number, 0)
-    # Those of which something is observed come first, so that none leads that agrees with all.
-    at = np.take_along_axis(at, np.isnan(chi[at]).all(axis=2).argsort(axis=1, kind="stable"), 1)
+    unseen = np.isnan(chi[at]).all(axis=2)
+    if unseen.any():  # these come last, so that none leads that agrees with all
+        at = np.take_along_axis(at, unseen.argsort(axis=1, kind="stable"), 1)
     angle, symmetric = chi[at], symmetric[first][:, None]  # (S,A,4), (S,1,4)
     leads = np.zeros(at.shape, dtype=bool)
     leads[:, 0] = True
@@ -186,11 +189,12 @@ def _b_rank(residues: Residues, has_chi: np.ndarray) -> np.ndarray:
     Ties are averaged; nan where a residue has none, or all of the entry are equal.
     """
     num = len(has_chi)
-    in_chain = (residues.atom_slot > _CA) & (residues.atom_slot < C_SLOT)
-    atoms = np.flatnonzero(in_chain & (residues.atom_row >= 0) & ~np.isnan(residues.b_factor))
-    of_row = residues.atom_row[atoms]
+    atoms = np.flatnonzero((residues.atom_slot > _CA) & (residues.atom_slot < C_SLOT))
+    of_row, b_factor = residues.atom_row[atoms], residues.b_factor[atoms]
+    there = (of_row >= 0) & ~np.isnan(b_factor)
+    of_row, b_factor = of_row[there], b_factor[there]
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(of_row, residues.b_factor[atoms], num) / np.bincount(of_row, None, num)
+        mean = np.bincount(of_row, b_factor, num) / np.bincount(of_row, None, num)
     mean = np.round(mean, 4)
     rank = np.full(num, np.nan)
     ranked = np.flatnonzero(has_chi & ~np.isnan(mean))

@@ -5,23 +5,28 @@ shared, and no Python loop runs over atoms or residues.
 """
 
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from qfitlatent.base.config import settings
+from qfitlatent.base.contained import Limits, Stopped, Watch, contained
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import find_beside
 from qfitlatent.base.progress import Progress
 from qfitlatent.structure.atoms import Parsed, parse_file
 from qfitlatent.structure.conformers import Conformers
 from qfitlatent.structure.records import all_tables, rejected_table
-from qfitlatent.structure.rejections import Rejections
+from qfitlatent.structure.rejections import Rejections, unexpected_errors
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import TableWriter, read_table
@@ -51,67 +56,223 @@ class EntryRecords:
         return {name: getattr(self, name) for name in schemas.SCHEMAS}
 
 
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """The section ``preprocess`` of the configuration."""
+
+    max_conformers: int
+    max_seconds: float
+    max_memory_gb: float
+
+
+@cache
+def _defaults() -> PreprocessSettings:
+    return settings(PreprocessSettings, "preprocess")
+
+
 def read_entry(
     path: str | Path,
     entry: str,
     *,
     source: str = "local",
     url: str | None = None,
-    max_conformers: int = 6,
+    max_conformers: int | None = None,
 ) -> EntryRecords:
     """The tables of one coordinate file: mmCIF or PDB format, plain or gzipped.
 
-    A file that is missing, unreadable or without protein gives an entry-level rejection.
+    A file that is missing, unreadable or without protein gives an entry-level rejection; so does
+    one whose reading raises an error that nobody foresaw.
 
     Args:
         source, url: written into the entries table.
-        max_conformers: conformers of a residue that are used at most, highest occupancy first.
+        max_conformers: conformers of a residue that are used at most, highest occupancy first;
+            None is the default of the configuration.
     """
-    parsed = parse_file(path, entry, source=source, url=url)
-    return EntryRecords(**make_tables([parsed], max_conformers))
+    most = _defaults().max_conformers if max_conformers is None else max_conformers
+    _check_max_conformers(most)
+    parsed, _ = _parse(path, Parsed(entry, source, url))
+    tables, _ = _make_contained([parsed], most)
+    return EntryRecords(**tables)
 
 
 def preprocess_entries(
     download_log: str | Path,
     out_dir: str | Path,
+    given: Mapping[str, Any] | None = None,
     *,
-    max_conformers: int = 6,
     stream: TextIO | None = None,
 ) -> None:
     """Write the five tables of all entries in a download log (archive.LOG_SCHEMA) to ``out_dir``.
 
-    Entries that are missing according to the log become rejected rows of the stage download.
+    Entries that are missing according to the log become rejected rows of the stage download. One
+    file that raises an unforeseen error, or goes beyond the limits of time and memory, is a
+    rejected row as well; tracebacks go to standard error, and the count to ``stream``.
+
+    Args:
+        given: keys of the section ``preprocess`` that differ from the defaults.
     """
+    chosen = settings(PreprocessSettings, "preprocess", given)
     columns = ["entry", "source", "url", "path", "reason", "detail"]
     rows = sorted(read_table(download_log, columns).to_pylist(), key=lambda row: row["entry"])
-    out_dir = Path(out_dir)
+    _check_order([row["entry"] for row in rows])
+    for row in rows:
+        if row["path"] is not None:
+            row["path"] = find_beside(row["path"], download_log)
+    stream, out_dir = stream or sys.stderr, Path(out_dir)
+    unexpected: list[str] = []
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(TableWriter(out_dir / f"{name}.parquet", schema))
             for name, schema in schemas.SCHEMAS.items()
         }
-        progress = stack.enter_context(Progress(len(rows), "entries", stream or sys.stderr))
-        batch: list[Parsed] = []
-
-        def write_batch() -> None:
-            for name, table in make_tables(batch, max_conformers).items():
+        progress = stack.enter_context(Progress(len(rows), "entries", stream))
+        for number, tables in _in_batches(rows, chosen):
+            for name, table in tables.items():
                 writers[name].write(table)
-            progress.update(len(batch), failures=sum(p.rejection is not None for p in batch))
-            batch.clear()
+            rejected = tables["rejected"]
+            whole = rejected.filter(pc.equal(rejected["scope"], "entry"))
+            progress.update(number, failures=len(whole))
+            unexpected += unexpected_errors(whole)
+    if unexpected:
+        print(
+            f"{len(unexpected)} of {len(rows)} entries raised an unexpected error, see the "
+            f"tracebacks in the log of this job: {', '.join(unexpected)}",
+            file=stream,
+        )
 
-        for row in rows:
+
+_Row = Mapping[str, Any]
+"""An entry of the download log."""
+
+
+def _in_batches(
+    rows: Sequence[_Row], chosen: PreprocessSettings
+) -> Iterator[tuple[int, dict[str, pa.Table]]]:
+    """(number of entries, their tables), from a process of its own that limits can stop.
+
+    Where it was stopped, the entry that it was at is given up, and another process goes on.
+    """
+    limits = Limits(chosen.max_seconds, chosen.max_memory_gb)
+    done, alone = 0, 0
+    given_up: dict[int, tuple[str, Reason, str]] = {}
+    while done < len(rows):
+        work = partial(_batches, rows, done, alone, given_up, chosen.max_conformers)
+        try:
+            for piece in contained(work, limits):
+                end, tables = _unpack(piece)
+                yield end - done, tables
+                done = end
+        except Stopped as stop:
+            if stop.first < 0:
+                raise
+            if stop.first < stop.last:
+                alone = stop.last + 1
+                continue
+            reason = Reason.BEYOND_LIMIT if stop.by_limit else Reason.UNEXPECTED_ERROR
+            given_up[stop.first] = ("preprocess", reason, f"reading it: {stop}")
+            print(f"{rows[stop.first]['entry']}: reading it: {stop}", file=sys.stderr)
+
+
+def _batches(
+    rows: Sequence[_Row],
+    start: int,
+    alone: int,
+    given_up: Mapping[int, tuple[str, Reason, str]],
+    max_conformers: int,
+    watch: Watch,
+) -> Iterator[bytes]:
+    """Packed tables of the rows from ``start`` on; one by one for those before ``alone``."""
+    at = start
+    while at < len(rows):
+        batch: list[Parsed] = []
+        first, num_atoms = at, 0
+        while at < len(rows) and len(batch) < _BATCH_ENTRIES and num_atoms < _BATCH_ATOMS:
+            watch(at, at)
+            row = rows[at]
+            parsed = Parsed(row["entry"], row["source"], row["url"], rejection=given_up.get(at))
             if row["path"] is None:
-                rejection = ("download", Reason(row["reason"]), row["detail"] or "")
-                batch.append(Parsed(row["entry"], row["source"], row["url"], rejection=rejection))
-            else:
-                path = find_beside(row["path"], download_log)
-                batch.append(parse_file(path, row["entry"], source=row["source"], url=row["url"]))
-            if (
-                len(batch) >= _BATCH_ENTRIES
-                or sum(len(p.atoms.occupancy) for p in batch if p.atoms) >= _BATCH_ATOMS
-            ):
-                write_batch()
-        write_batch()
+                reason = Reason(row["reason"])
+                parsed.rejection = ("download", reason, row["detail"] or "")
+            elif parsed.rejection is None:
+                parsed, trace = _parse(row["path"], parsed)
+                _report(trace)
+            batch.append(parsed)
+            num_atoms += len(parsed.atoms.occupancy) if parsed.atoms else 0
+            at += 1
+            if at <= alone:
+                break
+        watch(first, at - 1)
+        tables, traces = _make_contained(batch, max_conformers)
+        _report(traces)
+        yield _pack(at, tables)
+
+
+def _parse(path: str | Path, of: Parsed) -> tuple[Parsed, str]:
+    """The file, and the traceback of an error that nobody foresaw."""
+    try:
+        return parse_file(path, of.entry, source=of.source, url=of.url), ""
+    except Exception as error:
+        return _gave_up(of, error), _traceback(of.entry)
+
+
+def _make_contained(
+    batch: Sequence[Parsed], max_conformers: int
+) -> tuple[dict[str, pa.Table], str]:
+    """``make_tables``; where that raises, entry by entry, and those it raises for are rejected."""
+    try:
+        return make_tables(batch, max_conformers), ""
+    except Exception as error:
+        if len(batch) == 1:
+            rejected = make_tables([_gave_up(batch[0], error)], max_conformers)
+            return rejected, _traceback(batch[0].entry)
+    made, traces = zip(*(_make_contained([one], max_conformers) for one in batch), strict=True)
+    joined = {name: pa.concat_tables([tables[name] for tables in made]) for name in made[0]}
+    return joined, "".join(traces)
+
+
+def _gave_up(of: Parsed, error: Exception) -> Parsed:
+    if isinstance(error, MemoryError):
+        reason, detail = Reason.BEYOND_LIMIT, "reading it takes more memory than there is for it"
+    else:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = Reason.UNEXPECTED_ERROR
+    return Parsed(of.entry, of.source, of.url, rejection=("preprocess", reason, detail))
+
+
+def _traceback(entry: str) -> str:
+    return f"{entry}: an unexpected error\n{traceback.format_exc()}"
+
+
+def _report(trace: str) -> None:
+    sys.stderr.write(trace)
+
+
+def _pack(end: int, tables: Mapping[str, pa.Table]) -> bytes:
+    """Tables in the order of SCHEMAS behind ``end``, as Arrow's own bytes."""
+    sink = pa.BufferOutputStream()
+    sink.write(end.to_bytes(8, "little"))
+    for name in schemas.SCHEMAS:
+        with pa.ipc.new_stream(sink, tables[name].schema) as writer:
+            writer.write_table(tables[name])
+    return sink.getvalue()
+
+
+def _unpack(piece: bytes) -> tuple[int, dict[str, pa.Table]]:
+    source = pa.BufferReader(piece)
+    end = int.from_bytes(source.read(8), "little")
+    return end, {name: pa.ipc.open_stream(source).read_all() for name in schemas.SCHEMAS}
+
+
+def _check_max_conformers(number: int) -> None:
+    if number < 1:
+        raise QfitLatentError(
+            f"preprocess.max_conformers is {number}: at least 1 conformer must be allowed."
+        )
+
+
+def _check_order(names: Sequence[str]) -> None:
+    if any(a >= b for a, b in pairwise(names)):
+        raise QfitLatentError("The entries of a batch must be sorted and differ; sort them by id.")
 
 
 def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Table]:
@@ -120,13 +281,9 @@ def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Ta
     Raises:
         QfitLatentError: ``max_conformers`` is not positive, or the entries are not sorted.
     """
-    if max_conformers < 1:
-        raise QfitLatentError(
-            f"preprocess.max_conformers is {max_conformers}: at least 1 conformer must be allowed."
-        )
+    _check_max_conformers(max_conformers)
     names = [parsed.entry for parsed in batch]
-    if any(a >= b for a, b in pairwise(names)):
-        raise QfitLatentError("The entries of a batch must be sorted and differ; sort them by id.")
+    _check_order(names)
     rejections = Rejections()
     for e, parsed in enumerate(batch):
         if parsed.rejection is not None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.structure.conformers import Conformers
@@ -137,14 +138,13 @@ def rejected_table(
     losses: Sequence[tuple[int, Loss]] = (),
 ) -> pa.Table:
     """The rows of all entries, sorted; losses as (index of the entry, loss)."""
-    pieces, entry, position = [], [], []
+    pieces, position = [], []
     if rejections.pieces:
         joined = {
             name: np.concatenate([piece[name] for piece in rejections.pieces])
             for name in rejections.pieces[0]
         }
         pieces.append(make_table(_rejected_columns(names, joined, residues), schemas.REJECTED))
-        entry.append(joined["entry"])
         position.append(joined["position"])
     if losses:
         rows = [
@@ -157,19 +157,17 @@ def rejected_table(
             for e, loss in losses
         ]
         pieces.append(pa.Table.from_pylist(rows, schema=schemas.REJECTED))
-        entry.append(np.array([e for e, _ in losses]))
         position.append(np.full(len(losses), -1))
     if not pieces:
         return schemas.REJECTED.empty_table()
     table = pa.concat_tables(pieces)
-    texts = [
-        np.array([text or "" for text in table[name].to_pylist()])
-        for name in ("reason", "scope", "altloc", "name")
-    ]
-    number = table["author_number"].fill_null(-(1 << 31)).to_numpy()
-    number = np.where(np.concatenate(position) < 0, number, 0)
-    order = np.lexsort((*texts, number, np.concatenate(position), np.concatenate(entry)))
-    return table.take(pa.array(order))
+    keys = ("entry", "position", "author_number", "name", "altloc", "scope", "reason")
+    order = pc.sort_indices(
+        table.append_column("position", pa.array(np.concatenate(position))),
+        sort_keys=[(key, "ascending") for key in keys],
+        null_placement="at_start",
+    )
+    return table.take(order)
 
 
 def _rejected_columns(
