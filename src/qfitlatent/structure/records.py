@@ -161,12 +161,13 @@ def rejected_table(
     if not pieces:
         return schemas.REJECTED.empty_table()
     table = pa.concat_tables(pieces)
-    keys = ("entry", "position", "author_number", "name", "altloc", "scope", "reason")
-    order = pc.sort_indices(
-        table.append_column("position", pa.array(np.concatenate(position))),
-        sort_keys=[(key, "ascending") for key in keys],
-        null_placement="at_start",
-    )
+    keys = {
+        "entry": table["entry"],
+        "position": pa.array(np.concatenate(position)),
+        "number": table["author_number"].fill_null(-(1 << 31)),
+        **{n: table[n].fill_null("") for n in ("name", "altloc", "scope", "reason")},
+    }
+    order = pc.sort_indices(pa.table(keys), [(key, "ascending") for key in keys])
     return table.take(order)
 
 
