@@ -54,7 +54,7 @@ rule audit:
 
 rule train:
     input:
-        rules.train_model.output,
+        RUN_FILES.values(),
 
 
 rule evaluate:

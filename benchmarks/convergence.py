@@ -32,13 +32,14 @@ from qfitlatent.training.trainer import Trainer
 def make_data(folder: Path, num_entries: int, residues: tuple[int, int]) -> list[Dataset]:
     """Training and validation set of simulated entries."""
     shortest, longest = residues
-    settings = SimulatorSettings(
-        num_entries=num_entries,
-        num_families=max(4, num_entries // 4),
-        min_residues=shortest,
-        max_residues=longest,
-        max_chains=1,
-    )
+    given = {
+        "num_entries": num_entries,
+        "num_families": max(4, num_entries // 4),
+        "min_residues": shortest,
+        "max_residues": longest,
+        "max_chains": 1,
+    }
+    settings = configuration.settings(SimulatorSettings, "simulate", given)
     paths = write_entries(entry_ids(settings), folder / "entries", settings, seed=1)
     refs = [EntryRef(path.name.split(".")[0], str(path)) for path in paths]
     log_local_files(refs, "simulated", folder / "log.parquet", io.StringIO())

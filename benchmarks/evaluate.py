@@ -20,12 +20,13 @@ import torch
 
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
+from qfitlatent.base import config
 from qfitlatent.dataset.split import split_entries
 from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.evaluation.figures import score_method
 from qfitlatent.evaluation.methods import external_method, read_truth_table
 from qfitlatent.evaluation.residues import read_evaluation_set
-from qfitlatent.evaluation.scores import ScoreSettings
+from qfitlatent.evaluation.settings import CHUNK_RESIDUES, EvaluationSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.structure.preprocess import preprocess_entries
@@ -37,7 +38,11 @@ NUM_SLOW = 200
 
 
 def make_data_set(folder: Path, num_entries: int) -> None:
-    settings = SimulatorSettings(num_entries=num_entries, num_families=max(8, num_entries // 4))
+    settings = config.settings(
+        SimulatorSettings,
+        "simulate",
+        {"num_entries": num_entries, "num_families": max(8, num_entries // 4)},
+    )
     ids = entry_ids(settings)
     paths = write_entries(ids, folder / "simulated", settings, seed=0)
     refs = [EntryRef(entry, str(path)) for entry, path in zip(ids, paths, strict=True)]
@@ -63,21 +68,26 @@ def main() -> int:
         tables, split = folder / "tables", folder / "split.parquet"
         data = read_evaluation_set(tables, split, "test")
         pq.write_table(read_truth_table(folder / "simulated", data.entries), folder / "t.parquet")
-        external = {"name": "truth", "path": str(folder / "t.parquet")}
+        settings = config.settings(
+            EvaluationSettings,
+            "evaluate",
+            {"external": [{"name": "truth", "path": str(folder / "t.parquet")}]},
+        )
+        (external,) = settings.external
 
         start = time.perf_counter()
-        evaluate_run(None, tables, split, folder / "out", {"external": [external]})
+        evaluate_run(None, tables, split, folder / "out", settings)
         whole = time.perf_counter() - start
 
         start = time.perf_counter()
-        score_method(external_method(external, data, 2048), data, ScoreSettings(), 0)
+        score_method(external_method(external, data, CHUNK_RESIDUES), data, settings)
         fast = (time.perf_counter() - start) / data.num
 
         one_by_one = external_method(external, data, 1)
         chunks = one_by_one.chunks()
         few = type(one_by_one)("truth", lambda: (next(chunks) for _ in range(NUM_SLOW)))
         start = time.perf_counter()
-        score_method(few, data, ScoreSettings(), 0)
+        score_method(few, data, settings)
         slow = (time.perf_counter() - start) / NUM_SLOW
 
     figures = {

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from qfitlatent.base import config
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.records import find_structures
@@ -42,7 +43,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths = options.structures
         if not paths:
-            settings = SimulatorSettings(num_entries=options.number)
+            settings = config.settings(
+                SimulatorSettings, "simulate", {"num_entries": options.number}
+            )
             paths = write_entries(entry_ids(settings), Path(scratch) / "in", settings, 1)
         paths = find_structures(paths)[: options.number]
         kind = "given" if options.structures else "simulated"

@@ -19,8 +19,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 from qfitlatent.density.rows import altloc_spread
-from qfitlatent.evaluation.evaluate import DEFAULT_SETTINGS
 from qfitlatent.evaluation.residues import read_evaluation_set
+from qfitlatent.evaluation.settings import DISTINCT_DEGREES
 from qfitlatent.tables.columns import KEYS
 
 OWN = ["token", "phi_rad", "psi_rad", "num_neighbours"]
@@ -51,7 +51,7 @@ def of_split(dataset: Path, features: pd.DataFrame, split: str) -> pd.DataFrame:
     data = read_evaluation_set(dataset / "tables", dataset / "split.parquet", split)
     rows = data.columns.select(list(KEYS)).to_pandas()
     spread = np.degrees(altloc_spread(data.observed()).numpy())
-    rows["distinct"] = spread > DEFAULT_SETTINGS["distinct_degrees"]
+    rows["distinct"] = spread > DISTINCT_DEGREES
     return rows.merge(features, on=list(KEYS), validate="one_to_one")
 
 

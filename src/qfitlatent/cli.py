@@ -7,7 +7,7 @@ the user's making are one sentence on standard error and exit status 2.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from qfitlatent.base.errors import QfitLatentError
@@ -129,8 +129,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
     settings = config.load(options.config)["simulate"] | {"num_entries": options.entries}
-    known = {field.name for field in fields(SimulatorSettings)}
-    simulator = SimulatorSettings(**{name: settings[name] for name in known})
+    simulator = config.settings(SimulatorSettings, "simulate", settings)
     paths = write_entries(entry_ids(simulator), options.out, simulator, options.seed)
     print(f"{len(paths)} simulated entries in {options.out}, their truth in {options.out}/truth")
     return 0

@@ -9,7 +9,6 @@ import yaml
 
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.simulate.settings import SimulatorSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,17 +57,6 @@ def test_model_defaults_are_those_of_the_specification():
     assert train["final_learning_rate_fraction"] == 0.01
     assert train["batch_size"] == 1
     assert train["train_on"] == "multiconformer"
-
-
-def test_simulator_defaults_are_the_schemas():
-    assert dataclasses.asdict(SimulatorSettings()) == config.load()["simulate"]
-
-
-def test_evaluation_defaults_are_the_schemas():
-    from qfitlatent.evaluation.evaluate import DEFAULT_SETTINGS
-
-    defaults = config.load()["evaluate"]
-    assert defaults == {name: DEFAULT_SETTINGS[name] for name in defaults}
 
 
 def test_later_parts_lie_over_earlier_ones(tmp_path):
@@ -124,7 +112,7 @@ def test_defaults_reach_into_lists_and_nullable_sections():
         ({"entries": {"source": "local"}}, "entries.folder"),
         ({"entries": {"source": "rcsb"}}, "no entry is named"),
         ({"entries": {"source": "url", "ids": ["a"]}}, "download.url is null"),
-        ({"train": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above 0"),
+        ({"average": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above"),
         # Judged by whole paths, and by other words for the same thing.
         ({"epochs": 3}, "epochs: did you mean train.epochs"),
         ({"gpu": 1}, "did you mean train.device?"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.evaluated import SETTINGS, evaluated_tiny, make_run
+from helpers.evaluated import evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.evaluation.methods import read_truth_table
@@ -121,9 +121,11 @@ def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
     pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "mine.parquet")
     external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
-    settings = SETTINGS | {"external": external, "report": False, "baselines": ["uniform"]}
+    only = settings(external=external, baselines=["uniform"])
     log, out = io.StringIO(), tmp_path / "out"
-    evaluate_run(None, tiny.tables, tiny.split, out, settings, truth_dir=tiny.truth, log=log)
+    evaluate_run(
+        None, tiny.tables, tiny.split, out, only, truth_dir=tiny.truth, log=log, report=False
+    )
     scores = pd.read_parquet(out / "scores.parquet")
     mine, truth = (
         scores[scores["method"] == name].drop(columns="method").reset_index(drop=True)
@@ -145,8 +147,8 @@ def test_samples_of_a_packer_are_scored(tiny, tmp_path):
         {"name": "packer", "path": str(tmp_path / "p.parquet"), "kind": "samples",
          "smoothing_degrees": 5}
     ]  # fmt: skip
-    settings = SETTINGS | {"external": external, "report": False, "baselines": ["uniform"]}
-    evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)
+    only = settings(external=external, baselines=["uniform"])
+    evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", only, report=False)
     scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
     packer = scores[scores["method"] == "packer"]
     assert packer["nll"].notna().sum() == 60
@@ -165,26 +167,24 @@ def test_bad_external_tables_are_refused(tiny, tmp_path, change, words):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
     table = change(read_truth_table(tiny.truth, entries))
     pq.write_table(table, tmp_path / "bad.parquet")
-    settings = SETTINGS | {
-        "external": [{"name": "bad", "path": str(tmp_path / "bad.parquet")}],
-        "baselines": ["uniform"],
-    }
+    external = [{"name": "bad", "path": str(tmp_path / "bad.parquet")}]
+    only = settings(external=external, baselines=["uniform"])
     with pytest.raises(QfitLatentError, match=words):
-        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)
+        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", only)
 
 
 def test_two_evaluations_are_equal_to_the_byte(tiny, tmp_path):
     shutil.copytree(tiny.run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
     again = tmp_path / "run" / "evaluation"
-    evaluate_run(tmp_path / "run", tiny.tables, tiny.split, again, SETTINGS, truth_dir=tiny.truth)
+    evaluate_run(tmp_path / "run", tiny.tables, tiny.split, again, settings(), truth_dir=tiny.truth)
     for path in sorted(p for p in tiny.out.rglob("*") if p.is_file()):
         assert path.read_bytes() == (again / path.relative_to(tiny.out)).read_bytes(), path.name
 
 
 def test_the_autoregressive_head_goes_through_the_same_code(tiny, tmp_path):
     run = make_run(tmp_path, "autoregressive", head="autoregressive", mean="atan2")
-    settings = SETTINGS | {"num_samples": 64, "baselines": ["uniform"], "report": False}
-    metrics = evaluate_run(run, tiny.tables, tiny.split, run / "evaluation", settings)
+    only = settings(num_samples=64, baselines=["uniform"])
+    metrics = evaluate_run(run, tiny.tables, tiny.split, run / "evaluation", only, report=False)
     model = metrics["populations"]["all"]["methods"]["model"]
     assert math.isfinite(model["nll"]["value"])
     assert 0 < model["heterogeneity"]["value"] < 1
@@ -205,13 +205,13 @@ def test_a_split_that_is_empty_is_refused(tiny, tmp_path):
     only = table.filter(pa.compute.not_equal(table["split"], "test"))
     pq.write_table(only, tmp_path / "split.parquet")
     with pytest.raises(QfitLatentError, match="split 'test'"):
-        evaluate_run(None, tiny.tables, tmp_path / "split.parquet", tmp_path / "out", SETTINGS)
+        evaluate_run(None, tiny.tables, tmp_path / "split.parquet", tmp_path / "out", settings())
 
 
 def test_external_must_not_take_the_name_of_a_baseline(tiny, tmp_path):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
     pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "t.parquet")
     external = [{"name": "uniform", "path": str(tmp_path / "t.parquet")}]
-    settings = SETTINGS | {"external": external, "baselines": ["uniform"]}
+    only = settings(external=external, baselines=["uniform"])
     with pytest.raises(QfitLatentError, match="Two methods are called 'uniform'"):
-        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", settings)
+        evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", only)

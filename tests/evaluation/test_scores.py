@@ -18,7 +18,6 @@ from qfitlatent.evaluation.intervals import (
 )
 from qfitlatent.evaluation.scores import (
     RESIDUE_METRICS,
-    ScoreSettings,
     recall_precision,
     score_density,
 )
@@ -54,11 +53,9 @@ def observe(density: VonMisesMixture, num_altlocs: np.ndarray, seed: int) -> Obs
     )
 
 
-def score(density, observed: Observed, num_samples: int = 256, seed: int = 5, **settings):
+def score(density, observed: Observed, num_samples: int = 256, seed: int = 5):
     generator = torch.Generator().manual_seed(seed)
-    return score_density(
-        density, observed, ScoreSettings(num_samples=num_samples, **settings), generator
-    )
+    return score_density(density, observed, num_samples, generator)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +128,7 @@ def test_density_shared_by_residues_scores_like_one_row_each():
     index = torch.tensor([0, 1, 1, 0, 1])
     observed = observe(shared.select(index), np.array([2, 1, 3, 1, 2]), 4)
     generator = torch.Generator().manual_seed(0)
-    scores = score_density(shared, observed, ScoreSettings(num_samples=2048), generator, index)
+    scores = score_density(shared, observed, 2048, generator, index)
     alone = score(shared.select(index), observed, 2048)
     for name in ("nll", "nll_folded", "recall", "precision", "all_within_40"):
         np.testing.assert_allclose(scores[name], alone[name], atol=1e-5)

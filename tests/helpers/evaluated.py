@@ -7,21 +7,29 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from helpers.simulated import simulator
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config as configuration
 from qfitlatent.dataset.split import split_entries
 from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.evaluation.settings import EvaluationSettings
 from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.simulate.entry import write_entries
-from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.preprocess import preprocess_entries
 
 FRACTIONS = {"train": 0.5, "validation": 0.1, "test": 0.4}
 SETTINGS = {"baselines": ["uniform", "type_library"], "bootstrap_samples": 200, "num_samples": 128}
+
+
+def settings(**changes: Any) -> EvaluationSettings:
+    """Those of small evaluations, with these keys changed."""
+    return configuration.settings(EvaluationSettings, "evaluate", SETTINGS | changes)
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,9 @@ class Evaluated:
 
 def make_data_set(folder: Path, num_entries: int = 40) -> tuple[Path, Path, Path]:
     """Tables, split and truth folder of simulated entries."""
-    settings = SimulatorSettings(num_entries=num_entries, num_families=num_entries // 2)
-    ids = entry_ids(settings)
-    paths = write_entries(ids, folder / "simulated", settings, seed=3)
+    simulated = simulator(num_entries=num_entries, num_families=num_entries // 2)
+    ids = entry_ids(simulated)
+    paths = write_entries(ids, folder / "simulated", simulated, seed=3)
     refs = [EntryRef(entry, str(path)) for entry, path in zip(ids, paths, strict=True)]
     with open(os.devnull, "w") as log:
         log_local_files(refs, "simulated", folder / "log.parquet", log)
@@ -53,8 +61,7 @@ def make_data_set(folder: Path, num_entries: int = 40) -> tuple[Path, Path, Path
 def make_run(folder: Path, name: str, **model) -> Path:
     """A run folder with an untrained model of one block."""
     sizes = {"num_blocks": 1, "d_s": 16, "d_z": 8}
-    settings = {"run": name, "dataset": "tiny", "model": {**sizes, **model}}
-    config = configuration.load([settings])
+    config = configuration.load({"run": name, "dataset": "tiny", "model": {**sizes, **model}})
     run = folder / name
     run.mkdir()
     save_model(
@@ -74,5 +81,5 @@ def evaluated_tiny() -> Evaluated:
     atexit.register(shutil.rmtree, folder)
     tables, split, truth = make_data_set(folder)
     run = make_run(folder, "untrained")
-    evaluate_run(run, tables, split, run / "evaluation", SETTINGS, truth_dir=truth)
+    evaluate_run(run, tables, split, run / "evaluation", settings(), truth_dir=truth)
     return Evaluated(tables, split, truth, run, run / "evaluation")

@@ -52,8 +52,7 @@ def originals(folder: Path) -> Files:
     from qfitlatent.simulate.entry import write_entries
     from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
-    section = config.load([{"simulate": SIMULATED}])["simulate"]
-    settings = SimulatorSettings(**section)
+    settings = config.settings(SimulatorSettings, "simulate", SIMULATED)
     texts: list[bytes] = []
     for path in write_entries(entry_ids(settings), folder, settings, 1):
         texts.append(gzip.decompress(path.read_bytes()))

@@ -88,7 +88,7 @@ def make_config(**changes) -> dict:
         }
     )
     for name, value in changes.items():
-        section = "model" if name in config["model"] else "train"
+        section = next(s for s in ("model", "train", "average") if name in config[s])
         config[section][name] = value
     return config
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.simulated import simulator
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
     NUM_CHI,
@@ -21,7 +22,7 @@ from qfitlatent.chemistry.residues import (
 from qfitlatent.prediction.placing import BACKBONE_NAMES, Placement, hundredths, place_side_chains
 from qfitlatent.prediction.records import structure_id
 from qfitlatent.simulate.entry import write_entries
-from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.keys import fixed_list
@@ -36,7 +37,7 @@ CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
     """Two simulated entries: insertion codes, MSE, altlocs, several chains, waters."""
-    settings = SimulatorSettings(num_entries=2, mse_fraction=1.0, insertion_code_fraction=1.0)
+    settings = simulator(num_entries=2, mse_fraction=1.0, insertion_code_fraction=1.0)
     return write_entries(entry_ids(settings), tmp_path_factory.mktemp("simulated"), settings, 5)
 
 

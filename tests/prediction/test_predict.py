@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from helpers.simulated import simulator
 from helpers.workflow_run import TINY, Checkout
 from qfitlatent import cli
 from qfitlatent.base import config
@@ -34,7 +35,7 @@ from qfitlatent.prediction.runner import batches_by_length
 from qfitlatent.prediction.sample import embed_structure, sample_structure
 from qfitlatent.prediction.score import missing_modes, score_structures
 from qfitlatent.simulate.entry import write_entries
-from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.preprocess import read_entry
 
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
@@ -64,7 +65,7 @@ def model_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def structures(tmp_path_factory):
     """Six simulated entries of 30 to 60 residues."""
-    settings = SimulatorSettings(num_entries=6, min_residues=30, max_residues=60)
+    settings = simulator(num_entries=6, min_residues=30, max_residues=60)
     return write_entries(entry_ids(settings), tmp_path_factory.mktemp("structures"), settings, 3)
 
 
@@ -407,7 +408,7 @@ def test_a_model_that_gives_no_numbers_is_refused(structures, model_path, tmp_pa
 
 @pytest.mark.slow
 def test_five_thousand_residues(model_path, tmp_path):
-    settings = SimulatorSettings(num_entries=1, min_residues=500, max_residues=500, max_chains=1)
+    settings = simulator(num_entries=1, min_residues=500, max_residues=500, max_chains=1)
     (path,) = write_entries(entry_ids(settings), tmp_path / "in", settings, 1)
     one = read_structure(path)
     large = one.clone()

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from helpers.simulated import simulator
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
 from qfitlatent.simulate.entry import simulate_entry, write_entries
-from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.simulate.truth import (
     TruthMixture,
     read_truth,
@@ -20,7 +21,7 @@ from qfitlatent.simulate.truth import (
     truth_mixture,
 )
 
-SETTINGS = SimulatorSettings(num_entries=40, num_families=10)
+SETTINGS = simulator(num_entries=40, num_families=10)
 SEED = 3
 
 
@@ -188,7 +189,7 @@ def test_truth_can_be_read_off_the_backbone_and_the_sequence(entries, truth):
                     here["C"], there["N"], there["CA"], there["C"]
                 )
             token = np.array([TOKEN[parent(r.name)] for r in residues])
-            again = true_mixture(token, phi, psi, bonded)
+            again = true_mixture(token, phi, psi, bonded, SETTINGS.context_strength)
             has_chi = NUM_CHI[token] > 0
             weights.append(again.weight[has_chi])
             means.append(again.mean[has_chi])
@@ -205,7 +206,9 @@ def test_truth_can_be_read_off_the_backbone_and_the_sequence(entries, truth):
 def one(name: str) -> TruthMixture:
     token = np.array([TOKEN["ALA"], TOKEN[name], TOKEN["LEU"]])
     angles = np.deg2rad([-70.0, -65.0, -60.0])
-    return true_mixture(token, angles, angles, np.array([True, True, False])).select(np.array([1]))
+    bonded = np.array([True, True, False])
+    mixture = true_mixture(token, angles, angles, bonded, SETTINGS.context_strength)
+    return mixture.select(np.array([1]))
 
 
 @pytest.mark.parametrize("name", ["VAL", "SER", "PHE", "ASP", "ILE", "PRO"])
@@ -267,7 +270,8 @@ def test_context_is_smooth_in_phi_and_psi():
     bonded = np.array([True, True, False])
 
     def weight(phi: float, psi: float) -> np.ndarray:
-        return true_mixture(token, np.full(3, phi), np.full(3, psi), bonded).weight[1]
+        strength = SETTINGS.context_strength
+        return true_mixture(token, np.full(3, phi), np.full(3, psi), bonded, strength).weight[1]
 
     for phi in np.linspace(-np.pi, np.pi, 25):
         for psi in np.linspace(-np.pi, np.pi, 25):
@@ -417,13 +421,13 @@ def test_chains_are_folded_enough_for_burial_to_vary(entries):
     [
         {"num_entries": 0}, {"num_entries": 100_001}, {"num_families": 0}, {"max_chains": 0},
         {"multiconformer_fraction": 1.5}, {"min_residues": 90, "max_residues": 60},
-        {"max_altlocs": 1}, {"max_altlocs": 7}, {"min_family_identity": 0.9}, {"num_waters": -1},
+        {"max_altlocs": 1}, {"max_altlocs": 7}, {"num_waters": -1},
         {"min_residues": 5},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(QfitLatentError, match=next(iter(wrong))):
-        SimulatorSettings(**wrong)
+        simulator(**wrong)
 
 
 @pytest.mark.parametrize("entry", ["1abc", "sim1", "simabcde", "sim000001"])

@@ -16,7 +16,7 @@ from qfitlatent.model import checkpoint
 from qfitlatent.model.batch import collate
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.training.artifacts import METRICS
-from qfitlatent.training.average import combine_runs
+from qfitlatent.training.average import average_runs
 
 AUTOREGRESSIVE = {"head": "autoregressive", "mean": "atan2", "head_hidden": 16}
 
@@ -32,12 +32,12 @@ def members(tmp_path_factory):
         config["model"] |= AUTOREGRESSIVE
         config["train"]["seed"] = seed
         paths.append(run(folder, config, f"seed{seed}"))
-    config["train"]["members"] = [str(path) for path in paths]
+    config["average"]["members"] = [str(path) for path in paths]
     return folder, config, paths
 
 
 def combine(folder, config):
-    combine_runs(config, folder / "tables", folder / "split.parquet", folder / "average")
+    average_runs(config, folder / "tables", folder / "split.parquet", folder / "average")
     return folder / "average"
 
 
@@ -93,7 +93,7 @@ def test_dropout_passes_are_more_members_that_do_not_depend_on_the_batch(members
     folder, config, paths = members
     config = copy.deepcopy(config)
     config["model"]["dropout"] = 0.3
-    config["train"] |= {"members": [str(paths[0])], "dropout_passes": 3}
+    config["average"] |= {"members": [str(paths[0])], "dropout_passes": 3}
     model = checkpoint.load_model(combine(folder, config)).model
     proteins = [make_protein(length, seed=length) for length in (12, 30)]
     together = model.encode(collate(proteins)).split([12, 30])
@@ -126,7 +126,7 @@ def test_members_of_other_data_are_refused(members, tmp_path):
 
 def test_members_that_are_not_there_or_of_another_architecture_are_refused(members):
     folder, config, _ = members
-    absent = config | {"train": config["train"] | {"members": [str(folder / "nowhere")]}}
+    absent = config | {"average": config["average"] | {"members": [str(folder / "nowhere")]}}
     with pytest.raises(QfitLatentError, match="holds no trained run"):
         combine(folder, absent)
     wider = config | {"model": config["model"] | {"head_hidden": 24}}

@@ -67,8 +67,7 @@ def by_attempt(amount):
 
 
 def simulated_ids():
-    from qfitlatent.simulate.settings import SimulatorSettings
-    from qfitlatent.simulate.settings import entry_ids
+    from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
     return entry_ids(SimulatorSettings(**config["simulate"]))
 
@@ -135,6 +134,7 @@ def num_gpus():
     return 0 if config["train"]["device"] == "cpu" else config["train"]["devices"]
 
 
+TRAIN = "average_runs" if config["average"]["members"] else "train_model"
 FETCH = "simulate_entries" if SOURCE == "simulated" else "download_entries"
 SHARDED = (FETCH, "preprocess_entries")
 # The stages before each stage: what those are made from, it is made from too.
@@ -146,16 +146,17 @@ AFTER = {
     "merge_tables": ["preprocess_entries", "merge_downloads"],
     "split_entries": ["merge_tables"],
     "audit_tables": ["split_entries"],
-    "train_model": ["split_entries"],
-    "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else ["train_model"],
+    TRAIN: ["split_entries"],
+    "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else [TRAIN],
     "describe_results": ["evaluate_model"],
     "compare_runs": [],
-    "predict_structures": [] if config["predict"]["model"] else ["train_model"],
+    "predict_structures": [] if config["predict"]["model"] else [TRAIN],
 }
 # Files of the user's that a stage reads. Of files among the results Snakemake sees the change.
 FILES = {
     "split_entries": [config["split"]["file"]],
-    "train_model": [config["train"]["initial_model"], *config["train"]["members"]],
+    "train_model": [config["train"]["initial_model"]],
+    "average_runs": config["average"]["members"],
     "evaluate_model": [
         config["evaluate"]["model"],
         *(method["path"] for method in config["evaluate"]["external"]),

@@ -7,7 +7,7 @@
 #         <data>/simulated/<shard>/         simulated entries and their truth
 #         <results>/raw/                    files of an archive, shared by all data sets
 
-SIMULATOR = {name: value for name, value in config["simulate"].items() if name != "num_entries"}
+SIMULATOR = config["simulate"] | {"num_entries": 1}  # an added entry changes no other
 # What decides which files arrive. The scripts read the rest, connections, timeouts and attempts,
 # from `snakemake.config`: fetching more patiently is no reason to fetch again.
 FETCHED = {

@@ -37,7 +37,7 @@ rule evaluate_model:
         mem_mb=by_attempt(3000),
         runtime=by_attempt(60),
     params:
-        evaluate=config["evaluate"],
+        evaluate={name: x for name, x in config["evaluate"].items() if name != "model"},
         truth=f"{DATA}/simulated" if SOURCE == "simulated" else None,
         code=code_of("evaluate_model"),
     script:

@@ -6,6 +6,7 @@ import torch
 
 from qfitlatent.base.job import job
 from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.evaluation.settings import EvaluationSettings
 
 with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
     torch.set_num_threads(snakemake.threads)
@@ -14,7 +15,7 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
         Path(snakemake.input.tables[0]).parent,
         snakemake.input.split,
         Path(snakemake.output.metrics).parent,
-        snakemake.params.evaluate,
+        EvaluationSettings(**snakemake.params.evaluate),
         truth_dir=snakemake.params.truth,
         log=log,
     )

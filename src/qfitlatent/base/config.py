@@ -245,9 +245,9 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             "train.single_weight and train.multiconformer_weight are both 0: nothing would be "
             "learned; give one of them a weight."
         )
-    if config["train"]["dropout_passes"] and not config["model"]["dropout"]:
+    if config["average"]["dropout_passes"] and not config["model"]["dropout"]:
         raise QfitLatentError(
-            "train.dropout_passes needs model.dropout above 0: without, all passes are the same."
+            "average.dropout_passes needs model.dropout above 0: without, all passes are the same."
         )
 
 

@@ -55,25 +55,9 @@ from qfitlatent.evaluation.residues import (
     residue_groups,
     resolution_of,
 )
-from qfitlatent.evaluation.scores import ScoreSettings
+from qfitlatent.evaluation.settings import CHUNK_RESIDUES, DISTINCT_DEGREES, EvaluationSettings
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.parquet import read_table
-
-DEFAULT_SETTINGS: dict[str, Any] = {
-    "split": "test",
-    "model": None,
-    "bootstrap_samples": 1000,
-    "num_samples": 256,
-    "mode_weight": 0.1,
-    "mode_merge_degrees": 30.0,
-    "match_degrees": 30.0,
-    "distinct_degrees": 40.0,
-    "seed": 0,
-    "chunk_residues": 2048,
-    "baselines": ["uniform", "nearest_rotamer", "type_library", "backbone_library"],
-    "external": [],
-    "report": True,
-}
 
 
 def evaluate_run(
@@ -81,51 +65,47 @@ def evaluate_run(
     tables_dir: str | Path,
     split_path: str | Path,
     out_dir: str | Path,
-    settings: dict[str, Any],
+    settings: EvaluationSettings,
     truth_dir: str | Path | None = None,
     log: TextIO | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Score a run and write everything below out_dir; returns the metrics. Progress goes to log.
 
     source is a run folder or model file; None scores the baselines alone.
 
-    settings is the config section ``evaluate``; absent keys take ``DEFAULT_SETTINGS``. truth_dir is
-    the simulator's folder: with it, the generator is scored too and the gap to its entropy given.
+    truth_dir is the simulator's folder: with it, the generator is scored too and the gap to its
+    entropy given. Without ``report`` no page, figure and card is made.
     """
-    settings = DEFAULT_SETTINGS | settings
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    chunk, seed = settings["chunk_residues"], settings["seed"]
-    numbers = ScoreSettings(
-        **{k: settings[k] for k in ScoreSettings.__dataclass_fields__ if k in settings}
-    )
-    data = read_evaluation_set(tables_dir, split_path, settings["split"])
+    data = read_evaluation_set(tables_dir, split_path, settings.split)
     training = read_evaluation_set(tables_dir, split_path, "train")
-    libraries = fit_baselines(training.observations, tuple(settings["baselines"]), seed)
+    libraries = fit_baselines(training.observations, settings.baselines, settings.seed)
 
     loaded = None
-    methods = [library_method(library, data, chunk) for library in libraries.values()]
-    methods += [external_method(setting, data, chunk) for setting in settings["external"]]
+    methods = [library_method(library, data, CHUNK_RESIDUES) for library in libraries.values()]
+    methods += [external_method(setting, data, CHUNK_RESIDUES) for setting in settings.external]
     if truth_dir is not None:
         truth = read_truth_table(truth_dir, data.entries)
-        methods.append(table_method(GENERATOR, truth, data, chunk))
+        methods.append(table_method(GENERATOR, truth, data, CHUNK_RESIDUES))
     if source is not None:
         from qfitlatent.model.checkpoint import load_model
         from qfitlatent.model.dataset import Dataset
 
         loaded = load_model(source)
-        dataset = Dataset.load(tables_dir, split_path, splits=(settings["split"],))
+        dataset = Dataset.load(tables_dir, split_path, splits=(settings.split,))
         methods.insert(0, model_method(loaded.model, dataset, data))
     refuse_repeated([m.name for m in methods])
 
-    scores = {m.name: score_method(m, data, numbers, seed, log) for m in methods}
+    scores = {m.name: score_method(m, data, settings, log) for m in methods}
     if GENERATOR in scores:
         entropy = scores[GENERATOR]["entropy"]
         for table in scores.values():
             table["gap_to_entropy"] = table["nll"] - entropy
 
     spread = altloc_spread(data.observed()).numpy()
-    distinct = spread > math.radians(settings["distinct_degrees"])
+    distinct = spread > math.radians(DISTINCT_DEGREES)
     entries = read_table(Path(tables_dir) / "entries.parquet", ["entry", "resolution_angstrom"])
     groups = residue_groups(data, resolution_of(entries, data.entries), spread)
     references = [*libraries] + [GENERATOR] * (GENERATOR in scores)
@@ -144,7 +124,7 @@ def evaluate_run(
     metrics = summary(by_group, calibration, data, training, libraries, settings)
     metrics["run"] = describe_run(loaded, truth_dir is not None)
     write_json(out_dir / "metrics.json", metrics)
-    if settings["report"]:
+    if report:
         from qfitlatent.evaluation.report import write_report
 
         write_report(out_dir, None if loaded is None else loaded.path.parent)

@@ -18,12 +18,8 @@ from qfitlatent.evaluation.columns import BY_GROUP_SCHEMA
 from qfitlatent.evaluation.intervals import bootstrap_auroc, bootstrap_means, bootstrap_weights
 from qfitlatent.evaluation.methods import Method
 from qfitlatent.evaluation.residues import EvaluationSet, Group, group_size, population_masks
-from qfitlatent.evaluation.scores import (
-    RESIDUE_METRICS,
-    ScoreSettings,
-    recall_precision,
-    score_density,
-)
+from qfitlatent.evaluation.scores import RESIDUE_METRICS, recall_precision, score_density
+from qfitlatent.evaluation.settings import EvaluationSettings
 
 NOMINAL = np.round(np.arange(0.0, 1.0001, 0.05), 2)
 """Nominal coverages of the calibration curve; 0.5, 0.8 and 0.95 are among them."""
@@ -44,8 +40,7 @@ MODES_WIDTH = 16
 def score_method(
     method: Method,
     data: EvaluationSet,
-    settings: ScoreSettings,
-    seed: int,
+    settings: EvaluationSettings,
     log: TextIO | None = None,
 ) -> dict[str, np.ndarray]:
     """All metrics of one method: (N,) float32, (M,) for the rows, (N,J,...) for the modes.
@@ -63,8 +58,10 @@ def score_method(
     with torch.inference_mode(), Progress(num, "residues", log or io.StringIO()) as progress:
         progress.update(0, method=method.name)
         for rows, density, index in method.chunks():
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + int(rows[0]))
-            scores = score_density(density, data.observed(rows), settings, generator, index)
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + int(rows[0]))
+            scores = score_density(
+                density, data.observed(rows), settings.num_samples, generator, index
+            )
             altlocs = (
                 np.concatenate([np.arange(start[r], start[r + 1]) for r in rows])
                 if (len(rows) != rows[-1] - rows[0] + 1)
@@ -87,7 +84,7 @@ def group_figures(
     data: EvaluationSet,
     groups: list[Group],
     distinct: np.ndarray,
-    settings: dict[str, Any],
+    settings: EvaluationSettings,
 ) -> pa.Table:
     """Every metric of every method in every group and population, with intervals over entries.
 
@@ -111,7 +108,7 @@ def group_figures(
             names.append((method, None, "information_gain"))
             values.append(scores["type_library"]["nll"] - table["nll"])
     matrix = np.stack(values, axis=1).astype(np.float64)
-    draws = bootstrap_weights(len(data.entries), settings["bootstrap_samples"], settings["seed"])
+    draws = bootstrap_weights(len(data.entries), settings.bootstrap_samples, settings.seed)
     out: dict[str, list] = {name: [] for name in BY_GROUP_SCHEMA.names}
     for population, mask in population_masks(data).items():
         if not mask.any():
@@ -180,11 +177,11 @@ def _add_auroc(
 
 
 def calibration_table(
-    scores: dict[str, dict[str, np.ndarray]], data: EvaluationSet, settings: dict[str, Any]
+    scores: dict[str, dict[str, np.ndarray]], data: EvaluationSet, settings: EvaluationSettings
 ) -> pa.Table:
     """Occupancy-weighted share of the altlocs inside each highest-density region."""
     o = data.observations
-    draws = bootstrap_weights(len(data.entries), settings["bootstrap_samples"], settings["seed"])
+    draws = bootstrap_weights(len(data.entries), settings.bootstrap_samples, settings.seed)
     parts = []
     for population, mask in population_masks(data).items():
         rows = mask[o.row_residue]
@@ -246,7 +243,7 @@ def summary(
     data: EvaluationSet,
     training: EvaluationSet,
     libraries: dict[str, Library],
-    settings: dict[str, Any],
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """The overall figures, nested: population, methods or differences, metric, interval."""
     overall = by_group.filter(pc.equal(by_group["group"], "overall")).to_pylist()
@@ -268,7 +265,7 @@ def summary(
                 "num_altlocs": row["num_altlocs"], "num_entries": row["num_entries"],
             }  # fmt: skip
     return {
-        "settings": settings,
+        "settings": settings.reported(),
         "populations": figures,
         "evaluated": group_size(data),
         "trained_on": group_size(training),

@@ -12,7 +12,6 @@ one residue, E entries, B bootstrap resamples, F figures, L levels of a group.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +21,12 @@ from qfitlatent.density.protocol import Density
 from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.rows import Observed, altloc_columns, sum_rows
 from qfitlatent.density.von_mises import circular_distance
+from qfitlatent.evaluation.settings import (
+    DISTINCT_DEGREES,
+    MATCH_DEGREES,
+    MODE_MERGE_DEGREES,
+    MODE_WEIGHT,
+)
 from qfitlatent.evaluation.transport import wasserstein
 
 TOLERANCES_DEGREES = (20, 40)
@@ -56,21 +61,10 @@ SMALLEST_MODE = 0.01
 """Modes below this mass are left out of the curves over the weight threshold."""
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """The numbers behind the metrics; defaults are those of SPEC 8."""
-
-    num_samples: int = 256
-    mode_weight: float = 0.1
-    mode_merge_degrees: float = 30.0
-    match_degrees: float = 30.0
-    distinct_degrees: float = 40.0
-
-
 def score_density(
     density: Density,
     observed: Observed,
-    settings: ScoreSettings,
+    num_samples: int,
     generator: torch.Generator,
     index: Tensor | None = None,
 ) -> dict[str, np.ndarray]:
@@ -91,49 +85,45 @@ def score_density(
     out["nll"] = -sum_rows(observed.occupancy * log_prob, observed)
     out["nll_folded"] = -sum_rows(observed.occupancy * folded, observed)
 
-    samples, log_samples = density.sample_with_log_prob(settings.num_samples, generator)
+    samples, log_samples = density.sample_with_log_prob(num_samples, generator)
     # From the same draws for every method, though a mixture could tell it with fewer.
     out["entropy"] = -log_samples.mean(0)[index]
     out["hdr"] = hdr_level(density, samples, log_samples, observed.chi, observed.defined, rows)
-    out["heterogeneity"] = _two_draws_differ(samples, index, observed, settings)
+    out["heterogeneity"] = _two_draws_differ(samples, index, observed)
 
-    distance, near = _sample_distances(samples, observed, rows, settings)
+    distance, near = _sample_distances(samples, observed, rows)
     out["predicted_occupancy"] = _predicted_occupancy(distance, near, observed)
     out["wasserstein_rad"] = wasserstein(distance, observed)
 
-    modes = density.modes(SMALLEST_MODE, math.radians(settings.mode_merge_degrees))
+    modes = density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES))
     weight, chi = _heaviest(modes, index)
-    out |= _mode_metrics(weight, chi, observed, settings)
+    out |= _mode_metrics(weight, chi, observed)
     return {name: value.numpy() for name, value in out.items()}
 
 
-def _two_draws_differ(
-    samples: Tensor, index: Tensor, observed: Observed, settings: ScoreSettings
-) -> Tensor:
+def _two_draws_differ(samples: Tensor, index: Tensor, observed: Observed) -> Tensor:
     """(N,) probability that two draws are distinct rotamers: some chi beyond the limit."""
     half = samples.shape[0] // 2
     distance = circular_distance(
         samples[:half, index], samples[half : 2 * half, index], observed.symmetric
     )
-    far = (distance > math.radians(settings.distinct_degrees)) & observed.chi_mask
+    far = (distance > math.radians(DISTINCT_DEGREES)) & observed.chi_mask
     return far.any(-1).float().mean(0)
 
 
-def _sample_distances(
-    samples: Tensor, observed: Observed, rows: Tensor, settings: ScoreSettings
-) -> tuple[Tensor, Tensor]:
+def _sample_distances(samples: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor, Tensor]:
     """(S,M) root mean square distance over the row's chi, and whether every chi is near."""
     distance = circular_distance(
         samples[:, rows], observed.chi, observed.symmetric[observed.row_residue]
     )
     distance = distance * observed.defined
-    near = (distance <= math.radians(settings.distinct_degrees)).all(-1)
+    near = (distance <= math.radians(DISTINCT_DEGREES)).all(-1)
     count = observed.defined.sum(-1).clamp(min=1)
     return (distance.square().sum(-1) / count).sqrt(), near
 
 
 def _predicted_occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
-    """(M,) mass of the samples within ``distinct_degrees`` of the altloc and nearest to it."""
+    """(M,) mass of the samples within ``DISTINCT_DEGREES`` of the altloc and nearest to it."""
     spread = altloc_columns(distance, observed, math.inf)
     nearest = spread.argmin(-1)[:, observed.row_residue] == observed.altloc_number()
     return (nearest & near).float().mean(0)
@@ -148,26 +138,22 @@ def _heaviest(modes, index: Tensor) -> tuple[Tensor, Tensor]:
     return weight[index], chi[index]
 
 
-def _mode_metrics(
-    weight: Tensor, chi: Tensor, observed: Observed, settings: ScoreSettings
-) -> dict[str, Tensor]:
+def _mode_metrics(weight: Tensor, chi: Tensor, observed: Observed) -> dict[str, Tensor]:
     """Recall, precision and rotamer accuracy from modes weight (N,J), chi (N,J,4)."""
     row = observed.row_residue
     distance = circular_distance(chi[row], observed.chi[:, None], observed.symmetric[row][:, None])
     distance = distance * observed.defined[:, None]
-    near = (distance <= math.radians(settings.match_degrees)).all(-1)  # (M,J)
+    near = (distance <= math.radians(MATCH_DEGREES)).all(-1)  # (M,J)
     match_weight = torch.where(near, weight[row], 0.0).amax(1)
     mode_match = torch.zeros(weight.shape, dtype=torch.bool)
     mode_match = (
         torch.zeros(weight.shape, dtype=torch.long).index_add_(0, row, near.long()) > 0
     ) & (weight > 0)
-    recall, precision = recall_precision(
-        weight, mode_match, match_weight, observed, settings.mode_weight
-    )
+    recall, precision = recall_precision(weight, mode_match, match_weight, observed, MODE_WEIGHT)
     out = {
         "recall": recall,
         "precision": precision,
-        "num_modes": (weight >= settings.mode_weight).sum(1).float(),
+        "num_modes": (weight >= MODE_WEIGHT).sum(1).float(),
         "match_weight": match_weight,
         "mode_weight": weight,
         "mode_chi": chi,

@@ -82,8 +82,7 @@ class AverageModel(DensityNetwork):
 def build_model(config: Mapping[str, Any]) -> DensityNetwork:
     """The untrained network of a whole configuration: one model, or the average of several."""
     settings = ModelConfig.from_dict(config["model"])
-    train = config["train"]
-    num_members = len(train.get("members", ()))
-    if not num_members:
+    average = config["average"]
+    if not average["members"]:
         return QFitLatent(settings)
-    return AverageModel(settings, num_members, train.get("dropout_passes", 0))
+    return AverageModel(settings, len(average["members"]), average["dropout_passes"])

@@ -124,11 +124,8 @@ def _checked_config(
 ) -> dict[str, Any]:
     """The header's configuration, once its network has these weights: names and shapes."""
     try:
-        train = {
-            n: config["train"][n] for n in ("members", "dropout_passes") if n in config["train"]
-        }
-        configuration.load({"model": config["model"], "train": train})
-        num_blocks = config["model"]["num_blocks"] * max(1, len(train.get("members", ())))
+        configuration.load({name: config[name] for name in ("model", "average")})
+        num_blocks = config["model"]["num_blocks"] * max(1, len(config["average"]["members"]))
         if num_blocks > len(shapes):
             raise QfitLatentError(f"{num_blocks} blocks have more than {len(shapes)} weights.")
         with torch.device("meta"):  # shapes, and no memory

@@ -60,7 +60,6 @@ class Block(nn.Module):
             config.num_query_points,
             config.num_value_points,
             config.pair_values,
-            config.attention,
         )
         self.feed_forward = nn.Sequential(
             nn.Linear(d_s, FEED_FORWARD_FACTOR * d_s),

@@ -18,6 +18,9 @@ from qfitlatent.model.batch import Batch
 from qfitlatent.model.features import PAIR_SETS, global_atoms, nearest, pair_features
 from qfitlatent.model.settings import ModelConfig
 
+MAX_RELATIVE_POSITION = 32
+"""Relative positions are clipped at this distance, residues."""
+
 
 class PairRepresentation(nn.Module):
     """z_ij from the embedded tokens and the CA positions, in one of two forms."""
@@ -26,7 +29,7 @@ class PairRepresentation(nn.Module):
         super().__init__()
         self.config = config
         # Relative positions -max..max, then one bin for pairs in different chains.
-        self.relative = nn.Embedding(2 * config.max_relative_position + 2, config.d_z)
+        self.relative = nn.Embedding(2 * MAX_RELATIVE_POSITION + 2, config.d_z)
         self.distance = nn.Parameter(torch.randn(config.d_z) * 0.1)
         self.left = nn.Linear(config.d_s, config.d_z)
         self.right = nn.Linear(config.d_s, config.d_z)
@@ -38,7 +41,7 @@ class PairRepresentation(nn.Module):
         self, position_i: Tensor, position_j: Tensor, chain_i: Tensor, chain_j: Tensor
     ) -> Tensor:
         """Row of the embedding for each pair; pairs in different chains have the last."""
-        limit = self.config.max_relative_position
+        limit = MAX_RELATIVE_POSITION
         offset = (position_j - position_i).clamp(-limit, limit) + limit
         return torch.where(chain_i == chain_j, offset, 2 * limit + 1)
 

@@ -34,8 +34,6 @@ class ModelConfig:
     pair_values: bool
     pair_update: str
     neighbours: int
-    max_relative_position: int
-    attention: str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))

@@ -41,6 +41,14 @@ _LOOP_BASIN_WEIGHT = np.array((0.36, 0.2, 0.18, 0.2, 0.06))
 _NUM_BACKBONE_TRIALS = 8
 
 
+FAMILY_IDENTITY = (0.65, 0.85)
+"""Lowest and highest fraction of positions that a member keeps from its ancestor."""
+
+
+MISSING_RESIDUE_FRACTION = 0.004
+"""Probability that a residue inside a chain is not modelled."""
+
+
 @dataclass(frozen=True)
 class _Family:
     token: np.ndarray
@@ -129,7 +137,7 @@ def member(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sequence, phi and psi of one member of the entry's family: mutated, trimmed, relaxed."""
     family = _family(seed, int(entry[3:]) % settings.num_families, settings)
-    identity = rng.uniform(settings.min_family_identity, settings.max_family_identity)
+    identity = rng.uniform(*FAMILY_IDENTITY)
     mutate = rng.random(len(family.token)) > identity
     mutate &= family.token != TOKEN["PRO"]  # a proline's own phi stays where it fits
     drawn = _draw_types(family.state, rng)
@@ -153,7 +161,7 @@ def fold_chain(
     length = len(token)
     omega = np.pi + np.deg2rad(3.0) * rng.normal(size=length)
     backbone = place_backbone(phi, psi, omega) + np.array((60.0 * number, 0.0, 0.0))
-    modelled = rng.random(length) >= settings.missing_residue_fraction
+    modelled = rng.random(length) >= MISSING_RESIDUE_FRACTION
     modelled[[0, -1]] = True
     index = np.flatnonzero(modelled)
     bonded = np.append(np.diff(index) == 1, False)

@@ -50,6 +50,21 @@ from qfitlatent.simulate.chains import Chain, fold_chain, member, new_rng
 from qfitlatent.simulate.settings import SimulatorSettings
 from qfitlatent.simulate.truth import TRUTH_SCHEMA, TruthMixture, true_mixture
 
+EXTRA_CHAIN_FRACTION = 0.15
+"""Probability of each further chain up to ``max_chains``."""
+
+
+MISSING_ATOM_FRACTION = 0.01
+"""Probability that a residue lacks the end of its side chain."""
+
+
+WHOLE_RESIDUE_FRACTION = 0.15
+"""Probability that altlocs of a multiconformer residue include its backbone atoms."""
+
+
+UNEVEN_OCCUPANCY_FRACTION = 0.04
+"""Probability that the occupancies of a multiconformer residue do not sum to 1."""
+
 
 @dataclass(frozen=True)
 class SimulatedEntry:
@@ -71,9 +86,7 @@ def simulate_entry(entry: str, seed: int, settings: SimulatorSettings) -> Simula
         )
     rng = new_rng(seed, "entry", entry)
     token, phi, psi = member(entry, seed, settings, rng)
-    num_chains = 1 + int(
-        (rng.random(settings.max_chains - 1) < settings.extra_chain_fraction).sum()
-    )
+    num_chains = 1 + int((rng.random(settings.max_chains - 1) < EXTRA_CHAIN_FRACTION).sum())
     selenium = bool(rng.random() < settings.mse_fraction)
     atoms, truths = [], []
     for number in range(num_chains):
@@ -136,7 +149,7 @@ def _chain_atoms(
     extra = 2.0 ** -np.arange(settings.max_altlocs - 1)
     drawn = 2 + rng.choice(len(extra), size=num, p=extra / extra.sum())
     num_altlocs = np.where(multiple, drawn, 1)
-    whole = multiple & (rng.random(num) < settings.whole_residue_fraction)
+    whole = multiple & (rng.random(num) < WHOLE_RESIDUE_FRACTION)
 
     # One row a residue and altloc; chi are independent draws of the truth.
     row = np.repeat(np.arange(num), num_altlocs)
@@ -157,7 +170,7 @@ def _chain_atoms(
     xyz = np.concatenate((backbone, side), axis=1)  # (rows, 4 + A, 3)
     there = np.concatenate((np.ones((len(row), 4), dtype=bool), exists), axis=1)
     column = np.arange(xyz.shape[1])
-    cut = has_chi & (rng.random(num) < settings.missing_atom_fraction)
+    cut = has_chi & (rng.random(num) < MISSING_ATOM_FRACTION)
     first_cut = 5 + (rng.random(num) * NUM_CHI[token]).astype(int)
     there &= ~(cut[row][:, None] & (column >= first_cut[row][:, None]))
 
@@ -219,7 +232,7 @@ def _occupancies(
     missing = 100 - np.bincount(row, weights=hundredths, minlength=num).astype(int)
     first = np.cumsum(num_altlocs) - num_altlocs
     hundredths[first] += missing
-    uneven = multiple & (rng.random(num) < settings.uneven_occupancy_fraction)
+    uneven = multiple & (rng.random(num) < UNEVEN_OCCUPANCY_FRACTION)
     factor = np.where(uneven, rng.uniform(0.7, 0.97, size=num), 1.0)
     return np.round(hundredths * factor[row]) / 100
 

@@ -20,7 +20,6 @@ from qfitlatent.chemistry.residues import (
     RESIDUE_TYPES,
     TOKEN,
 )
-from qfitlatent.simulate.settings import SimulatorSettings
 
 NUM_COMPONENTS = 4
 
@@ -224,7 +223,7 @@ def true_mixture(
     phi: np.ndarray,
     psi: np.ndarray,
     bonded: np.ndarray,
-    strength: float = SimulatorSettings.context_strength,
+    strength: float,
 ) -> TruthMixture:
     """The generator: p(chi | type, phi, psi, neighbouring types) of each residue of a chain.
 

@@ -1,7 +1,7 @@
-"""The average of trained runs as a run of its own (``train.members``): nothing is trained.
+"""The average of trained runs as a run of its own (``average.members``): nothing is trained.
 
 Runs differ in what they overfit, so that their mean density is better than each. A member may also
-stand in the mean several times, each time with other units left out (``train.dropout_passes``).
+stand in the mean several times, each time with other units left out (``average.dropout_passes``).
 """
 
 import csv
@@ -23,21 +23,21 @@ from qfitlatent.pages.figures import draw_learning_curve
 from qfitlatent.training.artifacts import METRICS, write_metrics
 
 
-def combine_runs(
+def average_runs(
     config: Mapping[str, Any],
     tables_dir: str | Path,
     split_path: str | Path,
     run_dir: str | Path,
     log: TextIO | None = None,
 ) -> None:
-    """Writes the artifact folder of the average of ``config["train"]["members"]``.
+    """Writes the artifact folder of the average of ``config["average"]["members"]``.
 
     Weights are kept in half precision. ``metrics.csv`` holds the epochs of all members, one member
     after the other. Raises QfitLatentError for a member that is not there, is of another
     architecture or was trained with other tables or another split.
     """
     started = time.monotonic()
-    members = [Path(member) for member in config["train"]["members"]]
+    members = [Path(member) for member in config["average"]["members"]]
     tables = {f"tables/{p.name}": p for p in sorted(Path(tables_dir).glob("*.parquet"))}
     data = {**tables, "split.parquet": Path(split_path)}
     _refuse_other_data(members, data)

@@ -25,16 +25,9 @@ def train(
 ) -> None:
     """Train ``config["train"]["devices"]`` processes together; threads are divided among them.
 
-    Where ``config["train"]["members"]`` names runs, they are averaged instead.
-
     Raises:
         QfitLatentError: what training itself says, also where another process said it.
     """
-    if config["train"]["members"]:
-        from qfitlatent.training.average import combine_runs
-
-        combine_runs(config, tables_dir, split_path, run_dir, log)
-        return
     devices = config["train"]["devices"]
     if devices == 1:
         from qfitlatent.training.trainer import train_run

@@ -64,13 +64,17 @@ def train_run(
     altlocs to train on, a non-finite loss (naming the entry), an initial model of another
     architecture.
     """
+    if config["average"]["members"]:
+        raise QfitLatentError(
+            "average.members names runs, so that nothing is to be trained: empty it, or run the "
+            "workflow's target `train`, which averages them."
+        )
     started = time.monotonic()
     tables_dir, run_dir = Path(tables_dir), Path(run_dir)
     settings = config["train"]
     device = choose_device(settings["device"])
     torch.set_num_threads(max(1, threads))
-    if settings["deterministic"]:
-        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     world, rank = _join_processes(device)
 
     train = Dataset.load(tables_dir, split_path, ("train",), settings["max_entries"])
