@@ -10,7 +10,6 @@ one structure, the start of Python included.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,12 @@ from pathlib import Path
 import torch
 
 from qfitlatent.base import config
+from qfitlatent.base.machine import num_cores
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.records import find_structures
 from qfitlatent.prediction.runner import Timing
+from qfitlatent.prediction.settings import PredictionSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
@@ -50,30 +51,32 @@ def main() -> None:
         paths = find_structures(paths)[: options.number]
         kind = "given" if options.structures else "simulated"
         print(
-            f"{len(paths)} {kind} structures, {len(os.sched_getaffinity(0))} cores, "
+            f"{len(paths)} {kind} structures, {num_cores()} cores, "
             f"{options.threads} threads of the network, device {options.device}"
         )
-        best: dict[int, tuple[Timing, int]] = {}
+        best: dict[int, tuple[float, Timing, int]] = {}
         for number in range(options.rounds + 1):
             for workers in options.workers:
                 timing = Timing()
                 out = Path(scratch) / f"out_{number}_{workers}"
                 # The first round warms up caches and is not counted.
                 chosen = paths if number else paths[:8]
-                results = predict_structures(
-                    chosen, model, out, workers=workers, device=options.device, timing=timing
-                )
+                given = {"workers": workers, "device": options.device}
+                settings = config.settings(PredictionSettings, "predict", given)
+                start = time.perf_counter()
+                results = predict_structures(chosen, out, model, settings, timing=timing)
+                total = time.perf_counter() - start
                 residues = sum(result.num_residues for result in results)
-                if number and (workers not in best or timing.total < best[workers][0].total):
-                    best[workers] = timing, residues
+                if number and (workers not in best or total < best[workers][0]):
+                    best[workers] = total, timing, residues
         seconds = min(one_command(paths[0], model.path, Path(scratch) / "one") for _ in range(2))
     names = ("workers", "structures/s", "residues/s", "encoder s", "head s", "outside")
     print("".join(f"{name:>14}" for name in names))
-    for workers, (timing, residues) in best.items():
+    for workers, (total, timing, residues) in best.items():
         print(
-            f"{workers:>14}{len(paths) / timing.total:>14.1f}{residues / timing.total:>14.0f}"
+            f"{workers:>14}{len(paths) / total:>14.1f}{residues / total:>14.0f}"
             f"{timing.encoder:>14.2f}{timing.head:>14.2f}"
-            f"{1.0 - (timing.encoder + timing.head) / timing.total:>14.0%}"
+            f"{1.0 - (timing.encoder + timing.head) / total:>14.0%}"
         )
     print(f"qfitlatent predict {paths[0].name}: {seconds:.1f} s from start to end")
 

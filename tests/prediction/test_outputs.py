@@ -75,11 +75,11 @@ def placement_of(records, seed=0):
 
 
 def write_both(path, tmp_path, seed=0):
-    """The input's records, the placement, the built ids, and the paths of both formats."""
+    """The input's records, the placement, the keys of what was built, the paths of both formats."""
     records = read_entry(path, structure_id(path))
     placement = placement_of(records, seed)
     structure, document = open_structure(path)
-    built = place_side_chains(structure, placement)
+    built = {placement.key[n] for n in place_side_chains(structure, placement)}
     cif, pdb = tmp_path / "ensemble.cif", tmp_path / "ensemble.pdb"
     cif.write_text(mmcif_text(structure, document, NOTE))
     pdb.write_text(pdb_text(structure, NOTE))
@@ -107,12 +107,11 @@ def check_conformers(records, placement, built, path, tolerance):
         or nameless
         for r in records.residues.to_pylist()
     }
-    built = set(built)
     num_checked = 0
     for n, key in enumerate(placement.key):
-        chain, number, code, name = key
+        _, number, code, name = key
         token = placement.token[n]
-        if f"{chain}/{name} {number}{code}" not in built or NUM_CHI[token] == 0:
+        if key not in built or NUM_CHI[token] == 0:
             continue
         wanted = hundredths(placement.weight[n : n + 1])[0]
         conformers = found[author[key], number, code, name]
@@ -260,7 +259,8 @@ def test_chirality_is_l_and_rings_are_closed(simulated, tmp_path):
     prolines = 0
     for chain in gemmi.read_structure(str(cif))[0]:
         for residue in chain:
-            if f"{residue.subchain}/{residue.name} {residue.seqid}" not in built:
+            number = residue.seqid
+            if (residue.subchain, number.num, number.icode.strip(), residue.name) not in built:
                 continue
             assert chirality(residue) > 2.0
             if residue.name == "PRO":
@@ -366,8 +366,8 @@ def test_only_a_missing_cb_of_alanine_is_built(one_chain, tmp_path):
     lost = lines.pop(alanines[0])
     path = minimal_pdb(lines, "cb.pdb", tmp_path)
     _, _, built, (cif, _) = write_both(path, tmp_path)
-    assert [name for name in built if "/ALA " in name] == [
-        f"{gemmi_subchain(path, lost)}/ALA {lost[22:27].strip()}"
+    assert [key for key in built if key[3] == "ALA"] == [
+        (gemmi_subchain(path, lost), int(lost[22:26]), lost[26].strip(), "ALA")
     ]
     cbs = {
         str(r.seqid): r.find_atom("CB", "\0").pos
@@ -442,7 +442,7 @@ def test_several_residue_types_at_one_place_are_left_alone(one_chain, tmp_path):
     out[at:at] = other
     path = minimal_pdb(out, "micro.pdb", tmp_path)
     _, _, built, (_, pdb) = write_both(path, tmp_path)
-    assert not any(name.endswith(f" {first[22:27].strip()}") and "/SER" in name for name in built)
+    assert not any(key[1:] == (int(first[22:26]), first[26].strip(), "SER") for key in built)
     place = [x[12:66] for x in pdb.read_text().splitlines() if x[21:27] == first[21:27]]
     wanted = [x[12:66] for x in out if x[21:27] == first[21:27]]
     assert [x for x in place if x[:4] != "    "] == wanted

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from helpers.predictions import make_model, output_paths, settings_of
 from helpers.simulated import simulator
 from helpers.workflow_run import TINY, Checkout
 from qfitlatent import cli
@@ -28,33 +29,18 @@ from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.prediction.columns import MIXTURE, SCORES
-from qfitlatent.prediction.outputs import SUFFIXES, output_paths
-from qfitlatent.prediction.predict import predict_folder, predict_structures
+from qfitlatent.prediction.outputs import PREDICTION
+from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.records import read_input
 from qfitlatent.prediction.runner import batches_by_length
-from qfitlatent.prediction.sample import embed_structure, sample_structure
+from qfitlatent.prediction.sample import embed_structures, sample_structures
 from qfitlatent.prediction.score import missing_modes, score_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.preprocess import read_entry
+from qfitlatent.tables.reasons import Reason
 
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
-
-
-def make_model(folder, head="mixture"):
-    settings = config.load([])
-    settings["model"] |= {"num_blocks": 2, "head": head}
-    if head == "autoregressive":
-        settings["model"]["mean"] = "atan2"
-    torch.manual_seed(1)
-    model = QFitLatent(ModelConfig.from_dict(settings["model"]))
-    if head == "mixture":
-        with torch.no_grad():  # components of unequal weight, as a trained model has
-            model.head.weight.bias.copy_(torch.tensor([2.0, 1.0, 0.0, -2.0, -4.0]))
-            model.head.weight.weight.mul_(3)
-    path = folder / f"{head}.safetensors"
-    save_model(model, settings, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +58,7 @@ def structures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predicted(structures, model_path, tmp_path_factory):
     out = tmp_path_factory.mktemp("predicted")
-    results = predict_structures(structures[:1], model_path, out)
+    results = predict_structures(structures[:1], out, model_path)
     return results[0], out
 
 
@@ -89,7 +75,7 @@ def read_structure(path):
 
 def mixtures(path, model_path, out):
     """Weights (N,K) and the table of the mixture of one structure."""
-    (result,) = predict_structures([path], model_path, out)
+    (result,) = predict_structures([path], out, model_path)
     return pq.read_table(out / f"{result.entry}.mixture.parquet").to_pandas()
 
 
@@ -137,7 +123,7 @@ def test_the_tables_hold_what_the_model_says(structures, model_path, predicted):
 
 
 def test_the_ensemble_shows_the_modes_above_the_threshold(structures, model_path, tmp_path):
-    predict_structures(structures[:1], model_path, tmp_path, min_weight=0.2)
+    predict_structures(structures[:1], tmp_path, model_path, settings_of(min_weight=0.2))
     density = load_model(model_path).model.predict(
         protein_from_tables(read_input(structures[0]).tables)
     )
@@ -188,13 +174,13 @@ def test_side_chains_of_the_input_change_nothing(structures, model_path, tmp_pat
 
 def test_two_calls_write_the_same_bytes_whatever_the_workers(structures, model_path, tmp_path):
     folder = structures[0].parent
-    alone = predict_structures(structures, model_path, tmp_path / "alone", workers=0)
-    pooled = predict_structures(structures, model_path, tmp_path / "pooled", workers=1)
+    alone = predict_structures(structures, tmp_path / "alone", model_path, settings_of(workers=0))
+    pooled = predict_structures(structures, tmp_path / "pooled", model_path, settings_of(workers=1))
     assert [r.entry for r in alone] == [r.entry for r in pooled] == [r.entry for r in alone]
-    again = predict_structures(structures, model_path, tmp_path / "again", workers=0)
+    again = predict_structures(structures, tmp_path / "again", model_path, settings_of(workers=0))
     assert all(not r.error for r in [*alone, *pooled, *again])
     files = sorted(p.name for p in (tmp_path / "alone").iterdir())
-    assert len(files) == len(structures) * len(SUFFIXES)
+    assert len(files) == len(structures) * len(PREDICTION)
     for name in files:
         first = (tmp_path / "alone" / name).read_bytes()
         assert first == (tmp_path / "again" / name).read_bytes(), name
@@ -203,7 +189,7 @@ def test_two_calls_write_the_same_bytes_whatever_the_workers(structures, model_p
 
 
 def test_a_structure_alone_and_in_a_batch_agree(structures, model_path, tmp_path):
-    predict_structures(structures, model_path, tmp_path / "all")
+    predict_structures(structures, tmp_path / "all", model_path)
     for path in structures[:2]:
         alone = mixtures(path, model_path, tmp_path / "one")
         entry = alone["entry"].iloc[0]
@@ -236,17 +222,21 @@ def test_a_folder_goes_on_where_it_stopped(structures, model_path, tmp_path):
         shutil.copy(path, folder)
     (folder / "broken.pdb").write_text("this is no structure\n")
     (folder / "notes.txt").write_text("not looked at")
-    results = predict_folder(folder, out, model=model_path)
+    goes_on = {"overwrite": True, "resume": True}
+    results = predict_structures([folder], out, model_path, **goes_on)
     assert [bool(r.error) for r in results] == [True, False, False, False]
     failures = pd.read_csv(out / "failures.csv")
     assert failures["entry"].tolist() == ["broken"]
+    assert failures["reason"].isin([reason.value for reason in Reason]).all()
     assert "broken.pdb" in failures["error"][0]
 
     done = [p for p in out.iterdir() if p.name.endswith(".prediction.json")]
     assert len(done) == 3
     done[0].unlink()  # as if it had been stopped before this one was complete
     times = {p: p.stat().st_mtime_ns for p in out.iterdir() if p.name != "failures.csv"}
-    results = predict_folder(folder, out, model=model_path)
+    again = predict_structures([folder], out, model_path, **goes_on)
+    assert [r.num_residues for r in again] == [r.num_residues for r in results]
+    results = again
     assert sum(r.notes == ("done before",) for r in results) == 2
     assert done[0].exists()
     entry = done[0].name.removesuffix(".prediction.json")
@@ -254,21 +244,22 @@ def test_a_folder_goes_on_where_it_stopped(structures, model_path, tmp_path):
         assert (path.stat().st_mtime_ns != before) == path.name.startswith(entry)
 
     (folder / "broken.pdb").unlink()
-    predict_folder(folder, out, model=model_path, min_weight=0.3)  # other settings: all again
+    other = settings_of(min_weight=0.3)  # other settings: all again
+    predict_structures([folder], out, model_path, other, **goes_on)
     assert not (out / "failures.csv").exists()
     assert all(json.loads(p.read_text())["min_weight"] == 0.3 for p in done)
 
 
 def test_an_autoregressive_model_predicts_too(structures, tmp_path):
     path = make_model(tmp_path, "autoregressive")
-    (result,) = predict_structures(structures[:1], path, tmp_path / "out")
+    (result,) = predict_structures(structures[:1], tmp_path / "out", path)
     assert not result.error
     frame = pq.read_table(tmp_path / "out" / f"{result.entry}.mixture.parquet").to_pandas()
     sums = frame.groupby(["chain", "index"])["weight"].sum()
     np.testing.assert_allclose(sums, 1.0, atol=1e-4)
     score_structures(structures[:1], tmp_path / "s.parquet", path)
     assert np.isfinite(pq.read_table(tmp_path / "s.parquet")["nll"].to_numpy()).all()
-    sample_structure(structures[0], 2, tmp_path / "out", path)
+    sample_structures(structures[:1], tmp_path / "out", path, num=2)
 
 
 # --- Inputs that are not as they should be ----------------------------------------------------
@@ -288,14 +279,14 @@ def test_bad_backbones_are_reported_and_spoil_nothing(structures, model_path, tm
             x = f"{x[:30]}{10 + shift:8.3f}{10:8.3f}{10:8.3f}{x[54:]}"
         out.append(x)
     (tmp_path / "bad.pdb").write_text("".join(out))
-    (result,) = predict_structures([tmp_path / "bad.pdb"], model_path, tmp_path / "out")
+    (result,) = predict_structures([tmp_path / "bad.pdb"], tmp_path / "out", model_path)
     assert not result.error
     summary = pd.read_csv(tmp_path / "out" / "bad.residues.csv", keep_default_na=False)
     for place in (no_c, flat):
         row = summary[summary["author_number"].astype(str) == place[5:9].strip()].iloc[0]
         assert row["entropy"] == ""
         assert "frame" in row["note"]
-    for suffix in SUFFIXES:
+    for suffix in PREDICTION:
         path = tmp_path / "out" / f"bad{suffix}"
         if path.suffix in (".csv", ".cif", ".pdb", ".html", ".json"):
             assert not re.search(r"\bnan\b", path.read_text(), re.IGNORECASE)
@@ -356,14 +347,11 @@ def test_paths_models_options_and_existing_results(structures, model_path, tmp_p
     (tmp_path / "bad.safetensors").write_bytes(b"not a model")
     refused([*good[:4], "--model", str(tmp_path / "bad.safetensors")], "model")
     refused([*good[:4], "--model", str(tmp_path / "absent")], "no model")
-    refused([*good, "--min-weight", "0"], "from 0.01 to 1")
+    refused([*good, "--min-weight", "0"], "at least 0.01")
     (tmp_path / "empty").mkdir()
     refused(["predict", str(tmp_path / "empty"), *good[2:]], "no structure")
     (tmp_path / "file").write_text("")
     refused([*good[:2], "-o", str(tmp_path / "file"), *good[4:]], "is a file")
-    copied = tmp_path / structures[0].name.removesuffix(".gz")
-    copied.write_text("data_x\n")
-    refused(["predict", str(structures[0]), str(copied), *good[2:]], "both write")
     assert not out.exists()
 
     assert cli.main(good) == 0
@@ -397,9 +385,9 @@ def test_a_model_that_gives_no_numbers_is_refused(structures, model_path, tmp_pa
     save_model(broken, settings, tmp_path / "nan.safetensors")
     out = tmp_path / "out"
     for use in (
-        lambda: predict_structures(structures[:1], tmp_path / "nan.safetensors", out),
+        lambda: predict_structures(structures[:1], out, tmp_path / "nan.safetensors"),
         lambda: score_structures(structures[:1], out / "s.parquet", tmp_path / "nan.safetensors"),
-        lambda: sample_structure(structures[0], 2, out, tmp_path / "nan.safetensors"),
+        lambda: sample_structures(structures[:1], out, tmp_path / "nan.safetensors", num=2),
     ):
         with pytest.raises(QfitLatentError, match="not a number"):
             use()
@@ -423,7 +411,7 @@ def test_five_thousand_residues(model_path, tmp_path):
                     atom.pos = gemmi.Position(atom.pos.x + 300 * i, atom.pos.y, atom.pos.z)
             large[0].add_chain(copied)
     large.make_mmcif_document().write_file(str(tmp_path / "large.cif"))
-    (result,) = predict_structures([tmp_path / "large.cif"], model_path, tmp_path / "out")
+    (result,) = predict_structures([tmp_path / "large.cif"], tmp_path / "out", model_path)
     assert result.num_residues > 4900
     weight = pq.read_table(tmp_path / "out" / "large.mixture.parquet")["weight"].to_numpy()
     assert np.isfinite(weight).all()
@@ -514,7 +502,7 @@ def test_the_page_runs_and_its_densities_integrate_to_one(predicted, tmp_path):
 
 def test_scores_are_the_densities_of_the_observed_conformers(structures, model_path, tmp_path):
     out = tmp_path / "scores.parquet"
-    results = score_structures(structures[:3], out, model_path, surprising_above=0.8)
+    results = score_structures(structures[:3], out, model_path, settings_of(surprising_above=0.8))
     assert not any(r.error for r in results)
     table = pq.read_table(out)
     assert table.schema.equals(SCORES, check_metadata=True)
@@ -536,7 +524,7 @@ def test_scores_are_the_densities_of_the_observed_conformers(structures, model_p
     for d in range(1, 5):
         np.testing.assert_allclose(merged[f"chi{d}_rad"], merged[f"chi{d}_rad_read"], atol=1e-6)
     again = tmp_path / "again.parquet"
-    score_structures(structures[2::-1], again, model_path, surprising_above=0.8)
+    score_structures(structures[2::-1], again, model_path, settings_of(surprising_above=0.8))
     assert again.read_bytes() == out.read_bytes()
     with pytest.raises(QfitLatentError, match="overwrite"):
         score_structures(structures[:1], out, model_path)
@@ -565,15 +553,13 @@ def test_missing_modes_are_those_that_no_altloc_is_near():
 def test_samples_are_seeded_and_their_models_have_these_chi(
     structures, model_path, tmp_path, file_format
 ):
-    files = sample_structure(
-        structures[0], 5, tmp_path / "a", model_path, seed=4, file_format=file_format
-    )
-    again = sample_structure(
-        structures[0], 5, tmp_path / "b", model_path, seed=4, file_format=file_format
-    )
-    other = sample_structure(
-        structures[0], 5, tmp_path / "c", model_path, seed=5, file_format=file_format
-    )
+    def draw(out, seed):
+        settings, how = settings_of(seed=seed), {"num": 5, "file_format": file_format}
+        (result,) = sample_structures(structures[:1], tmp_path / out, model_path, settings, **how)
+        names = (".samples.parquet", f"_samples.{file_format}")
+        return [tmp_path / out / f"{result.entry}{name}" for name in names]
+
+    files, again, other = draw("a", 4), draw("b", 4), draw("c", 5)
     assert [p.read_bytes() for p in files] == [p.read_bytes() for p in again]
     assert files[0].read_bytes() != other[0].read_bytes()
     frame = pq.read_table(files[0]).to_pandas()
@@ -603,7 +589,8 @@ def test_samples_are_seeded_and_their_models_have_these_chi(
 
 
 def test_embeddings_are_the_single_representation(structures, model_path, tmp_path):
-    files = embed_structure(structures[0], tmp_path, model_path)
+    (result,) = embed_structures(structures[:1], tmp_path, model_path)
+    files = [tmp_path / f"{result.entry}.embedding{ending}" for ending in (".parquet", ".npz")]
     protein = protein_from_tables(read_input(structures[0]).tables)
     loaded = load_model(model_path)
     from qfitlatent.model.batch import collate
@@ -633,9 +620,10 @@ def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path)
     assert checkout.plan("predict") == {"predict_structures": 1}
     checkout.run("predict")
     out = checkout.folder / "results/runs/tiny/predictions"
-    summary = pd.read_csv(out / "summary.csv", keep_default_na=False)
-    assert summary["structure"].tolist() == ["broken", "sim00000", "sim00001"]
-    assert [bool(error) for error in summary["error"]] == [True, False, False]
+    summary = pd.read_csv(out / "summary.csv")
+    assert summary["entry"].tolist() == ["sim00000", "sim00001"]
+    assert (summary["num_residues"] > 0).all()
+    assert pd.read_csv(out / "failures.csv")["entry"].tolist() == ["broken"]
     assert all(p.exists() for x in ("sim00000", "sim00001") for p in output_paths(out, x))
     assert checkout.plan("predict") == {}
 

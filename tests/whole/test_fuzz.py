@@ -167,8 +167,8 @@ def test_mutated_folders_are_predicted_and_scored(base, tmp_path):
     assert status in (0, 2)
     failed = pd.read_csv(out / "failures.csv")
     done = {path.name.removesuffix(".prediction.json") for path in out.glob("*.prediction.json")}
-    assert done.isdisjoint(failed["structure"])
-    assert done | set(failed["structure"]) == set(names)
+    assert done.isdisjoint(failed["entry"])
+    assert done | set(failed["entry"]) == set(names)
     assert not failed["error"].str.contains("unexpected", case=False).any()
     for path in out.glob("*.mixture.parquet"):
         assert_finite(read_table(path))

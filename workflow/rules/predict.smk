@@ -1,7 +1,7 @@
 # The trained model is applied to a folder of structures.
 #
 # Needs:  <run>/model.safetensors or predict.model, and the folder predict.structures
-# Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ... and summary.csv
+# Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ..., summary.csv and failures.csv
 
 
 rule predict_structures:

@@ -1,27 +1,27 @@
-"""Applies the model to every structure of a folder, and says for each what became of it."""
+"""Applies the model to every structure of a folder; failures.csv says what could not be used."""
 
-import csv
 from pathlib import Path
 
 import torch
 
-from qfitlatent.base.files import atomic_path
+from qfitlatent.base.config import settings
 from qfitlatent.base.job import job
 from qfitlatent.prediction.predict import predict_structures
+from qfitlatent.prediction.results import write_summary
+from qfitlatent.prediction.settings import PredictionSettings
 
-with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
-    torch.set_num_threads(snakemake.threads)
-    summary = Path(snakemake.output[0])
-    results = predict_structures(
-        [snakemake.input.structures],
-        snakemake.input.model,
-        summary.parent,
-        min_weight=snakemake.params.predict["min_weight"],
-        overwrite=True,
-        resume=True,
-        stream=log,
-    )
-    with atomic_path(summary) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["structure", "num_residues", "error"])
-        writer.writerows([result.entry, result.num_residues, result.error] for result in results)
+# Worker processes that Python starts afresh import this file, too.
+if __name__ == "__main__":
+    with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
+        torch.set_num_threads(snakemake.threads)
+        summary = Path(snakemake.output[0])
+        results = predict_structures(
+            [snakemake.input.structures],
+            summary.parent,
+            snakemake.input.model,
+            settings(PredictionSettings, "predict", snakemake.params.predict),
+            overwrite=True,
+            resume=True,
+            stream=log,
+        )
+        write_summary(results, summary)

@@ -1,12 +1,13 @@
 """Files that are there completely or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,45 @@ def atomic_path(final: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(final)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
         if flush:
-            with open(temporary, "rb") as file:
+            with open(temporary, "r+b") as file:  # Windows flushes only what may be written to
                 os.fsync(file.fileno())
         os.replace(temporary, final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_paths(finals: Sequence[Path]) -> Iterator[list[Path]]:
+    """Temporary paths that become ``finals``, all of them or none, when the block succeeds.
+
+    The last one says that all are there: the old one goes before the others come. What the block
+    does not write is not there afterwards, either. When the block raises, all is as it was.
+    """
+    temporaries = [_temporary(final) for final in finals]
+    try:
+        yield temporaries
+        for final in finals:
+            if final.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
+        finals[-1].unlink(missing_ok=True)
+        for temporary, final in zip(temporaries, finals, strict=True):
+            if temporary.exists():
+                os.replace(temporary, final)
+            else:
+                final.unlink(missing_ok=True)
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(final: Path) -> Path:
+    return final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 def sweep(folder: str | Path, *, deep: bool = False) -> None:

@@ -56,6 +56,28 @@ SAMPLES = make_schema(
 )
 
 
+SUMMARY = make_schema(
+    (
+        Column("entry", TEXT, False, "", "name of the file without its ending"),
+        Column("num_residues", I32, False, "", "residues with a prediction"),
+        Column("num_built", I32, False, "", "residues whose side chain was built"),
+        Column("num_heterogeneous", I32, False, "", "residues with several conformers"),
+    )
+)
+"""``summary.csv`` of the workflow: what was predicted; what was not is in ``failures.csv``."""
+
+
+FAILURES = make_schema(
+    (
+        Column("entry", TEXT, False, "", "name of the file without its ending"),
+        Column("path", TEXT, False, "", "the file"),
+        Column("reason", TEXT, False, "", "why there is no result, in one word"),
+        Column("error", TEXT, False, "", "the same as a sentence, and what to do"),
+    )
+)
+"""``failures.csv``: the only place that says what could not be used."""
+
+
 def embedding_schema(width: int) -> pa.Schema:
     """Schema of an embedding of this width."""
     kind = pa.list_(pa.field("element", F32, nullable=False), width)

@@ -6,211 +6,193 @@ Imports of torch wait until a command runs, so that ``qfitlatent --help`` answer
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.machine import num_cores
+from qfitlatent.prediction.settings import FORMATS, PredictionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from qfitlatent.prediction.records import Written
 
 
 MAX_LINES = 20
 
+
+MAX_THREADS = 1024
+
+
 EXAMPLE = Path(str(files("qfitlatent").joinpath("data/example.cif.gz")))
 """A small simulated structure; tools/make_example.py writes it."""
 
 
-def _common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", type=Path, help="run folder or model file (default: the model that ships)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
-    parser.add_argument("--threads", type=int, help="threads of the network (default: all cores)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default 0)")
-    parser.add_argument("--overwrite", action="store_true", help="write over existing results")
-
-
-def predict_arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
+    """What all commands share, and these keys of the section ``predict`` of the configuration."""
     parser.add_argument(
         "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
     )
+    parser.add_argument("--example", action="store_true", help="the simulated structure that ships")
     parser.add_argument(
-        "--example", action="store_true", help="predict the simulated structure that ships"
+        "--model", type=Path, help="run folder or model file (default: the model that ships)"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
+    parser.add_argument("--overwrite", action="store_true", help="write over existing results")
     parser.add_argument(
-        "--min-weight",
-        type=float,
-        default=0.1,
-        help="smallest weight of a mode that becomes an altloc (default 0.1)",
+        "--threads", type=_number, help="threads of the network (default: all cores)"
     )
-    parser.add_argument(
-        "--merge-within",
-        type=float,
-        default=30.0,
-        metavar="DEGREES",
-        help="components are one mode when every chi is so near (default 30)",
-    )
-    parser.add_argument(
-        "--entropy-samples", type=int, default=32, help="draws behind each entropy (default 32)"
-    )
-    parser.add_argument(
-        "--workers", type=int, help="processes that read and write (default: by number of files)"
-    )
-    _common_arguments(parser)
+    section = config.schema()["properties"]["predict"]["properties"]
+    for key in (*settings, "device", "workers"):
+        name = key.removesuffix("_degrees")
+        default = section[key]["default"]
+        about = section[key]["description"].rstrip(".")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=key,
+            type=_number,
+            metavar=name.upper(),
+            help=about if default is None else f"{about} (default {default})",
+        )
 
 
-def run_predict(options: argparse.Namespace) -> int:
-    """0 when every structure was predicted, 2 when one could not be used.
+def _number(text: str) -> int | float | str:
+    """The number, or the text, which the schema then refuses in words."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
-    A folder goes on where it stopped; results of single files are not written over unasked.
-    """
-    from qfitlatent.prediction.predict import predict_structures, write_failures
+
+def _run(
+    options: argparse.Namespace, function: Callable[..., Sequence[Written]], **more: Any
+) -> Sequence[Written]:
+    """Calls it with the paths, settings and model of the command line; says what failed."""
+    import torch
 
     structures = [*options.structures, *[EXAMPLE] * options.example]
     if not structures:
         raise QfitLatentError(
             "No structure is named: give PDB or mmCIF files, folders of them, or --example."
         )
-    _set_threads(options)
-    batch = any(path.is_dir() for path in structures)
-    results = predict_structures(
+    threads = num_cores() if options.threads is None else options.threads
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise QfitLatentError(f"--threads is {threads}, but must be 1 to {MAX_THREADS}.")
+    torch.set_num_threads(threads)
+    section = config.schema()["properties"]["predict"]["properties"]
+    given = {key: value for key, value in vars(options).items() if key in section}
+    del given["structures"], given["model"]
+    given = {key: value for key, value in given.items() if value is not None}
+    is_long = len(structures) > 1 or structures[0].is_dir()
+    return function(
         structures,
-        options.model,
         options.out,
-        min_weight=options.min_weight,
-        merge_within_degrees=options.merge_within,
-        entropy_samples=options.entropy_samples,
-        seed=options.seed,
+        options.model,
+        config.settings(PredictionSettings, "predict", given),
         overwrite=options.overwrite,
-        resume=batch and not options.overwrite,
-        workers=options.workers,
-        device=options.device,
-        stream=sys.stderr if len(structures) > 1 or batch else None,
+        stream=sys.stderr if is_long else None,
+        **more,
     )
-    if len(results) > 1:
-        write_failures(results, options.out)
+
+
+def _resumes(options: argparse.Namespace) -> bool:
+    """A folder goes on where it stopped; results of single files are not written over unasked."""
+    return not options.overwrite and any(path.is_dir() for path in options.structures)
+
+
+def _report(results: Sequence[Written], out: Path, say: Callable[[Written], str]) -> int:
+    """0 when every structure could be used, 2 when one could not."""
+    failed = [result for result in results if result.error]
     # Of a long list the table of failures and the progress say enough.
     for result in results if len(results) <= MAX_LINES else ():
         if not result.error:
-            print(f"{result.entry}: {'; '.join([*_counts(result), *result.notes])}")
-    return _report(results)
+            print(f"{result.entry}: {'; '.join(filter(None, [say(result), *result.notes]))}")
+    for result in failed if len(failed) <= MAX_LINES else ():
+        print(f"qfitlatent: {result.error}", file=sys.stderr)
+    if failed:
+        print(
+            f"qfitlatent: {len(failed)} of {len(results)} structures could not be used: see "
+            f"{out / 'failures.csv'}",
+            file=sys.stderr,
+        )
+    return 2 if failed else 0
 
 
-def _counts(result: Written) -> list[str]:
-    if not result.num_residues:
-        return []
-    return [
-        f"{result.num_residues} residues predicted",
-        f"{result.num_heterogeneous} with several conformers",
-    ]
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    _arguments(parser, "min_weight", "merge_within_degrees", "entropy_samples", "seed")
+    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    from qfitlatent.prediction.predict import predict_structures
+
+    results = _run(options, predict_structures, resume=_resumes(options))
+    return _report(
+        results,
+        options.out,
+        lambda result: (
+            f"{result.num_residues} residues predicted; "
+            f"{result.num_heterogeneous} with several conformers"
+        ),
+    )
 
 
 def score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "structures", nargs="+", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
-    )
+    _arguments(parser, "surprising_above", "min_weight", "merge_within_degrees", "seed")
     parser.add_argument("-o", "--out", type=Path, required=True, help="Parquet file to write")
-    parser.add_argument(
-        "--surprising-above",
-        type=float,
-        default=0.95,
-        help="predicted mass of likelier conformers above which one is surprising (default 0.95)",
-    )
-    parser.add_argument("--workers", type=int, help="processes that read (default: by number)")
-    _common_arguments(parser)
 
 
 def run_score(options: argparse.Namespace) -> int:
     from qfitlatent.prediction.score import score_structures
 
-    _set_threads(options)
-    results = score_structures(
-        options.structures,
-        options.out,
-        options.model,
-        surprising_above=options.surprising_above,
-        seed=options.seed,
-        overwrite=options.overwrite,
-        workers=options.workers,
-        device=options.device,
-        stream=sys.stderr if len(options.structures) > 1 else None,
-    )
-    return _report(results)
+    results = _run(options, score_structures)
+    return _report(results, options.out.parent, lambda result: f"{result.num_residues} residues")
 
 
 def sample_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("structure", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file")
+    _arguments(parser, "seed")
     parser.add_argument("-n", "--number", type=int, default=10, help="draws (default 10)")
     parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument(
-        "--format", choices=("cif", "pdb"), default="cif", help="of the models (default cif)"
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help=f"of the models (default {FORMATS[0]})",
     )
-    _common_arguments(parser)
 
 
 def run_sample(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.sample import sample_structure
+    from qfitlatent.prediction.sample import sample_structures
 
-    _set_threads(options)
-    for path in sample_structure(
-        options.structure,
-        options.number,
-        options.out,
-        options.model,
-        seed=options.seed,
+    results = _run(
+        options,
+        sample_structures,
+        num=options.number,
         file_format=options.format,
-        overwrite=options.overwrite,
-        device=options.device,
-    ):
-        print(path)
-    return 0
+        resume=_resumes(options),
+    )
+    return _report(results, options.out, lambda result: f"{result.num_residues} residues drawn")
 
 
 def embed_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("structure", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file")
+    _arguments(parser)
     parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
-    _common_arguments(parser)
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.sample import embed_structure
+    from qfitlatent.prediction.sample import embed_structures
 
-    _set_threads(options)
-    for path in embed_structure(
-        options.structure,
-        options.out,
-        options.model,
-        overwrite=options.overwrite,
-        device=options.device,
-    ):
-        print(path)
-    return 0
-
-
-def _set_threads(options: argparse.Namespace) -> None:
-    import torch
-
-    torch.set_num_threads(max(1, options.threads or len(os.sched_getaffinity(0))))
-
-
-def _report(results: Sequence[Written]) -> int:
-    failed = [result for result in results if result.error]
-    for result in failed:
-        print(f"qfitlatent: {result.error}", file=sys.stderr)
-    return 2 if failed else 0
+    results = _run(options, embed_structures, resume=_resumes(options))
+    return _report(results, options.out, lambda result: f"{result.num_residues} residues embedded")
 
 
 COMMANDS = (
     ("predict", "predict side-chain conformers of structures", predict_arguments, run_predict),
     ("score", "score the conformers of multiconformer structures", score_arguments, run_score),
-    ("sample", "draw conformers of a structure at random", sample_arguments, run_sample),
+    ("sample", "draw conformers of structures at random", sample_arguments, run_sample),
     ("embed", "write the model's representation of each residue", embed_arguments, run_embed),
 )
 """Name, what it does, its arguments and its function: ``cli.py`` registers them."""

@@ -1,37 +1,40 @@
-"""What a prediction reads and writes; no torch here, so that worker processes start at once.
+"""The files that predict, sample and embed write; no torch here, so that workers start at once.
 
 One structure gives, in the output folder,
 
-    <id>.mixture.parquet, .csv    a row a residue and component: weight, mean, concentration
-    <id>.residues.csv             a row a residue: entropy, heterogeneity, modes, or why none
-    <id>_ensemble.cif, .pdb       the multiconformer model (ensemble.py)
-    <id>.html                     a page to look at (prediction_page.py)
-    <id>.prediction.json          input, model and settings by checksum; written last
+    predict  <id>.mixture.parquet, .csv    a row a residue and component of its density
+             <id>.residues.csv             a row a residue: entropy, modes, or why there are none
+             <id>_ensemble.cif, .pdb       the multiconformer model (placing.py)
+             <id>.html                     a page to look at (page.py)
+             <id>.prediction.json          input, model and settings by checksum
+    sample   <id>.samples.parquet          a row a residue and draw
+             <id>_samples.cif or .pdb      a model a draw
+             <id>.samples.json             the record, as above
+    embed    <id>.embedding.parquet, .npz  a row a residue
+             <id>.embedding.json           the record
 
-so a structure is done when its .prediction.json is there.
+Shapes: N residues, n of them predicted, J modes, S samples, D=4 chi.
 """
 
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from qfitlatent.base.files import read_json, sha256_file, write_json, write_text
+from qfitlatent.base.files import write_text
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
 from qfitlatent.pages.reasons import explain
-from qfitlatent.prediction.columns import MIXTURE, RESIDUES
+from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
 from qfitlatent.prediction.page import page
-from qfitlatent.prediction.placing import Placement
-from qfitlatent.prediction.placing import place_side_chains as place
-from qfitlatent.prediction.records import Input, Predicted, Written, structure_id
+from qfitlatent.prediction.placing import Placement, place_side_chains
+from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
+from qfitlatent.prediction.results import Results
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import fixed_list
 from qfitlatent.tables.parquet import conform, write_csv, write_table
 
-SUFFIXES = (
+PREDICTION = (
     ".mixture.parquet",
     ".mixture.csv",
     ".residues.csv",
@@ -40,96 +43,131 @@ SUFFIXES = (
     ".html",
     ".prediction.json",
 )
-"""Every file of one structure, the one that says it is done last."""
 
 
-def output_paths(out: Path, entry: str) -> list[Path]:
-    """Every file of this structure."""
-    return [out / f"{entry}{suffix}" for suffix in SUFFIXES]
+EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
 
-def write_prediction(
-    given: Input, predicted: Predicted, out: Path, identity: dict[str, Any]
-) -> Written:
-    """All files of one structure; identity says which model and settings made them."""
-    start = time.perf_counter()
-    mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path, done_path = (
-        output_paths(out, given.entry)
-    )
-    done_path.unlink(missing_ok=True)
+def sample_suffixes(file_format: str) -> tuple[str, ...]:
+    """Of the files of one structure, the record last."""
+    return ".samples.parquet", f"_samples.{file_format}", ".samples.json"
+
+
+def write_prediction(results: Results, given: Input, predicted: Predicted) -> Written:
+    """All files of one structure."""
     residues = given.tables["residues"]
     token = residues["token"].to_numpy()[predicted.row]
     has_chi = NUM_CHI[token] > 0
 
     structure, document = open_structure(given.path)
-    placement = _placement(given.tables, predicted)
-    built = set(place(structure, placement))
-    note = {"model_sha256": identity["model_sha256"], "input_sha256": given.sha256}
+    placement = _placement(given.tables, predicted.row, predicted.mode_weight, predicted.mode_chi)
+    is_built = np.zeros(len(residues), dtype=bool)
+    is_built[predicted.row[place_side_chains(structure, placement)]] = True
+    note = {"model_sha256": results.identity["model_sha256"], "input_sha256": given.sha256}
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
-    write_text(cif_path, mmcif_text(structure, document, note))
-    pdb = pdb_text(structure, note)
-    if pdb is None:
-        pdb_path.unlink(missing_ok=True)
-    else:
-        write_text(pdb_path, pdb)
-
+    cif, pdb = mmcif_text(structure, document, note), pdb_text(structure, note)
     mixture = _mixture_table(residues, predicted, token, has_chi)
-    write_table(mixture, mixture_path, MIXTURE)
-    write_csv(mixture_csv, mixture)
-    summary = _summary_table(given.tables, predicted, has_chi, built)
-    write_csv(residues_csv, summary)
-    write_text(page_path, page(given.entry, summary, predicted, token, identity))
-
+    summary = _summary_table(given.tables, predicted, has_chi, is_built)
     left_out = [
         f"{row['chain']}/{row['name']} {row['author_number']}{row['insertion_code']}: {row['note']}"
         for row in summary.to_pylist()
         if row["note"]
     ]
-    notes = [f"{len(left_out)} residues stay as they were; see {residues_csv.name}"] * bool(
-        left_out
-    )
+    notes = []
+    if left_out:
+        listed = f"{given.entry}.residues.csv"
+        notes.append(f"{len(left_out)} residues stay as they were; see {listed}")
     if pdb is None:
         notes.append("no PDB file: that format has no room for chain names of three characters")
     modes = np.count_nonzero(predicted.mode_weight, axis=1)
-    written = Written(
-        given.entry,
-        given.path,
-        notes=tuple(notes),
-        num_residues=len(predicted.row),
-        num_built=len(built),
-        num_heterogeneous=int(np.count_nonzero(has_chi & (modes > 1))),
-        seconds=time.perf_counter() - start,
-    )
-    write_json(
-        done_path,
-        {
-            **identity,
-            "entry": given.entry,
-            "input": given.path.name,
-            "input_sha256": given.sha256,
-            "num_residues": written.num_residues,
-            "num_built": written.num_built,
-            "num_heterogeneous": written.num_heterogeneous,
-            "left_as_they_were": left_out,
-            "notes": notes,
-        },
-    )
-    return written
+    counts = {
+        "num_residues": len(predicted.row),
+        "num_built": int(is_built.sum()),
+        "num_heterogeneous": int(np.count_nonzero(has_chi & (modes > 1))),
+    }
+    record = {**counts, "left_as_they_were": left_out, "notes": notes}
+    with results.files(given, record) as (
+        mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path,
+    ):  # fmt: skip
+        write_table(mixture, mixture_path, MIXTURE)
+        write_csv(mixture_csv, mixture)
+        write_csv(residues_csv, summary)
+        write_text(cif_path, cif)
+        if pdb is not None:
+            write_text(pdb_path, pdb)
+        write_text(page_path, page(given.entry, summary, predicted, token, results.identity))
+    return Written(given.entry, given.path, notes=tuple(notes), **counts)
 
 
-def is_done(out: Path, path: Path, identity: dict[str, Any]) -> bool:
-    """Whether this file has been predicted by this model with these settings."""
-    done = output_paths(out, structure_id(path))[-1]
-    if not done.exists():
-        return False
-    found = read_json(done)
-    same = all(found.get(key) == value for key, value in identity.items())
-    return same and found.get("input_sha256") == sha256_file(path)
+def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.ndarray]) -> Written:
+    """drawn: rows (n,) of the residues table, chi (S,n,D) radians; a row a residue and draw."""
+    row, chi = drawn
+    residues = given.tables["residues"]
+    token = residues["token"].to_numpy()[row]
+    has_chi = NUM_CHI[token] > 0
+    columns: dict[str, Any] = id_columns(residues, np.repeat(row[has_chi], len(chi)))
+    columns["sample"] = np.tile(np.arange(len(chi)), has_chi.sum())
+    mask = np.repeat(CHI_DEFINED[token[has_chi]], len(chi), axis=0)
+    flat = chi[:, has_chi].transpose(1, 0, 2).reshape(-1, chi.shape[2])
+    columns |= chi_columns("chi", flat, "_rad", mask)
+    note = {
+        "model_sha256": results.identity["model_sha256"],
+        "input_sha256": given.sha256,
+        "seed": str(results.identity["seed"]),
+        "content": "Side chains sampled and built by qfitlatent; see README",
+    }
+    first, document = open_structure(given.path)
+    models = []
+    for draw in chi:
+        structure = first.clone()
+        angles, weight = draw[:, None].astype(np.float64), np.ones((len(row), 1))
+        place_side_chains(structure, _placement(given.tables, row, weight, angles))
+        models.append(structure[0])
+    del first[:]
+    for number, model in enumerate(models, start=1):
+        model.num = number
+        first.add_model(model)
+    as_pdb = results.suffixes[1].endswith("pdb")
+    text = pdb_text(first, note) if as_pdb else mmcif_text(first, document, note)
+    if text is None:
+        raise Unusable(
+            "no_pdb",
+            f"{given.path} has chain names of three characters, for which the PDB format has no "
+            "room: use --format cif.",
+        )
+    with results.files(given, {"num_residues": len(row)}) as (table_path, model_path):
+        write_text(model_path, text)
+        write_table(pa.table(columns), table_path, SAMPLES)
+    return Written(given.entry, given.path, num_residues=len(row))
 
 
-def _placement(tables: dict[str, pa.Table], predicted: Predicted) -> Placement:
-    residues = tables["residues"].take(pa.array(predicted.row))
-    frames = tables["frames"].take(pa.array(predicted.row))
+def write_embedding(
+    results: Results, given: Input, known: tuple[np.ndarray, np.ndarray]
+) -> Written:
+    """known: rows (n,) of the residues table, and their single representations (n,d_s)."""
+    row, s = known
+    ids = id_columns(given.tables["residues"], row)
+    schema = embedding_schema(s.shape[1])
+    flat = pa.array(s.reshape(-1), pa.float32())
+    embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
+    arrays = {
+        name: np.asarray(column.to_pylist(), dtype="U" if pa.types.is_string(column.type) else None)
+        for name, column in ids.items()
+        if not column.null_count
+    }
+    with results.files(given, {"num_residues": len(row)}) as (table_path, array_path):
+        write_table(pa.table({**ids, "embedding": embedding}), table_path, schema)
+        with open(array_path, "wb") as file:
+            np.savez(file, embedding=s, **arrays)
+    return Written(given.entry, given.path, num_residues=len(row))
+
+
+def _placement(
+    tables: dict[str, pa.Table], row: np.ndarray, weight: np.ndarray, chi: np.ndarray
+) -> Placement:
+    """weight (n,J) and chi (n,J,D) on rows (n,) of the residues table."""
+    residues = tables["residues"].take(pa.array(row))
+    frames = tables["frames"].take(pa.array(row))
     columns = [residues[name].to_pylist() for name in _PLACE]
     return Placement(
         key=list(zip(*columns, strict=True)),
@@ -137,8 +175,8 @@ def _placement(tables: dict[str, pa.Table], predicted: Predicted) -> Placement:
         rotation=fixed_list(frames["rotation"], (3, 3)),
         translation=fixed_list(frames["translation_angstrom"], (3,)),
         token=residues["token"].to_numpy(),
-        weight=predicted.mode_weight,
-        chi=predicted.mode_chi,
+        weight=weight,
+        chi=chi,
     )
 
 
@@ -160,7 +198,7 @@ def _mixture_table(
 
 
 def _summary_table(
-    tables: dict[str, pa.Table], predicted: Predicted, has_chi: np.ndarray, built: set[str]
+    tables: dict[str, pa.Table], predicted: Predicted, has_chi: np.ndarray, is_built: np.ndarray
 ) -> pa.Table:
     residues = tables["residues"]
     num = len(residues)
@@ -178,11 +216,10 @@ def _summary_table(
         for row in tables["rejected"].to_pylist()
         if row["scope"] in ("residue", "frame") and row["chain"] is not None
     }
-    is_built, notes = [], []
-    for i, row in enumerate(residues.select(list(_NOTED)).to_pylist()):
-        name = f"{row['chain']}/{row['name']} {row['author_number']}{row['insertion_code']}"
-        is_built.append(name in built)
-        notes.append("" if name in built else _why_not(row, missing[i], why))
+    notes = [
+        "" if is_built[i] else _why_not(row, missing[i], why)
+        for i, row in enumerate(residues.select(list(_NOTED)).to_pylist())
+    ]
     columns = id_columns(residues, np.arange(num))
     columns |= {
         "entropy": pa.array(entropy.astype(np.float32), mask=missing),
@@ -197,7 +234,7 @@ def _summary_table(
 _FLAGS = ("is_modified", "is_d_residue", "is_microheterogeneous")
 
 
-_NOTED = ("chain", "index", "author_number", "insertion_code", "name", *_FLAGS)
+_NOTED = ("chain", "index", "name", *_FLAGS)
 
 
 def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
@@ -213,30 +250,3 @@ def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
     if row["is_modified"]:
         return "a modified residue: its atoms are kept"
     return "not predicted"
-
-
-def write_sample_models(
-    given: Input, row: np.ndarray, chi: np.ndarray, path: Path, identity: dict[str, str]
-) -> bool:
-    """A file with one model a draw: chi (S,n,4) on rows (n,) of the residues table.
-
-    The format follows the ending of path. False where the PDB format cannot hold it.
-    """
-    first, document = open_structure(given.path)
-    models = []
-    for draw in chi:
-        structure = first.clone()
-        predicted = Predicted(
-            row, *[np.empty(0)] * 5, np.ones((len(row), 1)), draw[:, None].astype(np.float64)
-        )
-        place(structure, _placement(given.tables, predicted))
-        models.append(structure[0])
-    del first[:]
-    for number, model in enumerate(models, start=1):
-        model.num = number
-        first.add_model(model)
-    note = identity | {"content": "Side chains sampled and built by qfitlatent; see README"}
-    text = pdb_text(first, note) if path.suffix == ".pdb" else mmcif_text(first, document, note)
-    if text is not None:
-        write_text(path, text)
-    return text is not None

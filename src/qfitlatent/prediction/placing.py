@@ -100,8 +100,8 @@ def hundredths(weight: np.ndarray) -> np.ndarray:
     return whole
 
 
-def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[str]:
-    """Edit the structure in place; returns the built residues' ids, for the record.
+def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[int]:
+    """Edit the structure in place; returns which of the N residues have new side-chain atoms.
 
     Residues that are not found, are modified (other than MSE), or share their position with
     another residue type, stay as they are.
@@ -129,7 +129,7 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
         b_iso = float(np.mean([atom.b_iso for atom in backbone[n]]))
         kind, altloc = int(placement.token[n]), placement.frame_altloc[n]
         if _rebuild(found[n], kind, altloc, occupancy[i], coords[i], exists[i], b_iso):
-            built.append(_name(found[n]))
+            built.append(n)
     return built
 
 
@@ -215,7 +215,3 @@ def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> 
             atom.pos = gemmi.Position(*coords[mode, a])
             residue.add_atom(atom)
     return True
-
-
-def _name(residue: gemmi.Residue) -> str:
-    return f"{residue.subchain}/{residue.name} {residue.seqid}"

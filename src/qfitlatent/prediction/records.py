@@ -1,9 +1,14 @@
 """What a prediction reads, and what passes between its processes; no torch here."""
 
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import errno
+import os
+import stat
+import traceback
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,75 +18,33 @@ from qfitlatent.base.files import STRUCTURE_SUFFIXES, sha256_file, structure_ste
 from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import read_entry
 
+MAX_NAME_BYTES = 190
+"""Of an id: the endings of a result and of its temporary files fit behind it in 255 bytes."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the disk that every other structure would meet, too."""
+
+
+class Unusable(QfitLatentError):
+    """A structure that cannot be predicted; ``reason`` is one word for it."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(reason, sentence)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[1]
+
 
 @dataclass(frozen=True)
 class Input:
-    """A structure that was read: its tables (schemas.py), or the sentence that says why not."""
+    """A structure that was read, and its tables (``tables.schemas``)."""
 
     entry: str
     path: Path
-    sha256: str = ""
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    error: str = ""
-    seconds: float = 0.0
-
-
-def structure_id(path: str | Path) -> str:
-    """The file's name without .gz and without the ending of its format."""
-    name = Path(path).name
-    return structure_stem(name) or name
-
-
-def find_structures(paths: Iterable[str | Path]) -> list[Path]:
-    """The files given, and for a folder the structures in it, by name.
-
-    Raises QfitLatentError for a path that does not exist, a folder without structures, and two
-    files that would have the same id.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.is_file() and structure_stem(p.name)]
-            if not inside:
-                raise QfitLatentError(
-                    f"The folder {path} holds no structure: their names end in "
-                    f"{', '.join(STRUCTURE_SUFFIXES)}, with or without .gz."
-                )
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise QfitLatentError(f"There is no file {path}: correct the path.")
-    by_id: dict[str, Path] = {}
-    for path in found:
-        other = by_id.setdefault(structure_id(path), path)
-        if other != path:
-            raise QfitLatentError(
-                f"{other} and {path} would both write {structure_id(path)}: rename one, or predict "
-                "them into different folders."
-            )
-    return list(by_id.values())
-
-
-def read_input(path: Path, max_conformers: int = 6) -> Input:
-    """Tables of one structure; whatever is wrong with the file becomes a sentence, not an error."""
-    start = time.perf_counter()
-    entry = structure_id(path)
-    records = read_entry(path, entry, max_conformers=max_conformers)
-    tables = {
-        name: getattr(records, name) for name in ("residues", "frames", "conformers", "rejected")
-    }
-    error = ""
-    whole = [row for row in tables["rejected"].to_pylist() if row["scope"] == "entry"]
-    if whole:
-        error = f"{path} cannot be used: {explain(whole[0])}"
-    elif tables["frames"]["rotation"].null_count == len(tables["frames"]):
-        error = (
-            f"{path} cannot be used: no protein residue has all of N, CA and C, "
-            "so there is no backbone to predict on."
-        )
-    sha256 = "" if error else sha256_file(path)
-    return Input(entry, path, sha256, tables, error, time.perf_counter() - start)
+    sha256: str
+    tables: dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -104,13 +67,141 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of one structure."""
+    """What became of one structure; ``error`` says why there are no files, ``reason`` in a word."""
 
     entry: str
     path: Path
+    reason: str = ""
     error: str = ""
+    traceback: str = ""
     notes: tuple[str, ...] = ()
     num_residues: int = 0
     num_built: int = 0
     num_heterogeneous: int = 0
-    seconds: float = 0.0
+
+
+def structure_id(path: str | Path) -> str:
+    """The file's name without .gz and without the ending of its format."""
+    name = Path(path).name
+    return structure_stem(name) or name
+
+
+def printable(text: str | Path) -> str:
+    """The text as any file can hold it, bytes of a file's name that are no UTF-8 as escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def find_structures(paths: Iterable[str | Path]) -> list[Path]:
+    """The files given, and for a folder the structures in it, by name, each once.
+
+    Raises QfitLatentError for a path that does not exist, and a folder without structures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            names = [p for p in sorted(path.iterdir()) if structure_stem(p.name)]
+            inside = [p for p in names if not p.is_dir()]
+            if not inside:
+                raise QfitLatentError(
+                    f"The folder {path} holds no structure: their names end in "
+                    f"{', '.join(STRUCTURE_SUFFIXES)}, with or without .gz."
+                )
+            found += inside
+        elif os.path.lexists(path):
+            found.append(path)
+        else:
+            raise QfitLatentError(f"There is no file {path}: correct the path.")
+    return list(dict.fromkeys(found))
+
+
+def is_batch(paths: Iterable[str | Path]) -> bool:
+    """Whether several structures are meant, of which one may fail."""
+    listed = [Path(path) for path in paths]
+    return len(listed) > 1 or any(path.is_dir() for path in listed)
+
+
+def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
+    """Structures whose results could not be named, each with its reason."""
+    by_id: dict[str, list[Path]] = {}
+    for path in found:
+        by_id.setdefault(structure_id(path), []).append(path)
+    failed = {}
+    for entry, paths in by_id.items():
+        encoded = os.fsencode(entry)
+        named = " and ".join(map(printable, paths))
+        if len(paths) > 1:
+            reason = "same_name"
+            error = f"{named} would both write {printable(entry)}: rename one of them."
+        elif not entry or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in entry):
+            reason = "bad_name"
+            error = (
+                f"{named!r} is no name for results: it is empty, or has bytes that are no UTF-8 or "
+                "control characters; rename it."
+            )
+        elif len(encoded) > MAX_NAME_BYTES:
+            reason = "bad_name"
+            error = (
+                f"The name of {named} has {len(encoded)} bytes without its ending, which leaves no "
+                f"room for those of the results: use at most {MAX_NAME_BYTES}."
+            )
+        else:
+            continue
+        for path in paths:
+            failed[path] = Written(entry, path, reason, error)
+    return failed
+
+
+def read_input(path: Path) -> Input:
+    """Tables of one structure. Raises Unusable with what is wrong with the file."""
+    entry = structure_id(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Unusable("no_file", f"{path} is no regular file: give a PDB or mmCIF file.")
+        records = read_entry(path, entry)
+        sha256 = sha256_file(path)
+    except OSError as error:
+        raise Unusable("unreadable", f"{path} cannot be read: {error.strerror}.") from error
+    tables = {
+        name: getattr(records, name) for name in ("residues", "frames", "conformers", "rejected")
+    }
+    for row in tables["rejected"].to_pylist():
+        if row["scope"] == "entry":
+            raise Unusable(row["reason"], f"{path} cannot be used: {explain(row)}")
+    if tables["frames"]["rotation"].null_count == len(tables["frames"]):
+        raise Unusable(
+            "no_backbone",
+            f"{path} cannot be used: no protein residue has all of N, CA and C, "
+            "so there is no backbone to predict on.",
+        )
+    return Input(entry, path, sha256, tables)
+
+
+def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any, Written | None]:
+    """What the step gives, or else what became of the structure: one file stops no others.
+
+    Raises QfitLatentError where the disk has no room, which no other structure would find, either.
+    """
+    trace = ""
+    try:
+        return step(*arguments), None
+    except Unusable as error:
+        reason, sentence = error.reason, str(error)
+    except QfitLatentError as error:
+        reason, sentence = "unusable", str(error)
+    except MemoryError:
+        reason, sentence = "memory", f"{path} needs more memory than there is."
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in NO_ROOM:
+            raise QfitLatentError(
+                f"{where} cannot be written: {error.strerror}; make room, and run the same command "
+                "again."
+            ) from error
+        reason = "unwritable"
+        sentence = f"The results of {path} cannot be written: {where}: {error.strerror}."
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = "unexpected_error"
+        sentence = f"{path} met an unforeseen error ({what:.300}); please report it."
+        trace = traceback.format_exc()
+    return None, Written(structure_id(path), path, reason, sentence, trace)

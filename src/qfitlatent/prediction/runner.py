@@ -1,25 +1,27 @@
 """Structures through the network: worker processes read and write, batches of like length run here.
 
-Shapes: N residues of a structure, K components, S samples.
+Shapes: N residues of a structure.
 """
 
 import copy
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file
+from qfitlatent.base.machine import num_cores
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.protocol import Density
@@ -27,7 +29,17 @@ from qfitlatent.model.batch import Protein, collate
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.device import choose_device
-from qfitlatent.prediction.records import Input, read_input
+from qfitlatent.prediction.records import (
+    Input,
+    Written,
+    attempt,
+    find_structures,
+    is_batch,
+    read_input,
+    structure_id,
+    unusable_names,
+)
+from qfitlatent.prediction.results import Results, conclude, output_folder
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
@@ -45,57 +57,96 @@ WORKERS_FROM = 8
 """From so many structures on, reading and writing go to processes of their own."""
 
 
+Compute = Callable[[Input, Protein, Tensor], Any]
+"""A structure and its single representation (N,d_s) to what a worker process writes."""
+
+
+Write = Callable[[Input, Any], Written]
+"""What was computed to files; without torch, and found by name in a worker process."""
+
+
 @dataclass
 class Timing:
-    """Seconds of one call: all of it, in the encoder, and in the head that turns it into densities.
+    """Seconds in the encoder, and in the head that turns it into densities.
 
     The head's beam search and its draws for the entropy are counted with it.
     """
 
-    total: float = 0.0
     encoder: float = 0.0
     head: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
 
 
-class _Inline(Executor):
-    """Runs what is submitted at once, in this process."""
+class Workers:
+    """``map`` in processes of their own, or here where there are none.
 
-    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
+    They are started afresh: a fork would copy torch's threads and locks.
+    """
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+    def __enter__(self) -> Self:
+        self._pool = self._new_pool(self.num) if self.num else None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(
+        self, step: Callable[[Any], tuple[Any, Written | None]], items: Sequence[tuple]
+    ) -> Callable[[], list]:
+        """Begins; the function that is returned waits. The first of each item is a path."""
+        pool = self._pool
+        if pool is None:
+            return lambda: [step(item) for item in items]
+        results = pool.map(step, items)
+
+        def wait() -> list:
+            try:
+                return list(results)
+            except BrokenProcessPool:
+                if self._pool is pool:
+                    self._pool = self._new_pool(self.num)
+                return [self._alone(step, item) for item in items]
+
+        return wait
+
+    def _alone(self, step: Callable, item: tuple) -> tuple[Any, Written | None]:
+        """An item in a process of its own: that one dies whose item killed the others."""
         try:
-            future.set_result(function(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+            with self._new_pool(1) as pool:
+                return pool.submit(step, item).result()
+        except BrokenProcessPool:
+            path = item[0]
+            sentence = (
+                f"{path} ended the process that worked on it, as too little memory does: predict "
+                "it by itself, on a larger machine."
+            )
+            return None, Written(structure_id(path), path, "process_died", sentence)
 
-
-@contextmanager
-def worker_pool(num: int) -> Iterator[Executor]:
-    """Processes of their own, started afresh: a fork would copy torch's threads and locks."""
-    if num == 0:
-        yield _Inline()
-        return
-    pool = ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def _new_pool(self, num: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
 
 
 def num_workers(num_structures: int, asked: int | None) -> int:
     """Worker processes: as asked; otherwise none for few structures, else half of the cores."""
     if asked is not None:
         return asked
-    if num_structures < WORKERS_FROM:
-        return 0
-    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+    return 0 if num_structures < WORKERS_FROM else max(1, min(8, num_cores() // 2))
 
 
 class Runner:
-    """A model on its device, and the densities of many structures from it."""
+    """A model on its device, and what becomes of many structures with it."""
 
-    def __init__(self, model: str | Path | LoadedModel | None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: str | Path | LoadedModel | None,
+        device: str,
+        timing: Timing | None = None,
+        embeds: bool = False,
+    ) -> None:
+        """``embeds``: ``encode`` is without dropout, not what the head of an average is given."""
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self.device = choose_device(device)
         self.path = loaded.path
@@ -109,21 +160,123 @@ class Runner:
         # Densities are small and are evaluated on the CPU; the trunk is what needs the device.
         self.head = copy.deepcopy(self.model.head)
         self.model = self.model.to(self.device)
-        self.timing = Timing()
+        self._network = self.model.embed if embeds else self.model.encode
+        self.timing = timing or Timing()
+
+    def identity(self) -> dict[str, str]:
+        """What of the model decides about a result, for its record."""
+        return {"format_version": "1", "model": self.path.name, "model_sha256": self.sha256}
+
+    def run_into(
+        self,
+        results: Results,
+        paths: Sequence[str | Path],
+        compute: Compute,
+        write: Callable[[Results, Input, Any], Written],
+        *,
+        workers: int | None,
+        overwrite: bool,
+        resume: bool,
+        stream: TextIO | None,
+    ) -> list[Written]:
+        """Each structure's files in the folder of the results; ``resume`` skips what is done.
+
+        Raises QfitLatentError before anything is written for paths that are not there and results
+        that are; as ``run``; and as ``conclude``.
+        """
+        found = find_structures(paths)
+        with output_folder(results.folder):
+            named = [path for path in found if path not in unusable_names(found)]
+            done = [written for path in named if resume and (written := results.done(path))]
+            if not overwrite:
+                seen = {written.path for written in done}
+                left = [path for path in named if path not in seen]
+                results.refuse_existing(left, only_finished=resume)
+            outcome = self.run(
+                found, compute, partial(write, results), workers=workers, done=done, stream=stream
+            )
+            conclude(outcome, results.folder, is_batch(paths))
+        return outcome
+
+    def run(
+        self,
+        found: Sequence[Path],
+        compute: Compute,
+        write: Write | None,
+        *,
+        workers: int | None,
+        done: Sequence[Written] = (),
+        stream: TextIO | None,
+    ) -> list[Written]:
+        """What became of each structure, in the order of ``found``; ``done`` are those done before.
+
+        Without ``write``, ``compute`` does all and gives the ``Written``. Raises QfitLatentError
+        where the disk has no room.
+        """
+        outcome = {**unusable_names(found), **{written.path: written for written in done}}
+        todo = [path for path in found if path not in outcome]
+        num = num_workers(len(todo), workers)
+        with (
+            Workers(num) as pool,
+            open(os.devnull, "w") as nowhere,
+            Progress(len(found), "structures", stream or nowhere) as progress,
+        ):
+            progress.update(len(outcome), failures=len(outcome) - len(done))
+            starts = range(0, len(todo), WINDOW)
+            paths = ([(path,) for path in todo[i : i + WINDOW]] for i in starts)
+            reads = _ahead(num > 0, (pool.map(_read, window) for window in paths))
+            computed = (self._computed(window, compute) for window in reads)
+            step = partial(_write, write)
+            for window in _ahead(num > 0, (pool.map(step, window) for window in computed)):
+                for written, failed in window:
+                    result = failed or written
+                    outcome[result.path] = result
+                    progress.update(1, failures=int(result is failed), residues=result.num_residues)
+        return [outcome[path] for path in found]
+
+    def _computed(
+        self, window: Sequence[tuple[Input | None, Written | None]], compute: Compute
+    ) -> list[tuple[Path, Input | None, Any]]:
+        """Path, input and what ``compute`` gives, or what became of the structure instead."""
+        computed: list[tuple[Path, Input | None, Any]] = []
+        proteins = []
+        for given, failed in window:
+            if given is not None:
+                protein, failed = attempt(protein_from_tables, given.path, given.tables)
+                proteins.append((given, protein))
+            if failed is not None:
+                computed.append((failed.path, None, failed))
+                proteins = [item for item in proteins if item[1] is not None]
+        for batch in batches_by_length(proteins, BATCH_RESIDUES[self.device.type]):
+            for given, protein, s, failed in self._encoded(batch):
+                if failed is None:
+                    value, failed = attempt(compute, given.path, given, protein, s)
+                computed.append(
+                    (given.path, *((given, value) if failed is None else (None, failed)))
+                )
+        return computed
+
+    def _encoded(
+        self, batch: list[tuple[Input, Protein]]
+    ) -> Iterator[tuple[Input, Protein, Tensor | None, Written | None]]:
+        """Each structure of a batch with its representation; by itself where the batch fails."""
+        encoded, failed = attempt(self.encode, batch[0][0].path, [p for _, p in batch])
+        if failed is None:
+            yield from ((*item, s, None) for item, s in zip(batch, encoded, strict=True))
+        elif len(batch) == 1:
+            yield (*batch[0], None, failed)
+        else:
+            for item in batch:
+                yield from self._encoded([item])
 
     @torch.inference_mode()
     def encode(self, proteins: Sequence[Protein]) -> list[Tensor]:
         """(N,d_s) final single representation of each protein, on the CPU."""
         start = time.perf_counter()
         sizes = [len(protein) for protein in proteins]
-        s = self.model.encode(collate(proteins).to(self.device)).float().cpu()
+        s = self._network(collate(proteins).to(self.device)).float().cpu()
         self.timing.encoder += time.perf_counter() - start
         return list(s.split(sizes))
-
-    @torch.inference_mode()
-    def embed(self, protein: Protein) -> Tensor:
-        """(N,width) final single representation without dropout, on the CPU."""
-        return self.model.embed(collate([protein]).to(self.device)).float().cpu()
 
     @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:
@@ -132,46 +285,29 @@ class Runner:
         symmetric = torch.from_numpy(PI_SYMMETRIC)[token]
         return self.head(s, chi_mask, symmetric)
 
-    def run(
-        self, paths: Sequence[Path], executor: Executor, num_parallel: int
-    ) -> Iterator[tuple[Input, Protein | None, Tensor | None]]:
-        """Each structure with its protein and single representation (N,d_s), as they come.
 
-        A structure that cannot be used comes with its ``error`` and without the other two.
-        """
-        budget = BATCH_RESIDUES[self.device.type]
-        for window in _windows(paths, executor, num_parallel):
-            yield from ((given, None, None) for given in window if given.error)
-            # A read that meets no other structure goes straight through.
-            proteins = [
-                (given, protein_from_tables(given.tables)) for given in window if not given.error
-            ]
-            for batch in batches_by_length(proteins, budget):
-                encoded = self.encode([protein for _, protein in batch])
-                yield from (
-                    (given, protein, s) for (given, protein), s in zip(batch, encoded, strict=True)
-                )
+def _read(item: tuple[Path]) -> tuple[Input | None, Written | None]:
+    return attempt(read_input, *item, *item)
 
 
-def _windows(paths: Sequence[Path], executor: Executor, num_parallel: int) -> Iterator[list[Input]]:
-    """What has been read, in the order of paths, up to WINDOW at a time, reading ahead of it."""
-    ahead = WINDOW + 4 * num_parallel if num_parallel else 1
-    pending: list[Future] = []
-    remaining = iter(paths)
-    window: list[Input] = []
-    while True:
-        for path in remaining:
-            pending.append(executor.submit(read_input, path))
-            if len(pending) >= ahead:
-                break
-        if not pending:
-            break
-        window.append(pending.pop(0).result())
-        if len(window) == WINDOW:
-            yield window
-            window = []
-    if window:
-        yield window
+def _write(
+    write: Write | None, item: tuple[Path, Input | None, Any]
+) -> tuple[Written | None, Written | None]:
+    path, given, value = item
+    if given is None:
+        return None, value
+    return (value, None) if write is None else attempt(write, path, given, value)
+
+
+def _ahead(one: bool, begun: Iterable[Callable[[], list]]) -> Iterator[list]:
+    """What has been begun, in its order; ``one``: the next is begun before one is waited for."""
+    waiting: deque[Callable[[], list]] = deque()
+    for wait in begun:
+        waiting.append(wait)
+        if len(waiting) > one:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 def batches_by_length(
@@ -198,17 +334,3 @@ def new_generator(seed: int, entry: str) -> torch.Generator:
     """Draws depend on the seed and the structure's id, not on what else is predicted."""
     digest = int.from_bytes(entry.encode(), "little") % (2**61 - 1)
     return torch.Generator().manual_seed((seed * 1_000_003 + digest) % (2**63 - 1))
-
-
-def as_rows(protein: Protein) -> np.ndarray:
-    return protein.residue_row.numpy()
-
-
-def new_progress(total: int, stream: TextIO | None) -> Progress:
-    return Progress(total, "structures", stream or open(os.devnull, "w"))
-
-
-def finish(runner: Runner, timing: Timing | None) -> None:
-    if timing is not None:
-        timing.encoder, timing.head = runner.timing.encoder, runner.timing.head
-        timing.total = time.perf_counter() - runner.timing.started

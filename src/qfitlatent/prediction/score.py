@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.mixture import Modes
@@ -22,15 +23,10 @@ from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.columns import SCORES
-from qfitlatent.prediction.records import Input, Written, find_structures
-from qfitlatent.prediction.runner import (
-    Runner,
-    as_rows,
-    new_generator,
-    new_progress,
-    num_workers,
-    worker_pool,
-)
+from qfitlatent.prediction.records import Input, Written, find_structures, is_batch
+from qfitlatent.prediction.results import conclude, output_folder
+from qfitlatent.prediction.runner import Runner, new_generator
+from qfitlatent.prediction.settings import PredictionSettings
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import observed_rows, row_keys
 from qfitlatent.tables.parquet import TableWriter, conform
@@ -46,83 +42,71 @@ def score_structures(
     paths: Sequence[str | Path],
     out: str | Path,
     model: str | Path | LoadedModel | None = None,
+    settings: PredictionSettings | None = None,
     *,
-    surprising_above: float = 0.95,
-    seed: int = 0,
     overwrite: bool = False,
-    workers: int | None = None,
-    device: str = "auto",
     stream: TextIO | None = None,
 ) -> list[Written]:
     """Score the conformers of multiconformer structures: one Parquet file, sorted by residue.
 
-    A row a residue and altloc, with the columns of ``prediction_files.SCORES``. hdr_level is the
-    predicted probability of anything more likely than the conformer; above ``surprising_above`` the
+    A row a residue and altloc, with the columns of ``columns.SCORES``. hdr_level is the predicted
+    probability of anything more likely than the conformer; above ``surprising_above`` the
     conformer is surprising. missing_weight is the weight of the modes that no altloc of the residue
     comes within 30 degrees of, and missing_chi the heaviest of them: an altloc that may be missing.
 
-    Raises QfitLatentError as ``predict_structures`` does.
+    Raises QfitLatentError as ``predict_structures`` does; ``failures.csv`` is beside ``out``.
     """
+    settings = settings or config.settings(PredictionSettings, "predict")
     out = Path(out)
     if out.is_dir():
         raise QfitLatentError(f"{out} is a folder: give the name of a Parquet file with --out.")
     if out.exists() and not overwrite:
         raise QfitLatentError(f"{out} exists already: add --overwrite, or choose another name.")
-    runner = Runner(model, device)
+    runner = Runner(model, settings.device)
     found = find_structures(paths)
-    results: dict[Path, Written] = {}
     tables: dict[str, pa.Table] = {}
-    num = num_workers(len(found), workers)
-    with worker_pool(num) as executor, new_progress(len(found), stream) as progress:
-        for given, protein, s in runner.run(found, executor, num):
-            if protein is None or s is None:
-                if len(found) == 1:
-                    raise QfitLatentError(given.error)
-                results[given.path] = Written(given.entry, given.path, error=given.error)
-                progress.update(1, failures=1)
-                continue
-            density = runner.density(s, protein.token)
-            table = _score(
-                density, protein, given, surprising_above, new_generator(seed, given.entry)
-            )
-            tables[given.entry] = table
-            results[given.path] = Written(given.entry, given.path, num_residues=len(protein))
-            progress.update(1)
-    if not tables:
-        raise QfitLatentError(
-            f"None of the {len(found)} structures can be used; the first: {results[found[0]].error}"
-        )
-    with TableWriter(out, SCORES) as writer:
-        for entry in sorted(tables):
-            writer.write(tables[entry])
-    return [results[path] for path in found]
+
+    def compute(given: Input, protein: Protein, s: Tensor) -> Written:
+        density = runner.density(s, protein.token)
+        tables[given.entry] = _score(density, protein, given, settings)
+        return Written(given.entry, given.path, num_residues=len(protein))
+
+    with output_folder(out.parent):
+        results = runner.run(found, compute, None, workers=settings.workers, stream=stream)
+        conclude(results, out.parent, is_batch(paths))
+        try:
+            with TableWriter(out, SCORES) as writer:
+                for entry in sorted(tables):
+                    writer.write(tables[entry])
+        except OSError as error:
+            raise QfitLatentError(
+                f"{out} cannot be written ({error.strerror}): make room or choose another name."
+            ) from error
+    return results
 
 
 @torch.inference_mode()
 def _score(
-    density: Density,
-    protein: Protein,
-    given: Input,
-    surprising_above: float,
-    generator: torch.Generator,
+    density: Density, protein: Protein, given: Input, settings: PredictionSettings
 ) -> pa.Table:
     """Rows of SCORES for one structure."""
     chi, defined, rows = protein.chi, protein.defined, protein.row_residue
     symmetric = torch.from_numpy(PI_SYMMETRIC)[protein.token]
-    draws = density.sample_with_log_prob(HDR_SAMPLES, generator)
+    draws = density.sample_with_log_prob(HDR_SAMPLES, new_generator(settings.seed, given.entry))
     level = hdr_level(density, *draws, chi, defined, rows).numpy()
-    modes = density.modes(0.1, MATCH_RADIANS)
+    modes = density.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)
 
     observed = _observed_rows(given)
-    columns: dict[str, Any] = id_columns(given.tables["residues"], as_rows(protein)[rows.numpy()])
+    at = protein.residue_row.numpy()[rows.numpy()]
+    columns: dict[str, Any] = id_columns(given.tables["residues"], at)
     for name in ("altloc", "occupancy", "occupancy_normalised"):
         columns[name] = observed[name]
     columns |= chi_columns("chi", chi.numpy(), "_rad", defined.numpy())
     columns["nll"] = -density.log_prob(chi, defined, rows).numpy()
     columns["nll_folded"] = -density.log_prob(chi, defined, rows, folded=True).numpy()
     columns["hdr_level"] = level
-    columns["is_surprising"] = level > surprising_above
+    columns["is_surprising"] = level > settings.surprising_above
     columns["missing_weight"] = missing_weight[rows].numpy()
     mask = (
         CHI_DEFINED[protein.token.numpy()[rows.numpy()]]

@@ -1,0 +1,45 @@
+"""Untrained models, and what a prediction with them takes and leaves."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from qfitlatent.base import config
+from qfitlatent.model.checkpoint import save_model
+from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.settings import ModelConfig
+from qfitlatent.prediction.outputs import PREDICTION
+from qfitlatent.prediction.records import Written
+from qfitlatent.prediction.settings import PredictionSettings
+
+
+def make_model(folder, head="mixture", **model):
+    """A model file; these keys of the section ``model`` differ from the defaults."""
+    settings = config.load([{"model": {"num_blocks": 2} | model}])
+    if head == "autoregressive":
+        settings["model"] |= {"head": head, "mean": "atan2"}
+    torch.manual_seed(1)
+    network = QFitLatent(ModelConfig.from_dict(settings["model"]))
+    if head == "mixture" and settings["model"]["num_components"] == 5:
+        with torch.no_grad():  # components of unequal weight, as a trained model has
+            network.head.weight.bias.copy_(torch.tensor([2.0, 1.0, 0.0, -2.0, -4.0]))
+            network.head.weight.weight.mul_(3)
+    path = folder / f"{head}.safetensors"
+    save_model(network, settings, path)
+    return path
+
+
+def settings_of(**given):
+    return config.settings(PredictionSettings, "predict", given)
+
+
+def output_paths(out, entry):
+    return [out / f"{entry}{suffix}" for suffix in PREDICTION]
+
+
+def dies(item: tuple[Path]) -> tuple[str, Written | None]:
+    """A step of a worker process that a file named ``bad`` kills."""
+    if item[0].name == "bad":
+        os._exit(1)
+    return item[0].name, None
