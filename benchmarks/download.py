@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from helpers.archive_server import ArchiveServer, gzipped, mmcif
 from qfitlatent.archive.client import download_entries
 from qfitlatent.archive.entries import EntryRef
+from qfitlatent.base import config
 
 TARGET = 6.0
 
@@ -53,13 +54,10 @@ def loop(ids: list[str], template: str, folder: Path) -> None:
 
 
 def client(ids: list[str], template: str, folder: Path, connections: int) -> None:
-    settings = {
-        "format": "mmcif",
+    settings = config.load()["download"] | {
         "rcsb_url": template,
         "status_url": None,
         "connections": connections,
-        "connect_timeout_s": 10.0,
-        "read_timeout_s": 60.0,
         "attempts": 3,
     }
     refs = [EntryRef(entry) for entry in ids]
@@ -71,13 +69,13 @@ def client(ids: list[str], template: str, folder: Path, connections: int) -> Non
 def overlap(ids: list[str], template: str, folder: Path, num_shards: int) -> float:
     """Share of shards whose tables were there before the log of the last download."""
     (folder / "ids.txt").write_text("\n".join(ids))
-    config = {
+    settings = {
         "dataset": "overlap",
         "results_dir": str(folder / "results"),
         "entries": {"source": "rcsb", "list": str(folder / "ids.txt"), "shards": num_shards},
         "download": {"rcsb_url": template},
     }
-    (folder / "config.yaml").write_text(json.dumps(config))
+    (folder / "config.yaml").write_text(json.dumps(settings))
     data = folder / "results" / "data" / "overlap"
     targets = [data / "shards" / f"{i:03d}" / "entries.parquet" for i in range(num_shards)]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all"]

@@ -12,7 +12,16 @@ SIMULATOR = config["simulate"] | {"num_entries": 1}  # an added entry changes no
 # from `snakemake.config`: fetching more patiently is no reason to fetch again.
 FETCHED = {
     name: config["download"][name]
-    for name in ("format", "rcsb_url", "rcsb_pdb_url", "pdb_redo_url", "url", "status_url")
+    for name in (
+        "format",
+        "rcsb_url",
+        "rcsb_pdb_url",
+        "pdb_redo_url",
+        "url",
+        "status_url",
+        "max_file_mb",
+        "max_unpacked_mb",
+    )
 }
 
 

@@ -104,8 +104,9 @@ def read_entry_list(path: str | Path, source: str) -> list[EntryRef]:
 
 def _from_search(text: str, path: Path) -> list[tuple[int, str, str | None]]:
     try:
-        return [(number, entry, None) for number, entry in enumerate(json.loads(text)["ids"], 1)]
-    except (ValueError, KeyError, TypeError) as error:
+        ids = json.loads(text)["ids"]
+        return [(number, str(entry), None) for number, entry in enumerate(ids, 1)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise QfitLatentError(
             f"The list of entries {path} is not the result of a search: it has no list 'ids'."
         ) from error

@@ -13,7 +13,7 @@ from qfitlatent.archive.entries import EntryRef
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file
 from qfitlatent.base.progress import Progress, format_bytes
-from qfitlatent.tables.columns import VERSION, Column
+from qfitlatent.tables.columns import F64, I16, I64, TEXT, Column, make_schema
 from qfitlatent.tables.parquet import conform, read_table, write_table
 from qfitlatent.tables.reasons import Reason
 
@@ -21,34 +21,22 @@ from qfitlatent.tables.reasons import Reason
 _FINAL = (Reason.NOT_FOUND, Reason.OBSOLETE_WITHOUT_REPLACEMENT, Reason.REFUSED)
 
 
-_COLUMNS = (
-    Column("entry", pa.string(), False, "", "id of the entry as selected"),
-    Column("source", pa.string(), False, "", "where entries come from (entries.source)"),
-    Column("url", pa.string(), True, "", "address asked last; null for files of the user"),
-    Column("path", pa.string(), True, "", "the file; null when the entry is missing"),
-    Column("status", pa.int16(), True, "", "last HTTP status; null without an answer"),
-    Column("attempts", pa.int16(), False, "", "requests made when the file was fetched"),
-    Column("num_bytes", pa.int64(), True, "byte", "size of the file"),
-    Column("sha256", pa.string(), True, "", "sha256 of the file's bytes"),
-    Column("last_modified", pa.string(), True, "", "as the server says, ISO 8601, UTC"),
-    Column("seconds", pa.float64(), True, "s", "time that fetching took, waits included"),
-    Column("reason", pa.string(), True, "", "why the entry is missing; null when it is not"),
-    Column("detail", pa.string(), True, "", "what a reader should know, in words"),
-    Column("replaced_by", pa.string(), True, "", "id that replaces an obsolete entry"),
-)
-
-
-LOG_SCHEMA = pa.schema(
-    [
-        pa.field(
-            column.name,
-            column.type,
-            column.nullable,
-            {b"unit": column.unit.encode(), b"description": column.description.encode()},
-        )
-        for column in _COLUMNS
-    ],
-    metadata={b"qfitlatent_schema": VERSION.encode()},
+LOG_SCHEMA = make_schema(
+    (
+        Column("entry", TEXT, False, "", "id of the entry as selected"),
+        Column("source", TEXT, False, "", "where entries come from (entries.source)"),
+        Column("url", TEXT, True, "", "address asked last; null for files of the user"),
+        Column("path", TEXT, True, "", "the file; null when the entry is missing"),
+        Column("status", I16, True, "", "last HTTP status; null without an answer"),
+        Column("attempts", I16, False, "", "requests made when the file was fetched"),
+        Column("num_bytes", I64, True, "byte", "size of the file"),
+        Column("sha256", TEXT, True, "", "sha256 of the file's bytes"),
+        Column("last_modified", TEXT, True, "", "as the server says, ISO 8601, UTC"),
+        Column("seconds", F64, True, "s", "time that fetching took, waits included"),
+        Column("reason", TEXT, True, "", "why the entry is missing; null when it is not"),
+        Column("detail", TEXT, True, "", "what a reader should know, in words"),
+        Column("replaced_by", TEXT, True, "", "id that replaces an obsolete entry"),
+    )
 )
 
 

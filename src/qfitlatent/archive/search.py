@@ -155,7 +155,7 @@ def _ask_page(request: dict[str, Any], settings: Mapping[str, Any]) -> tuple[lis
     try:
         answer = json.loads(body)
         return [hit["identifier"] for hit in answer["result_set"]], answer["total_count"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise QfitLatentError(
             f"The search service {url} answered something that is not a search result: "
             "check download.search_url."
