@@ -4,10 +4,10 @@
 the Parquet files alone, so anyone can recompute it with pandas or DuckDB.
 """
 
-import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,10 @@ from qfitlatent.dataset.invariants import (
     check_invariants,
     read_tables,
 )
-from qfitlatent.pages.figures import BLUE, ORANGE, Figure, bars_of_histogram, embedded, new_figure
+from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save
+from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.reasons import reason_help
-from qfitlatent.pages.render import rows_table
+from qfitlatent.pages.render import embedded, render
 
 NUM_SUSPICIOUS = 20
 
@@ -225,7 +226,8 @@ def make_audit(
     ]
     out_dir = Path(out_dir)
     write_json(out_dir / "audit.json", summary)
-    write_text(out_dir / "index.html", _page(summary, violations))
+    write_text(out_dir / "index.html", _page(summary, violations, out_dir / "figures"))
+    write_readme("readmes/audit.md", out_dir)
     if violations:
         listed = "\n\n".join(map(str, violations))
         raise QfitLatentError(
@@ -235,120 +237,78 @@ def make_audit(
     return summary
 
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
-       color: #222; background: #fff; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2em; }
-table { border-collapse: collapse; } td, th { padding: .2em .8em; border-bottom: 1px solid #ddd;
-        text-align: left; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } .broken { color: #a00; } .good { color: #060; }
-pre { overflow-x: auto; background: #f6f6f6; padding: 1em; }
-"""
+SPLIT_NUMBERS = ("entries", "chains", "clusters", "residues", "multiconformer_residues")
 
 
-def _page(summary: Mapping[str, object], violations: list[Violation]) -> str:
-    parts = ["<h1>Audit of the data set</h1>"]
+def _page(s: Mapping[str, Any], violations: list[Violation], folder: Path) -> str:
     if violations:
-        parts.append(f'<p class="broken">{len(violations)} invariants are broken.</p>')
-        parts += [f"<pre>{html.escape(str(v))}</pre>" for v in violations]
-    else:
-        parts.append('<p class="good">All invariants of the tables hold.</p>')
-        parts += _sections(summary)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>qFitLatent: audit</title>'
-        f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
+        return render("pages/audit.html.j2", violations=[str(v) for v in violations])
+    pictures = {name: embedded(path) for name, path in _pictures(s, folder).items()}
+    split = s.get("split", {})
+    return render(
+        "pages/audit.html.j2",
+        violations=[],
+        s=s,
+        pictures=pictures,
+        counts=[[name.replace("_", " "), number] for name, number in s["counts"].items()],
+        left_out=[
+            [r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]]]
+            for r in s["rejected"]
+        ],
+        split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in SPLITS if n in split],
+        suspicious=[
+            [r["residue"], r["entry"], r["chain"], r["index"], r["why"]] for r in s["suspicious"]
+        ],
     )
 
 
-def _sections(s: Mapping[str, object]) -> Iterator[str]:
-    yield "<p>Every number is in <code>audit.json</code> beside this page.</p>"
-    yield rows_table(("what", "number"), [(k.replace("_", " "), v) for k, v in s["counts"].items()])
+def _pictures(s: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """The numbers of the page drawn; name -> SVG, with a PNG beside it."""
+    figures = {"chi": _chi_figure(s["chi_density"])}
+    for name, key, xlabel, ylabel in (
+        ("resolution", "entries_by_resolution_angstrom", "resolution / Å", "entries"),
+        ("occupancy", "altlocs_by_occupancy", "occupancy", "conformers"),
+        ("differences", "altlocs_by_largest_chi_difference_degrees", "degrees", "altlocs"),
+    ):
+        figures[name], axes = new_figure(9, 2.8)
+        edges = np.array(s[key]["edges"])
+        axes.bar(edges[:-1], s[key]["counts"], np.diff(edges), align="edge", color=BLUE)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
 
-    yield "<h2>Entries by resolution</h2>"
-    yield f"<p>{s['entries_without_resolution']} entries do not state a resolution.</p>"
-    yield embedded(
-        bars_of_histogram(s["entries_by_resolution_angstrom"], "resolution / Å", "entries")
-    )
-
-    yield "<h2>Residues by type</h2>"
-    figure, (left, right) = new_figure(1, 2)
-    names = list(s["residues_by_type"])
-    left.bar(names, list(s["residues_by_type"].values()), color=BLUE)
-    left.set_title("all")
-    right.bar(names, list(s["multiconformer_residues_by_type"].values()), color=ORANGE)
-    right.set_title("with at least two conformers")
-    for axes in (left, right):
+    figures["types"], panels = new_figure(9, 2.8, columns=2)
+    for axes, title, key, colour in (
+        (panels[0], "all", "residues_by_type", BLUE),
+        (panels[1], "with at least two conformers", "multiconformer_residues_by_type", ORANGE),
+    ):
+        axes.bar(list(s[key]), list(s[key].values()), color=colour)
+        axes.set_title(title)
         axes.tick_params(axis="x", rotation=90, labelsize=7)
-    yield embedded(figure)
 
-    yield "<h2>Conformers of a residue</h2>"
-    figure, axes = new_figure()
+    figures["conformers"], axes = new_figure(9, 2.8)
     numbers = s["residues_by_number_of_conformers"]
     axes.bar(list(numbers), list(numbers.values()), color=BLUE)
     axes.set(xlabel="conformers kept", ylabel="residues with chi", yscale="log")
-    yield embedded(figure)
 
-    yield "<h2>Occupancy</h2>"
-    yield "<p>Conformers of residues that have at least two.</p>"
-    yield embedded(bars_of_histogram(s["altlocs_by_occupancy"], "occupancy", "conformers"))
-
-    yield "<h2>Chi angles by residue type</h2>"
-    yield "<p>chi1 across, chi2 upwards, −180° to 180°; weight by occupancy, square root.</p>"
-    yield embedded(_chi_figure(s["chi_density"]))
-
-    yield "<h2>How far altlocs differ</h2>"
-    yield "<p>Largest chi difference from the conformer of highest occupancy, symmetry-aware.</p>"
-    yield embedded(
-        bars_of_histogram(s["altlocs_by_largest_chi_difference_degrees"], "degrees", "altlocs")
-    )
-
-    yield "<h2>What was left out, and why</h2>"
-    yield rows_table(
-        ("stage", "scope", "reason", "rows", "meaning", "what to do"),
-        [
-            (r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]])
-            for r in s["rejected"]
-        ],
-    )
     if "split" in s:
-        yield "<h2>Split</h2>"
-        yield f"<p>Clusters by {html.escape(str(s['split_method']))}.</p>"
-        columns = ("entries", "chains", "clusters", "residues", "multiconformer_residues")
-        yield rows_table(
-            ("split", *(c.replace("_", " ") for c in columns)),
-            [
-                (name, *(s["split"][name][c] for c in columns))
-                for name in SPLITS
-                if name in s["split"]
-            ],
-        )
-        figure, axes = new_figure()
-        sizes = {int(k): v for k, v in s["clusters_by_chains"].items()}
+        figures["clusters"], axes = new_figure(9, 2.8)
+        sizes = {int(size): number for size, number in s["clusters_by_chains"].items()}
         axes.scatter(list(sizes), list(sizes.values()), color=BLUE, s=12)
         axes.set(xlabel="chains in the cluster", ylabel="clusters", xscale="log", yscale="log")
-        yield embedded(figure)
-    yield "<h2>Residues to look at first</h2>"
-    yield rows_table(
-        ("entry", "chain", "index", "residue", "why"),
-        [
-            tuple(r[c] for c in ("entry", "chain", "index", "residue", "why"))
-            for r in s["suspicious"]
-        ],
-    )
+    return {name: save(figure, folder / name) for name, figure in figures.items()}
 
 
 def _chi_figure(density: Mapping[str, list]) -> Figure:
-    figure, axes = new_figure(3, 6, height=1.7)
+    figure, panels = new_figure(9, 5.1, 3, 6)
     ticks = [0, NUM_CHI_BINS / 2, NUM_CHI_BINS]
-    for axis, (name, values) in zip(axes.flat, density.items(), strict=True):
-        values = np.sqrt(np.array(values))
-        if values.ndim == 1:
-            axis.bar(np.arange(len(values)) + 0.5, values, 1.0, color=BLUE)
-            axis.set_yticks([])
+    for axes, (name, values) in zip(panels.flat, density.items(), strict=True):
+        root = np.sqrt(np.array(values))
+        if root.ndim == 1:
+            axes.bar(np.arange(len(root)) + 0.5, root, 1.0, color=BLUE)
+            axes.set_yticks([])
         else:
             extent = (0, NUM_CHI_BINS, 0, NUM_CHI_BINS)
-            axis.imshow(values.T, origin="lower", cmap="Blues", extent=extent, aspect="auto")
-            axis.set_yticks(ticks, ["−180", "0", "180"], fontsize=6)
-        axis.set_xticks(ticks, ["−180", "0", "180"], fontsize=6)
-        axis.set_title(name, fontsize=8)
+            axes.imshow(root.T, origin="lower", cmap="Blues", extent=extent, aspect="auto")
+            axes.set_yticks(ticks, ["−180", "0", "180"], fontsize=6)
+        axes.set_xticks(ticks, ["−180", "0", "180"], fontsize=6)
+        axes.set_title(name, fontsize=8)
     return figure

@@ -5,7 +5,6 @@ residues, with bootstrap intervals over entries; a baseline that is the same for
 library of the first run) stands beside them.
 """
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, read_json, write_json, write_text
 from qfitlatent.evaluation.columns import COMPARE_SCHEMA
 from qfitlatent.evaluation.intervals import bootstrap_auroc, bootstrap_means, bootstrap_weights
-from qfitlatent.evaluation.words import METRIC_WORDS, POPULATION_WORDS, figure_text, label
-from qfitlatent.pages.render import html_page, html_table
+from qfitlatent.evaluation.words import POPULATIONS, difference_rows, figure_rows, label
+from qfitlatent.pages.readmes import write_readme
+from qfitlatent.pages.render import render
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.parquet import read_table
 
@@ -66,8 +66,9 @@ def compare_runs(
     with atomic_path(out_dir / "compare.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
     write_json(out_dir / "compare.json", _nested(table))
-    page = _page(table, names, folders, len(next(iter(tables.values()))))
+    page = _page(_nested(table), names, folders, len(next(iter(tables.values()))))
     write_text(out_dir / "compare.html", page)
+    write_readme("readmes/compare.md", out_dir)
     return table
 
 
@@ -105,63 +106,44 @@ def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def _figures(tables: dict[str, pa.Table], first: str, num_draws: int, seed: int) -> pa.Table:
+    """Every metric of every run, and its paired difference to the first, with intervals."""
     some = tables[first]
-    entries, entry = np.unique(
-        some["entry"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True
-    )
+    entries, entry = np.unique(_column(some, "entry").astype(str), return_inverse=True)
     draws = bootstrap_weights(len(entries), num_draws, seed)
-    population = some["population"].to_numpy(zero_copy_only=False).astype(str)
-    distinct = some["distinct_rotamers"].to_numpy(zero_copy_only=False).astype(bool)
-    columns = {
-        name: np.stack([t[m].to_numpy(zero_copy_only=False).astype(float) for m in METRICS], 1)
-        for name, t in tables.items()
+    population = _column(some, "population").astype(str)
+    distinct = _column(some, "distinct_rotamers").astype(bool)
+    values = {
+        name: np.stack([_column(table, metric).astype(float) for metric in METRICS], axis=1)
+        for name, table in tables.items()
     }
     rows: list[dict[str, Any]] = []
-    for kind in POPULATION_WORDS:
+    for kind in POPULATIONS:
         mask = np.ones(len(entry), dtype=bool) if kind == "all" else population == kind
-        if not mask.any():
-            continue
-        for name, values in columns.items():
-            for reference in (None, first):
-                if name == reference:
-                    continue
-                shown = values if reference is None else values - columns[reference]
-                figures = bootstrap_means(shown[mask], entry[mask], draws)
+        for name in tables if mask.any() else ():
+            facts: dict[str, Any] = {"population": kind, "run": name}
+            for reference in (None, first) if name != first else (None,):
+                shown = values[name] - (0.0 if reference is None else values[reference])
+                means = bootstrap_means(shown[mask], entry[mask], draws)
                 for m, metric in enumerate(METRICS):
-                    rows.append(
-                        {
-                            "population": kind,
-                            "run": name,
-                            "reference": reference,
-                            "metric": metric,
-                            "value": figures.value[0, m],
-                            "low": figures.low[0, m],
-                            "high": figures.high[0, m],
-                            "num_residues": int(figures.count[0, m]),
-                            "num_entries": int(figures.num_entries[0, m]),
-                        }
-                    )
-            label_here = distinct[mask]
-            if label_here.any() and not label_here.all():
-                entropy = tables[name]["entropy"].to_numpy(zero_copy_only=False)[mask]
-                value, low, high = bootstrap_auroc(entropy, label_here, entry[mask], draws)
-                rows.append(
-                    {
-                        "population": kind,
-                        "run": name,
-                        "reference": None,
-                        "metric": "auroc_entropy",
-                        "value": value,
-                        "low": low,
-                        "high": high,
-                        "num_residues": int(mask.sum()),
-                        "num_entries": len(np.unique(entry[mask])),
-                    }
-                )
-    for row in rows:
-        for key in ("value", "low", "high"):
-            row[key] = None if row[key] != row[key] else float(row[key])
-    return pa.Table.from_pylist(rows, schema=COMPARE_SCHEMA)
+                    row = facts | {"reference": reference, "metric": metric}
+                    for key in ("value", "low", "high", "num_entries"):
+                        row[key] = getattr(means, key)[0, m]
+                    rows.append(row | {"num_residues": means.count[0, m]})
+            if 0 < distinct[mask].sum() < mask.sum():
+                entropy = _column(tables[name], "entropy")[mask]
+                value, low, high = bootstrap_auroc(entropy, distinct[mask], entry[mask], draws)
+                row = facts | {"metric": "auroc_entropy", "value": value, "low": low, "high": high}
+                row["num_entries"] = len(np.unique(entry[mask]))
+                rows.append(row | {"num_residues": mask.sum()})
+    table = {
+        name: pa.array([row.get(name) for row in rows], kind, from_pandas=True)
+        for name, kind in zip(COMPARE_SCHEMA.names, COMPARE_SCHEMA.types, strict=True)
+    }
+    return pa.table(table, schema=COMPARE_SCHEMA)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy(zero_copy_only=False)
 
 
 def _nested(table: pa.Table) -> dict[str, Any]:
@@ -176,46 +158,24 @@ def _nested(table: pa.Table) -> dict[str, Any]:
     return out
 
 
-def _page(table: pa.Table, names: list[str], folders: list[Path], num: int) -> str:
-    nested = _nested(table)
-    body = ["<h1>Runs side by side</h1>"]
-    words = (
-        f"{len(names)} runs on the {num:,} residues that all of them were scored on. In "
-        f"parentheses: 95 % intervals over entries. Differences are to {names[0]}."
-    )
-    body.append(f"<p class=lead>{html.escape(words)}</p>")
-    for population, title in POPULATION_WORDS.items():
-        if population not in nested:
-            continue
-        body.append(f"<h2>{html.escape(title)}</h2>")
-        for kind, heading in (("figures", ""), ("differences", f"minus {names[0]}")):
-            runs = nested[population].get(kind, {})
-            if not runs:
-                continue
-            shown = [m for m in METRIC_WORDS if any(m in figures for figures in runs.values())]
-            head = [heading or "run", *(_heading(metric) for metric in shown)]
-            rows = [
-                [label(run), *(figure_text(figures.get(m), m) for m in shown)]
-                for run, figures in runs.items()
-            ]
-            body.append(html_table(head, rows, plain=True))
-    body.append("<h2>The runs</h2>")
+def _page(nested: dict[str, Any], names: list[str], folders: list[Path], num: int) -> str:
+    figures, differences = {}, {}
+    for population, found in nested.items():
+        runs, others = found["figures"], found.get("differences", {})
+        figures[population] = ["", *map(label, runs)], figure_rows(runs)
+        if others:
+            head = [f"minus {names[0]}", *map(label, others)]
+            differences[population] = head, difference_rows(others, METRICS)
     rows = []
     for name, folder in zip(names, folders, strict=True):
         run = read_json(folder / "metrics.json")["run"]
-        model = run.get("model", {})
-        rows.append(
-            [
-                name,
-                str(run.get("dataset") or "–"),
-                f"{run.get('num_parameters', 0):,}",
-                ", ".join(f"{key} {value}" for key, value in sorted(model.items())),
-            ]
-        )
-    body.append(html_table(["run", "dataset", "parameters", "model"], rows, plain=True, text=1))
-    return html_page("qFitLatent: runs side by side", "".join(body))
-
-
-def _heading(metric: str) -> str:
-    words, unit, _, _ = METRIC_WORDS[metric]
-    return f"{words}, {unit}" if unit else words
+        model = ", ".join(f"{key} {value}" for key, value in sorted(run.get("model", {}).items()))
+        rows.append([name, run.get("dataset") or "–", run.get("num_parameters", 0), model])
+    return render(
+        "pages/compare.html.j2",
+        runs=rows,
+        num_residues=num,
+        figures=figures,
+        differences=differences,
+        titles=POPULATIONS,
+    )

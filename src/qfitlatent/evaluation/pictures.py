@@ -1,8 +1,9 @@
 """The pictures of the report, made from the tables of ``evaluate.py``."""
 
-import csv
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,111 +11,129 @@ import pyarrow.compute as pc
 
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.evaluation.intervals import auroc, roc_curve
-from qfitlatent.evaluation.words import COLOURS, colour, label, number, ordered, pick
-from qfitlatent.pages.figures import pyplot, save
+from qfitlatent.evaluation.words import colour, label, ordered, pick
+from qfitlatent.pages.figures import INK, ORANGE, Figure, new_figure, save
+from qfitlatent.tables.columns import KEYS
+
+Tables = Mapping[str, pa.Table]
 
 
-def draw_information_gain(by_group: pa.Table, population: str, folder: Path) -> str | None:
-    """NLL of each baseline minus the model's, by residue type, with intervals."""
-    plt = pyplot()
-    shown = [
-        m for m in ("type_library", "backbone_library") if m in by_group["reference"].to_pylist()
-    ]
+def draw_pictures(tables: Tables, populations: list[str], folder: Path) -> dict[str, Path]:
+    """Every picture that the tables have the numbers for; name -> its SVG.
+
+    tables: by_group, calibration, curves, scores, altlocs, and chi_maps where there is a model.
+    """
+    figures: dict[str, Figure | None] = {}
+    for population in populations:
+        for name, draw in (
+            ("information_gain", information_gain),
+            ("calibration", calibration),
+            ("altloc_recall_precision", mode_curves),
+        ):
+            figures[f"{name}_{population}"] = draw(tables, population)
+    figures["occupancy"] = occupancy(tables)
+    figures["chi_maps"] = chi_maps(tables)
+    figures["heterogeneity_roc"] = heterogeneity_roc(tables)
+    return {name: save(figure, folder / name) for name, figure in figures.items() if figure}
+
+
+def _by_method(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each method that a curve is drawn of: the uniform density knows nothing."""
+    methods = ordered(set(table["method"].to_pylist()) - {"uniform"})
+    return {method: pick(table, method=method) for method in methods}
+
+
+def _draw_methods(
+    panel: Any, rows: Mapping[str, pa.Table], points: Callable[[pa.Table], tuple], **labels: str
+) -> None:
+    """One line a method, the model's the widest."""
+    for method, table in rows.items():
+        x, y = points(table)
+        panel.plot(
+            x, y, color=colour(method, rows), lw=2 if method == "model" else 1.2,
+            label=labels.get(method, label(method)),
+        )  # fmt: skip
+
+
+def _numbers(table: pa.Table, *names: str) -> tuple[np.ndarray, ...]:
+    """Columns as float64; null is nan."""
+    return tuple(table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in names)
+
+
+def _diagonal(axes: Any, words: str | None = None) -> None:
+    axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--", label=words)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def information_gain(tables: Tables, population: str) -> Figure | None:
+    """NLL of each library minus the model's, by residue type, with intervals."""
+    rows = pick(
+        tables["by_group"], population=population, method="model", metric="nll", group="type"
+    )
+    types = [t for t in RESIDUE_TYPES if t in set(rows["level"].to_pylist())]
+    shown = [m for m in ("type_library", "backbone_library") if m in rows["reference"].to_pylist()]
     if not shown:
         return None
-    figure, axes = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
-    types = pick(
-        by_group, population=population, method="model", reference=None, metric="nll", group="type"
-    )["level"].to_pylist()
-    types = [t for t in RESIDUE_TYPES if t in types]
+    figure, axes = new_figure(5.6, 5.2)
     for offset, reference in zip((-0.16, 0.16), shown, strict=False):
-        rows = pick(
-            by_group, population=population, method="model", reference=reference, metric="nll",
-            group="type",
-        ).to_pylist()  # fmt: skip
-        at = {row["level"]: row for row in rows}
-        y = np.array([types.index(t) for t in types if t in at]) + offset
-        value = np.array([-at[t]["value"] for t in types if t in at])
-        low = np.array([-number(at[t]["high"]) for t in types if t in at])
-        high = np.array([-number(at[t]["low"]) for t in types if t in at])
-        error = np.nan_to_num(np.abs(np.stack([value - low, high - value])))
+        part = pick(rows, reference=reference)
+        y = np.array([types.index(t) for t in part["level"].to_pylist()]) + offset
+        value, low, high = _numbers(part, "value", "low", "high")
+        # A type of one entry has a value and no interval.
+        error = np.nan_to_num(np.abs(np.stack([value - high, value - low])))
         axes.errorbar(
-            value, y, xerr=error, fmt="o", ms=4, lw=1.2,
-            color=COLOURS[reference], label=f"over the {label(reference)}",
+            -value, y, xerr=error, fmt="o", ms=4, lw=1.2,
+            color=colour(reference, shown), label=f"over the {label(reference)}",
         )  # fmt: skip
-    axes.axvline(0, color="#444", lw=0.8)
+    axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(types)), types)
     axes.invert_yaxis()
-    axes.grid(axis="x", color="#e6e9ec")
+    axes.grid(axis="x")
     axes.set_xlabel("information gained by the model (nats per residue; right is better)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    name = f"information_gain_{population}"
-    save(figure, folder, name)
-    return name
+    return figure
 
 
-def draw_calibration(calibration: pa.Table, population: str, folder: Path) -> str:
+def calibration(tables: Tables, population: str) -> Figure:
     """Coverage of the highest-density regions against their nominal mass."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
-    axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--", label="perfect")
-    rows = pick(calibration, population=population)
-    methods = ordered(set(rows["method"].to_pylist()))
-    for method in methods:
-        if method == "uniform":
-            continue
-        part = rows.filter(pc.equal(rows["method"], method))
-        x, y = part["nominal"].to_numpy(), part["coverage"].to_numpy(zero_copy_only=False)
-        tone = colour(method, methods)
-        axes.plot(x, y, color=tone, lw=2 if method == "model" else 1.2, label=label(method))
-        if method == "model":
-            low, high = (part[n].to_numpy(zero_copy_only=False) for n in ("low", "high"))
-            axes.fill_between(x, low, high, color=tone, alpha=0.18, lw=0)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    figure, axes = new_figure(4.4, 4.2)
+    _diagonal(axes, "perfect")
+    rows = _by_method(pick(tables["calibration"], population=population))
+    _draw_methods(axes, rows, lambda table: _numbers(table, "nominal", "coverage"))
+    if "model" in rows:
+        x, low, high = _numbers(rows["model"], "nominal", "low", "high")
+        axes.fill_between(x, low, high, color=colour("model", rows), alpha=0.18, lw=0)
     axes.set_xlabel("nominal mass of the highest-density region")
     axes.set_ylabel("observed altlocs inside, by occupancy")
     axes.legend(loc="upper left")
-    name = f"calibration_{population}"
-    save(figure, folder, name)
-    return name
+    return figure
 
 
-def draw_mode_curves(curves: pa.Table, population: str, folder: Path) -> str:
+def mode_curves(tables: Tables, population: str) -> Figure:
     """Recall and precision against the smallest weight that makes a mode."""
-    plt = pyplot()
-    figure, panels = plt.subplots(1, 2, figsize=(6.6, 3.2), layout="constrained", sharey=True)
-    rows = pick(curves, population=population)
-    methods = ordered(set(rows["method"].to_pylist()))
-    for method in methods:
-        if method == "uniform":
-            continue
-        part = rows.filter(pc.equal(rows["method"], method))
-        for panel, column in zip(panels, ("recall", "precision"), strict=True):
-            panel.plot(
-                part["mode_weight"].to_numpy(), part[column].to_numpy(zero_copy_only=False),
-                color=colour(method, methods), lw=2 if method == "model" else 1.2,
-                label=label(method),
-            )  # fmt: skip
-            panel.set(title=f"altloc {column}", xlabel="smallest weight of a mode", ylim=(0, 1))
-            panel.grid(color="#eef0f2")
-            panel.axvline(0.1, color="#999", lw=0.7, ls=":")
-    panels[1].legend(fontsize=8)
-    name = f"altloc_recall_precision_{population}"
-    save(figure, folder, name)
-    return name
+    figure, panels = new_figure(6.6, 3.2, columns=2, sharey=True)
+    rows = _by_method(pick(tables["curves"], population=population))
+    for panel, name in zip(panels, ("recall", "precision"), strict=True):
+        _draw_methods(panel, rows, lambda table, name=name: _numbers(table, "mode_weight", name))
+        panel.set(title=f"altloc {name}", xlabel="smallest weight of a mode", ylim=(0, 1))
+        panel.grid()
+        panel.axvline(0.1, color="#999999", lw=0.7, ls=":")
+    panels[1].legend()
+    return figure
 
 
-def draw_occupancy(altlocs: pa.Table, multiple: np.ndarray, folder: Path) -> str | None:
+def occupancy(tables: Tables) -> Figure | None:
     """Predicted mass near each observed altloc against its occupancy (multiconformer residues)."""
-    keep = multiple & np.asarray(pc.equal(altlocs["method"], "model"))
-    observed = altlocs["occupancy"].to_numpy()[keep]
-    predicted = altlocs["predicted_occupancy"].to_numpy(zero_copy_only=False)[keep]
+    rows = pick(tables["altlocs"], method="model")
+    several = pick(tables["scores"], method="model", population="multiconformer").select(KEYS)
+    rows = rows.join(several, list(KEYS), join_type="left semi")
+    rows = rows.sort_by([(name, "ascending") for name in (*KEYS, "altloc")])
+    observed, predicted = _numbers(rows, "occupancy", "predicted_occupancy")
     known = np.isfinite(predicted)
     if known.sum() < 2:
         return None
     observed, predicted = observed[known], predicted[known]
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(4.6, 4.0), layout="constrained")
+    figure, axes = new_figure(4.6, 4.0)
     picture = axes.hexbin(
         observed, predicted, gridsize=24, extent=(0, 1, 0, 1), bins="log", cmap="Blues", mincnt=1
     )
@@ -124,108 +143,67 @@ def draw_occupancy(altlocs: pa.Table, multiple: np.ndarray, folder: Path) -> str
     filled = count > 4
     middle = np.bincount(bins, observed, 10)[filled] / count[filled]
     mean = np.bincount(bins, predicted, 10)[filled] / count[filled]
-    axes.plot(middle, mean, "o-", color="#c8641b", lw=1.5, ms=4, label="mean")
-    axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--")
-    axes.set(xlabel="observed occupancy", ylabel="predicted mass near the altloc", aspect="equal")
+    axes.plot(middle, mean, "o-", color=ORANGE, lw=1.5, ms=4, label="mean")
+    _diagonal(axes)
+    axes.set(xlabel="observed occupancy", ylabel="predicted mass near the altloc")
     axes.legend(loc="upper left")
-    save(figure, folder, "occupancy")
-    return "occupancy"
+    return figure
 
 
-def draw_chi_maps(maps: pa.Table, altlocs: pa.Table, folder: Path) -> str | None:
+def chi_maps(tables: Tables) -> Figure | None:
     """Predicted density over chi1 and chi2 with the observed altlocs, best to worst residue."""
-    if not len(maps):
+    maps = tables.get("chi_maps")
+    if maps is None or not len(maps):
         return None
-    plt = pyplot()
-    keys = list(
-        dict.fromkeys(zip(*(maps[n].to_pylist() for n in ("entry", "chain", "index", "name"))))  # noqa: B905
-    )
-    columns = min(3, len(keys))
-    lines = -(-len(keys) // columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(2.5 * columns, 2.6 * lines), layout="constrained", squeeze=False
-    )
+    columns = (maps[name].to_pylist() for name in (*KEYS, "name"))
+    residues = list(dict.fromkeys(zip(*columns, strict=True)))
+    across = min(3, len(residues))
+    lines = -(-len(residues) // across)
+    figure, panels = new_figure(2.5 * across, 2.6 * lines, lines, across, squeeze=False)
     degrees = [-180, -60, 60, 180]
-    for panel in panels.flat[len(keys) :]:
+    for panel in panels.flat[len(residues) :]:
         panel.set_visible(False)
-    for panel, (entry, chain, index, name) in zip(panels.flat, keys, strict=False):
-        part = pick(maps, entry=entry, chain=chain, index=index)
-        size = round(math.sqrt(len(part)))
-        density = part["density"].to_numpy().reshape(size, size)
+    for panel, (entry, chain, index, name) in zip(panels.flat, residues, strict=False):
+        wanted = {"entry": entry, "chain": chain, "index": index}
+        (density,) = _numbers(pick(maps, **wanted), "density")
+        size = math.isqrt(len(density))
         # Square root: the eye then sees minor rotamers beside the main one.
         panel.imshow(
-            np.sqrt(density.T), origin="lower", extent=(-180, 180, -180, 180), cmap="Blues"
-        )
-        seen = pick(altlocs, entry=entry, chain=chain, index=index, method="model")
-        chi = [np.degrees(seen[f"chi{d}_rad"].to_numpy(zero_copy_only=False)) for d in (1, 2)]
-        area = 120 * seen["occupancy"].to_numpy()
-        panel.scatter(*chi, s=area, facecolors="none", edgecolors="#c8641b", linewidths=1.4)
+            np.sqrt(density.reshape(size, size).T), origin="lower", cmap="Blues",
+            extent=(-180, 180, -180, 180),
+        )  # fmt: skip
+        seen = pick(tables["altlocs"], **wanted, method="model")
+        chi1, chi2, weight = _numbers(seen, "chi1_rad", "chi2_rad", "occupancy")
+        panel.scatter(
+            np.degrees(chi1), np.degrees(chi2), s=120 * weight, facecolors="none",
+            edgecolors=ORANGE, linewidths=1.4,
+        )  # fmt: skip
         panel.set(xticks=degrees, yticks=degrees, xlim=(-180, 180), ylim=(-180, 180))
         panel.set_title(f"{entry} {chain} {name} {index}", fontsize=8)
-    for panel in panels[-1]:
-        panel.set_xlabel("chi1 (degrees)")
-    for panel in panels[:, 0]:
-        panel.set_ylabel("chi2 (degrees)")
-    save(figure, folder, "chi_maps")
-    return "chi_maps"
+    figure.supxlabel("chi1 (degrees)", fontsize=9)
+    figure.supylabel("chi2 (degrees)", fontsize=9)
+    return figure
 
 
-def draw_learning_curve(run_dir: Path, folder: Path) -> str | None:
-    """Loss and validation NLL over the steps, from the run's ``metrics.csv``."""
-    path = run_dir / "metrics.csv"
-    if not path.exists():
-        return None
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+def heterogeneity_roc(tables: Tables) -> Figure | None:
+    """Finding residues with distinct rotamers by predicted entropy, all residues."""
+    rows, areas = {}, {}
+    for method, table in _by_method(tables["scores"]).items():
+        table = table.filter(pc.is_finite(table["entropy"]))
+        entropy, distinct = _numbers(table, "entropy", "distinct_rotamers")
+        if 0 < distinct.sum() < len(distinct):
+            rows[method] = table
+            areas[method] = f"{label(method)} {auroc(entropy, distinct > 0):.3f}"
     if not rows:
         return None
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(5.6, 3.4), layout="constrained")
-    for name, words, tone in (
-        ("train_loss", "training loss", "#7a8794"),
-        ("validation_loss", "validation loss", "#0b4f8a"),
-        ("validation_nll_multiconformer", "validation NLL, multiconformer", "#c8641b"),
-        ("validation_nll_single", "validation NLL, single", "#2f7d4f"),
-    ):
-        points = [(float(r["epoch"]), float(r[name])) for r in rows if r.get(name)]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=tone, label=words, marker=".", ms=3)
-    axes.set(xlabel="epoch", ylabel="nats per residue")
-    axes.grid(color="#eef0f2")
-    axes.legend(fontsize=8)
-    save(figure, folder, "learning_curve")
-    return "learning_curve"
+    figure, axes = new_figure(4.4, 4.2)
+    _diagonal(axes)
 
+    def curve(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        entropy, distinct = _numbers(table, "entropy", "distinct_rotamers")
+        return tuple(roc_curve(entropy, distinct > 0).T)
 
-def draw_roc(scores: pa.Table, folder: Path) -> str | None:
-    """Finding residues with distinct rotamers by predicted entropy, all residues."""
-    methods = ordered(set(scores["method"].to_pylist()))
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(4.4, 4.2), layout="constrained")
-    drawn = False
-    for method in methods:
-        part = scores.filter(pc.equal(scores["method"], method))
-        entropy = part["entropy"].to_numpy(zero_copy_only=False)
-        distinct = part["distinct_rotamers"].to_numpy(zero_copy_only=False).astype(bool)
-        known = np.isfinite(entropy)
-        entropy, distinct = entropy[known], distinct[known]
-        if method == "uniform" or not distinct.any() or distinct.all():
-            continue
-        drawn = True
-        curve = roc_curve(entropy, distinct)
-        axes.plot(
-            curve[:, 0], curve[:, 1], color=colour(method, methods),
-            lw=2 if method == "model" else 1.2,
-            label=f"{label(method)} {auroc(entropy, distinct):.3f}",
-        )  # fmt: skip
-    axes.plot([0, 1], [0, 1], color="#444", lw=0.8, ls="--")
-    axes.set(
-        xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1),
-        aspect="equal",
-    )  # fmt: skip
+    _draw_methods(axes, rows, curve, **areas)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
     axes.legend(title="area", loc="lower right")
-    if not drawn:
-        plt.close(figure)
-        return None
-    save(figure, folder, "heterogeneity_roc")
-    return "heterogeneity_roc"
+    return figure

@@ -1,21 +1,27 @@
-"""The words, colours and order of the report."""
+"""The words, colours and order of reports and comparisons; the words are ``data/words.yaml``."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
-LABELS = {
-    "model": "qFitLatent",
-    "uniform": "uniform",
-    "nearest_rotamer": "nearest rotamer",
-    "type_library": "type library",
-    "backbone_library": "backbone library",
-    "generator": "generator (truth)",
-}
+from qfitlatent.pages.render import Cell
 
+WORDS = yaml.safe_load(files("qfitlatent").joinpath("data", "words.yaml").read_text("utf-8"))
+METHODS: dict[str, str] = WORDS["methods"]
+POPULATIONS: dict[str, str] = WORDS["populations"]
+METRICS: dict[str, dict[str, Any]] = WORDS["metrics"]
+GROUPS: dict[str, str] = WORDS["groups"]
+
+FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
+"""What a figure of the tables is multiplied with to be shown in this unit; 1 for the others."""
+
+TRUTH = "generator"
+NONE = "–"
 
 COLOURS = {
     "model": "#0b4f8a",
@@ -25,91 +31,96 @@ COLOURS = {
     "uniform": "#c9cfd6",
     "generator": "#2f7d4f",
 }
-
-
 OTHER_COLOURS = ("#8a2d6b", "#5b4ea3", "#3b8f8f", "#a33b3b")
 
 
-POPULATION_WORDS = {
-    "multiconformer": "Residues with two or more observed altlocs",
-    "single": "Residues with a single observed conformer",
-    "all": "All residues with chi angles",
-}
-
-
-METRIC_WORDS = {
-    "nll": ("NLL", "nats", 3, 1),
-    "nll_folded": ("NLL, folded", "nats", 3, 1),
-    "information_gain": ("information gain over the type library", "nats", 3, 1),
-    "gap_to_entropy": ("gap to the generator's entropy", "nats", 3, 1),
-    "chi1_within_20": ("chi1 within 20°", "%", 1, 100),
-    "chi12_within_20": ("chi1+2 within 20°", "%", 1, 100),
-    "all_within_20": ("all chi within 20°", "%", 1, 100),
-    "chi1_within_40": ("chi1 within 40°", "%", 1, 100),
-    "chi12_within_40": ("chi1+2 within 40°", "%", 1, 100),
-    "all_within_40": ("all chi within 40°", "%", 1, 100),
-    "recall": ("altloc recall", "%", 1, 100),
-    "precision": ("altloc precision", "%", 1, 100),
-    "wasserstein_rad": ("occupancy error, Wasserstein-1", "degrees", 1, 180 / math.pi),
-    "coverage_50": ("coverage of the 50 % region", "%", 1, 100),
-    "coverage_80": ("coverage of the 80 % region", "%", 1, 100),
-    "coverage_95": ("coverage of the 95 % region", "%", 1, 100),
-    "auroc_entropy": ("finding heterogeneity: AUROC of the entropy", "", 3, 1),
-    "auroc_two_draws": ("finding heterogeneity: AUROC of two draws differing", "", 3, 1),
-}
-"""Metric: (words, unit, decimals, factor)."""
-
-
-GROUP_WORDS = {
-    "num_chi": "number of chi",
-    "resolution_angstrom": "resolution, angstrom",
-    "num_neighbours": "neighbours within 10 angstrom",
-    "num_conformers": "observed conformers",
-    "altloc_distance_degrees": "distance between altlocs, degrees",
-    "secondary": "secondary structure",
-}
-
-
 def label(method: str) -> str:
-    return LABELS.get(method, method.replace("_", " "))
-
-
-METHOD_ORDER = ("model", "backbone_library", "type_library", "nearest_rotamer", "uniform")
+    return METHODS.get(method, method.replace("_", " "))
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """The model first, then the baselines from best to simplest, then any other method."""
-    rank = {name: i for i, name in enumerate(METHOD_ORDER)}
-    return sorted(methods, key=lambda name: (rank.get(name, len(rank)), name))
+    """The model first, then the baselines from best to simplest, other methods, the truth."""
+    known = {name: place for place, name in enumerate(METHODS)}
+    return sorted(methods, key=lambda name: (name == TRUTH, known.get(name, len(known)), name))
 
 
-def colour(method: str, methods: list[str]) -> str:
-    if method in COLOURS:
-        return COLOURS[method]
-    others = [m for m in methods if m not in COLOURS]
-    return OTHER_COLOURS[others.index(method) % len(OTHER_COLOURS)]
+def colour(method: str, methods: Iterable[str]) -> str:
+    others = [m for m in ordered(methods) if m not in COLOURS]
+    return COLOURS.get(method) or OTHER_COLOURS[others.index(method) % len(OTHER_COLOURS)]
 
 
-def pick(table: pa.Table, **wanted: str | None) -> pa.Table:
+def title(metric: str) -> str:
+    words, unit = METRICS[metric]["words"], METRICS[metric]["unit"]
+    return f"{words}, {unit}" if unit else words
+
+
+def cell(figure: Mapping[str, Any] | None, metric: str, best: bool = False) -> Cell:
+    """A figure and its interval in the unit of its metric; a dash where there is none."""
+    if figure is None or figure["value"] is None:
+        return Cell(NONE)
+    decimals = METRICS[metric]["decimals"]
+    factor = FACTORS.get(METRICS[metric]["unit"], 1.0)
+    value, *interval = (
+        None if figure[key] is None else f"{figure[key] * factor:.{decimals}f}".replace("-", "−")
+        for key in ("value", "low", "high")
+    )
+    return Cell(value, "" if None in interval else " to ".join(interval), best)
+
+
+def figure_text(figure: Mapping[str, Any] | None, metric: str) -> str:
+    """A figure in running text: ``2.02 (1.95 to 2.10)``."""
+    shown = cell(figure, metric)
+    return f"{shown.text} ({shown.small})" if shown.small else shown.text
+
+
+def best_of(figures: Mapping[str, Mapping[str, Any] | None], metric: str) -> str | None:
+    """The name with the best figure; the truth does not compete."""
+    best = METRICS[metric]["best"]
+
+    def loss(name: str) -> float:
+        value = figures[name]["value"]
+        if isinstance(best, str):
+            return value if best == "lowest" else -value
+        return abs(value - best)
+
+    known = [m for m, f in figures.items() if m != TRUTH and f and f["value"] is not None]
+    return min(known, key=loss, default=None)
+
+
+def figure_cells(figures: Mapping[str, Mapping[str, Any] | None], metric: str) -> list[Cell]:
+    """The figures of one row, by name; the best is marked, with those that look the same."""
+    cells = {name: cell(figure, metric) for name, figure in figures.items()}
+    best = best_of(figures, metric)
+    if len(cells) < 2 or best is None:
+        return list(cells.values())
+    return [
+        c._replace(best=name != TRUTH and c.text == cells[best].text) for name, c in cells.items()
+    ]
+
+
+def figure_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str | Cell]]:
+    """A row a metric, a column a name; figures: name -> metric -> figure."""
+    return [
+        [title(metric), *figure_cells({name: f.get(metric) for name, f in figures.items()}, metric)]
+        for metric in METRICS
+        if any(metric in of_name for of_name in figures.values())
+    ]
+
+
+def difference_rows(
+    differences: Mapping[str, Mapping[str, Any]], metrics: Iterable[str]
+) -> list[list[str | Cell]]:
+    """A row a metric, a column a name: paired differences, of which none is the best."""
+    return [
+        [title(metric).replace("%", "points")]
+        + [cell(of_name.get(metric), metric) for of_name in differences.values()]
+        for metric in metrics
+    ]
+
+
+def pick(table: pa.Table, **wanted: str | int | None) -> pa.Table:
+    """The rows whose columns have these values; None is null."""
     for name, value in wanted.items():
         column = table[name]
         table = table.filter(pc.is_null(column) if value is None else pc.equal(column, value))
     return table
-
-
-def number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def figure_text(entry: dict[str, Any] | None, metric: str, unit: bool = False) -> str:
-    """A figure with its interval: ``2.02 (1.95 to 2.10)``; a dash where there is none."""
-    if entry is None or entry["value"] is None:
-        return "–"
-    _, name, decimals, factor = METRIC_WORDS[metric]
-    text = f"{entry['value'] * factor:.{decimals}f}"
-    if unit and name:
-        text += f" {name}"
-    if entry["low"] is None or entry["high"] is None:
-        return text
-    low, high = (entry[k] * factor for k in ("low", "high"))
-    return f"{text} ({low:.{decimals}f} to {high:.{decimals}f})"

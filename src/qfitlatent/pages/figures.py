@@ -1,87 +1,67 @@
 """Pictures: the only place that knows matplotlib."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from qfitlatent.base.files import atomic_path
 
-BLUE, ORANGE = "#0072b2", "#e69f00"
+mpl.rcParams.update(
+    {
+        "svg.hashsalt": "qfitlatent",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.axisbelow": True,
+        "grid.color": "#e6e9ec",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "figure.facecolor": "white",
+        "savefig.dpi": 160,
+    }
+)
+
+BLUE, ORANGE, GREY, GREEN, INK = "#0b4f8a", "#c8641b", "#7a8794", "#2f7d4f", "#444444"
 
 
-def new_figure(rows: int = 1, columns: int = 1, height: float = 2.8):
-    figure = Figure(figsize=(9, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns)
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of this size in inches, and its axes: one, or an array (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
-def bars_of_histogram(histogram: Mapping[str, list], xlabel: str, ylabel: str) -> Figure:
-    figure, axes = new_figure()
-    edges = np.array(histogram["edges"])
-    axes.bar(edges[:-1], histogram["counts"], np.diff(edges), align="edge", color=BLUE)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    return figure
+def save(figure: Figure, stem: Path) -> Path:
+    """``stem.png`` and ``stem.svg``, without dates: the same numbers give the same bytes.
 
-
-def embedded(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    # Without the version of matplotlib: the same numbers give the same bytes.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return (
-        f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-    )
-
-
-def pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "svg.hashsalt": "qfitlatent",
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "axes.titlelocation": "left",
-            "legend.frameon": False,
-            "figure.facecolor": "white",
-        }
-    )
-    return plt
-
-
-def save(figure, folder: Path, name: str) -> None:
-    """SVG and PNG, without dates, so that two runs give the same bytes."""
-    for suffix in ("svg", "png"):
-        with atomic_path(folder / f"{name}.{suffix}") as temporary:
-            metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-            figure.savefig(temporary, format=suffix, dpi=160, metadata=metadata)
-    pyplot().close(figure)
+    Returns the path of the SVG.
+    """
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        path = stem.with_name(stem.name + suffix)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+    return path
 
 
 def draw_learning_curve(history: Sequence[Mapping[str, float]], stem: Path) -> None:
-    """Training and validation loss by epoch, as PNG and SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = "qfitlatent"
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    epochs = [row["epoch"] for row in history]
-    for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
-        axes.plot(epochs, [row[name] for row in history], label=label)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats per residue)")
-    axes.legend(frameon=False)
-    for suffix in (".png", ".svg"):
-        with atomic_path(stem.with_suffix(suffix)) as temporary:
-            metadata = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(temporary, format=suffix[1:], dpi=150, metadata=metadata)
-    plt.close(figure)
+    """The losses, and the validation NLL of both populations, over the epochs of a training."""
+    figure, axes = new_figure(6, 3.6)
+    for name, label, colour in (
+        ("train_loss", "training loss", GREY),
+        ("validation_loss", "validation loss", BLUE),
+        ("validation_nll_multiconformer", "validation NLL, multiconformer", ORANGE),
+        ("validation_nll_single", "validation NLL, single conformer", GREEN),
+    ):
+        points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=".", ms=3)
+    axes.set(xlabel="epoch", ylabel="nats per residue")
+    axes.grid()
+    axes.legend()
+    save(figure, stem)
