@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.browser import check_in_browser, check_self_contained
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.compare import METRICS, compare_runs
 
@@ -49,7 +50,8 @@ def test_only_common_residues_count(tmp_path):
     assert set(table.query("population == 'all'")["num_residues"]) == {10}
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "2 runs on the 10 residues" in page
-    assert "<script" not in page
+    check_self_contained(page)
+    check_in_browser(tmp_path / "out" / "compare.html")
     nested = json.loads((tmp_path / "out" / "compare.json").read_text())
     value = nested["all"]["differences"]["b"]["nll"]["value"]
     assert value == pytest.approx(0.0)

@@ -1,33 +1,16 @@
 """The report opens offline in a browser, and its words are the numbers of the tables."""
 
+import html
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
 
+from helpers.browser import check_in_browser, check_self_contained, tags
 from helpers.evaluated import evaluated_tiny
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.report import write_report
-from qfitlatent.evaluation.words import figure_text
-from qfitlatent.pages.render import html_table
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip  # noqa: E501
-PROBE = """
-<script>addEventListener("load", () => {
-  const images = [...document.images];
-  const requests = performance.getEntriesByType("resource").map(r => r.name)
-    .filter(name => !name.startsWith("data:"));
-  document.body.dataset.probe = JSON.stringify({
-    images: images.length,
-    missing: images.filter(i => !i.complete || i.naturalWidth === 0).length,
-    requests: requests,
-    wide: document.documentElement.scrollWidth > innerWidth + 1,
-  });
-});</script>
-"""
+from qfitlatent.evaluation.words import METRICS, TRUTH, cell, figure_cells, figure_text, label
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +23,69 @@ def page(tiny) -> str:
     return (tiny.out / "report.html").read_text()
 
 
-def test_the_page_is_self_contained(page):
-    assert "<script" not in page
-    assert not re.search(r"(src|href)=(?![\"']?(data:|#))", page)
-    assert "http://" not in re.sub(r"data:[^\"]*", "", page)
-    assert 'name="viewport"' in page
-    assert "@media print" in page
+@pytest.fixture(scope="module")
+def metrics(tiny) -> dict:
+    return json.loads((tiny.out / "metrics.json").read_text())
 
 
-def test_the_first_paragraph_says_what_and_how_good(tiny, page):
-    metrics = json.loads((tiny.out / "metrics.json").read_text())
-    lead = re.search(r"<p class=lead>(.*?)</p>", page).group(1)
-    for population in ("multiconformer", "single"):
-        for method in ("model", "type_library"):
-            figure = metrics["populations"][population]["methods"][method]["nll"]
-            assert figure_text(figure, "nll") in lead
-    assert "simulated entries" in lead
-    assert f"{metrics['trained_on']['num_entries']} simulated entries" in lead
+def test_the_page_is_one_file_without_a_script(page):
+    check_self_contained(page)
+    assert "script" not in {tag for tag, _ in tags(page)}
+    assert sum(tag == "img" for tag, _ in tags(page)) == 13
+
+
+def test_it_opens_with_four_figures_of_the_tables(metrics, page):
+    opening = page[: page.index("<nav>")]
+    populations = metrics["populations"]
+    for population, metric in (
+        ("multiconformer", "nll"),
+        ("multiconformer", "recall"),
+        ("single", "all_within_20"),
+        ("all", "auroc_entropy"),
+    ):
+        figure = populations[population]["methods"]["model"][metric]
+        shown = cell(figure, metric)
+        assert re.search(rf"<b>{shown.text}( %)?</b>\s*<small>{shown.small}</small>", opening)
+        others = dict(populations[population]["methods"])
+        del others["model"], others[TRUTH]
+        assert any(
+            f"{label(name)}, has {figure_text(figures[metric], metric)}" in opening
+            for name, figures in others.items()
+        )
+    assert opening.count("<b>") == 4
+    assert f"{metrics['trained_on']['num_entries']} simulated entries" in opening
     assert "Evaluation on simulated data" in page
+
+
+def best(metric, **values):
+    """Names of the cells that are bold."""
+    figures = {name: {"value": v, "low": None, "high": None} for name, v in values.items()}
+    cells = figure_cells(figures, metric)
+    return {name for name, c in zip(figures, cells, strict=True) if c.best}
+
+
+def test_the_best_of_a_row_is_bold_whoever_has_it():
+    assert best("nll", a=2, b=1, c=3, generator=0.5) == {"b"}
+    assert best("recall", a=0.2, b=0.1, c=0.3, generator=0.9) == {"c"}
+    assert best("nll", a=1, b=1.0001, c=2) == {"a", "b"}, "they look the same"
+    assert best("coverage_80", a=0.7, b=1.0) == {"a"}
+    assert best("nll", a=1) == set(), "it has no rival"
+    assert best("nll", a=None, b=None) == set()
+
+
+def test_every_figure_of_the_evaluation_has_words(metrics):
+    shown = {
+        metric
+        for population in metrics["populations"].values()
+        for figures in population["methods"].values()
+        for metric in figures
+    }
+    assert set(METRICS) <= shown
 
 
 def test_all_pictures_are_made_as_svg_and_png(tiny):
     names = {path.stem for path in (tiny.out / "figures").iterdir()}
-    expected = {"occupancy", "chi_maps", "learning_curve", "heterogeneity_roc"}
+    expected = {"occupancy", "chi_maps", "heterogeneity_roc"}
     for population in ("multiconformer", "single", "all"):
         expected |= {f"information_gain_{population}", f"calibration_{population}"}
         expected |= {f"altloc_recall_precision_{population}"}
@@ -72,15 +95,22 @@ def test_all_pictures_are_made_as_svg_and_png(tiny):
             assert (tiny.out / "figures" / f"{name}.{suffix}").stat().st_size > 1000
 
 
-def test_cards_hold_the_numbers(tiny):
-    metrics = json.loads((tiny.out / "metrics.json").read_text())
-    card = (tiny.out / "MODEL_CARD.md").read_text()
+def test_cards_hold_the_numbers(tiny, metrics):
+    text = (tiny.out / "MODEL_CARD.md").read_text()
     figure = metrics["populations"]["single"]["methods"]["model"]["nll"]
-    assert figure_text(figure, "nll") in card
-    assert "say nothing about crystals" in card
+    assert figure_text(figure, "nll") in text
+    assert "say nothing about crystals" in text
+    for lines in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({line.count("|") for line in lines.splitlines()}) == 1, lines
     data = (tiny.out / "DATASET_CARD.md").read_text()
     assert f"{metrics['evaluated']['num_altlocs']:,}" in data
     assert "Simulated entries" in data
+
+
+def test_the_folder_explains_itself(tiny):
+    text = (tiny.out / "README.md").read_text()
+    for path in tiny.out.iterdir():
+        assert f"`{path.name}" in text or path.name == "README.md", path.name
 
 
 def test_the_report_can_be_made_again_from_the_tables(tiny, page):
@@ -88,11 +118,23 @@ def test_the_report_can_be_made_again_from_the_tables(tiny, page):
     assert (tiny.out / "report.html").read_text() == page
 
 
+def test_hostile_names_are_texts(tiny, tmp_path, metrics, page):
+    name = "</title><script>alert(1)</script>{{ run }}\\1"
+    for path in tiny.out.glob("*.parquet"):
+        (tmp_path / path.name).symlink_to(path)
+    hostile = metrics | {"run": metrics["run"] | {"run": name, "dataset": name}}
+    (tmp_path / "metrics.json").write_text(json.dumps(hostile))
+    write_report(tmp_path, tiny.run)
+    text = (tmp_path / "report.html").read_text()
+    assert [tag for tag, _ in tags(text)] == [tag for tag, _ in tags(page)]
+    title = re.search("<title>(.*?)</title>", text, re.S).group(1)
+    assert html.unescape(title) == f"qFitLatent: {name}"
+
+
 def test_figures_in_words():
     assert figure_text({"value": 0.5, "low": 0.4, "high": 0.65}, "recall") == "50.0 (40.0 to 65.0)"
-    assert figure_text({"value": 2.0, "low": None, "high": None}, "nll") == "2.000"
+    assert figure_text({"value": -2.0, "low": None, "high": None}, "nll") == "−2.000"
     assert figure_text(None, "nll") == "–"
-    assert "&lt;b&gt;" in html_table(["x"], [["<b>"]])
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -100,27 +142,5 @@ def test_an_empty_folder_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium: install it to open the report")
-@pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_opens_it_offline(tiny, page, tmp_path, width):
-    """No console message, no missing picture, no request; nothing wider than a phone's screen."""
-    probed = tmp_path / "report.html"
-    probed.write_text(page.replace("</main>", f"</main>{PROBE}"))
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width},900", "--virtual-time-budget=10000", "--dump-dom",
-        f"file://{probed}",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True, env=os.environ
-    )
-    found = json.loads(
-        re.search(r'data-probe="([^"]*)"', done.stdout).group(1).replace("&quot;", '"')
-    )
-    assert found["images"] == 13
-    assert found["missing"] == 0
-    assert found["requests"] == []
-    assert not found["wide"]
-    assert "CONSOLE" not in done.stderr
+def test_a_browser_opens_it_offline(tiny):
+    check_in_browser(tiny.out / "report.html")
