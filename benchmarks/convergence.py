@@ -80,7 +80,7 @@ def main() -> None:
         for name, trainer in trainers.items():
             start = time.perf_counter()
             with Progress(len(train), "proteins", io.StringIO()) as progress:
-                row = trainer._one_epoch(progress)
+                row = trainer.train_epoch(progress)
             seconds[name] += time.perf_counter() - start
             nll = row["validation_nll_multiconformer"]
             if nll <= options.target:

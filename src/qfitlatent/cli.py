@@ -145,7 +145,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from qfitlatent.base import config
-    from qfitlatent.training.trainer import train_run
+    from qfitlatent.training.run import train_run
 
     train_run(
         config.load(options.config),

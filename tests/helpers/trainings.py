@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
-from qfitlatent.training.trainer import train_run
+from qfitlatent.training.run import train_run
 
 
 def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:

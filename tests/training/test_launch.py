@@ -11,7 +11,8 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.training.launch import train as launch_train
-from qfitlatent.training.trainer import STATE_FILE, Trainer
+from qfitlatent.training.state import STATE_FILE
+from qfitlatent.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_the_rule_launches_as_many_processes_as_devices(tmp_path):
 
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused_and_says_so(data, monkeypatch):
-    original, calls = Trainer._one_epoch, []
+    original, calls = Trainer.train_epoch, []
 
     def interrupted(self, progress):
         calls.append(1)
@@ -61,7 +62,7 @@ def test_another_number_of_processes_is_refused_and_says_so(data, monkeypatch):
             raise KeyboardInterrupt
         return original(self, progress)
 
-    monkeypatch.setattr(Trainer, "_one_epoch", interrupted)
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         launch(data, make_config(devices=1))
     assert (data / "run" / STATE_FILE).is_file()

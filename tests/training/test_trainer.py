@@ -1,7 +1,10 @@
 """Training: it learns, resumes to the byte, refuses what it must, and divides among processes."""
 
 import csv
+import importlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,10 +18,15 @@ from helpers.trainings import make_config, run, write_tables
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
+from qfitlatent.base.progress import Progress
+from qfitlatent.base.provenance import verify_run
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.model import checkpoint
+from qfitlatent.model.batch import collate
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.settings import ModelConfig, training_bytes
+from qfitlatent.training.processes import Processes
+from qfitlatent.training.state import CONSTANTS, load_tensors, read_state
 from qfitlatent.training.trainer import Trainer
 
 
@@ -28,24 +36,143 @@ def data(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9, "dropout": 0.1}])
-def test_a_killed_training_resumes_to_the_same_bytes(data, changes, monkeypatch):
-    config = make_config(**changes)
-    whole = run(data, config, "whole")
-    original, calls = Trainer._one_epoch, []
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
 
-    def killed(self, progress):
+
+def killed_at(monkeypatch, place: str, call: int = 1) -> None:
+    """Make the ``call``-th call of a function of the training room the last of this process."""
+    module, name = place.rsplit(":", 1)
+    owner = Trainer if module == "Trainer" else importlib.import_module(module)
+    original, calls = getattr(owner, name), []
+
+    def dies(*arguments, **options):
         calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(self, progress)
+        if len(calls) == call:
+            raise Killed
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(Trainer, "_one_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(data, config, "parts")
-    monkeypatch.setattr(Trainer, "_one_epoch", original)
-    parts = run(data, config, "parts")
-    assert sha256_file(whole / "model.safetensors") == sha256_file(parts / "model.safetensors")
+    monkeypatch.setattr(owner, name, dies)
+
+
+PLACES = [
+    ("Trainer:train_epoch", 3),
+    ("qfitlatent.training.trainer:save_tensors", 1),
+    ("qfitlatent.training.trainer:save_tensors", 4),
+    ("qfitlatent.training.trainer:write_metrics", 4),
+    ("qfitlatent.training.run:write_artifacts", 1),
+    ("qfitlatent.training.artifacts:write_metrics", 1),
+    ("qfitlatent.training.artifacts:draw_learning_curve", 1),
+    ("qfitlatent.training.artifacts:write_json", 1),
+    ("qfitlatent.training.run:clear", 1),
+    ("qfitlatent.training.state:shutil.rmtree", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run of the default small training: its data and the bytes of its weights."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tables(folder / "tables")
+    return folder, (run(folder, make_config()) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("place", "call"), PLACES, ids=[f"{p}-{n}" for p, n in PLACES])
+def test_a_training_killed_anywhere_resumes_to_the_same_bytes(whole, tmp_path, place, call):
+    """Also when the workflow has deleted the outputs that the killed job had declared."""
+    folder, expected = whole
+    for outputs_deleted in (False, True):
+        target = tmp_path / str(outputs_deleted)
+        with pytest.MonkeyPatch.context() as patch:
+            if place.endswith("rmtree"):
+                patch.setattr("shutil.rmtree", lambda *a, **k: (_ for _ in ()).throw(Killed))
+            else:
+                killed_at(patch, place, call)
+            with pytest.raises(Killed):
+                run(folder, make_config(), target)
+        if outputs_deleted:
+            for path in target.glob("*.*"):
+                path.unlink()
+        run(folder, make_config(), target)
+        assert (target / "model.safetensors").read_bytes() == expected
+        assert verify_run(target) == []
+        assert not (target / "state").exists()
+
+
+def test_the_running_mean_of_the_weights_and_dropout_resume_too(data):
+    config = make_config(ema_decay=0.9, dropout=0.1)
+    expected = sha256_file(run(data, config, "whole") / "model.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, "Trainer:train_epoch", 3)
+        with pytest.raises(Killed):
+            run(data, config, "parts")
+    assert sha256_file(run(data, config, "parts") / "model.safetensors") == expected
+
+
+def interrupted(folder: Path, target: Path) -> Path:
+    """A run killed in its third epoch; returns its state."""
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, "Trainer:train_epoch", 3)
+        with pytest.raises(Killed):
+            run(folder, make_config(), target)
+    return target / "state" / "last.pt"
+
+
+def flipped(content: bytes, at: float) -> bytes:
+    place = int(at * len(content))
+    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"hello",
+    "zip": lambda content: b"PK\x03\x04" + b"\0" * 200,
+    "pickle": lambda content: b"\x80\x02}q\x00.",
+    "cut": lambda content: content[: len(content) // 2],
+    "longer": lambda content: content + b"\0",
+    "bit in a tensor": lambda content: flipped(content, 0.5),
+    "bit in the checksum": lambda content: flipped(content, 60 / len(content)),
+}
+
+
+@pytest.mark.parametrize("file", ["last.pt", "best.pt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_said_and_training_starts_afresh(whole, tmp_path, capsys, file, damage):
+    folder, expected = whole
+    path = interrupted(folder, tmp_path / "run").with_name(file)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    run(folder, make_config(), tmp_path / "run")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "training starts afresh" in said
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == expected
+
+
+def test_a_state_of_other_tables_starts_afresh(data, capsys):
+    interrupted(data, data / "run")
+    shutil.rmtree(data / "tables")
+    write_tables(data / "tables", num_entries=9)
+    expected = sha256_file(run(data, make_config(), "whole") / "model.safetensors")
+    assert sha256_file(run(data, make_config()) / "model.safetensors") == expected
+    assert "was trained with another conformers.parquet" in capsys.readouterr().err
+
+
+def test_a_training_interrupted_before_some_keys_became_constants_resumes(whole, tmp_path):
+    """Its state has these keys, and no checksum."""
+    folder, expected = whole
+    path = interrupted(folder, tmp_path / "run")
+    state = load_tensors(path)
+    for section, constants in CONSTANTS.items():
+        state["identity"][section] |= constants
+    torch.save(state, path)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, "Trainer:train_epoch", 3)  # two epochs are left
+        run(folder, make_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == expected
+    state["identity"]["model"]["attention"] = "blocked"
+    path.parent.mkdir()
+    torch.save(state, path)
+    with pytest.raises(QfitLatentError, match=r"model\.attention is blocked there"):
+        read_state(tmp_path / "run", state["identity"] | {"model": make_config()["model"]})
 
 
 def test_artifacts_explain_the_run(data):
@@ -86,13 +213,13 @@ def test_training_data_without_altlocs_is_refused(tmp_path):
 
 
 def test_a_non_finite_loss_names_the_entry(data, monkeypatch):
-    original = Trainer._loss
+    original, num_residues = Trainer.loss, 24 + 3 * 3  # of e03
 
-    def broken(self, proteins):
-        loss, weight = original(self, proteins)
-        return loss * (float("nan") if proteins[0].entry == "e03" else 1.0), weight
+    def broken(self, batch):
+        loss, weight = original(self, batch)
+        return loss * (float("nan") if batch.token.shape[1] == num_residues else 1.0), weight
 
-    monkeypatch.setattr(Trainer, "_loss", broken)
+    monkeypatch.setattr(Trainer, "loss", broken)
     with pytest.raises(QfitLatentError, match="e03"):
         run(data, make_config())
 
@@ -149,35 +276,32 @@ def trainer_of(folder: Path, config: dict) -> Trainer:
 def test_the_schedule_warms_up_and_falls_as_a_cosine(data):
     config = make_config(learning_rate=1.0, warmup_steps=4, final_learning_rate_fraction=0.01)
     trainer = trainer_of(data, config)
-    rates = []
-    for step in range(trainer.num_steps):
-        trainer.step = step
-        rates.append(trainer._learning_rate())
+    rates = [trainer.learning_rate(step) for step in range(trainer.num_steps)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     turn = np.linspace(0, np.pi, trainer.num_steps - 4)
     np.testing.assert_allclose(rates[4:], 0.01 + 0.99 * (1 + np.cos(turn)) / 2, atol=1e-12)
 
 
-def test_the_running_mean_of_the_weights_is_what_is_validated_and_kept(data):
-    """With a decay of nearly 1 the mean is the plain average at first: (1 + n) / (10 + n)."""
-    trainer = trainer_of(data, make_config(ema_decay=0.9999))
-    expected = {n: p.clone() for n, p in trainer.model.state_dict().items()}
-    for step, batch in enumerate(trainer._batches(torch.Generator().manual_seed(0))):
-        trainer.step = step
-        trainer._one_step(batch, 0.01)
-        decay = (1 + step) / (10 + step)
-        for name, value in trainer.model.state_dict().items():
-            expected[name] = decay * expected[name] + (1 - decay) * value
-    for name, value in expected.items():
-        torch.testing.assert_close(trainer.ema[name], value, atol=1e-6, rtol=0)
-    moved = trainer.model.state_dict()["embedding.weight"].clone()
-    with_mean = trainer.validate()["validation_loss"]
-    torch.testing.assert_close(
-        trainer.model.state_dict()["embedding.weight"], moved, atol=0, rtol=0
-    )
-    trainer.model.load_state_dict(trainer.ema)
-    trainer.ema = None
-    assert trainer.validate()["validation_loss"] == pytest.approx(with_mean, rel=1e-6)
+def distance(a, b) -> float:
+    return float(sum(((a[name] - b[name]) ** 2).sum() for name in a) ** 0.5)
+
+
+def test_the_running_mean_of_the_weights_lags_and_is_what_is_validated(data):
+    trainer = trainer_of(data, make_config(ema_decay=0.99))
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with Progress(len(trainer.train), "proteins", io.StringIO()) as progress:
+        row = trainer.train_epoch(progress)
+    moved = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert 0 < distance(trainer.ema, start) < distance(moved, start)
+    assert distance(trainer.ema, moved) < distance(moved, start)
+    # Validation leaves the weights alone, and gives the figures of a model that has the mean.
+    again = trainer.validate()
+    assert distance(trainer.model.state_dict(), moved) == 0
+    plain = trainer_of(data, make_config())
+    plain.model.load_state_dict(trainer.ema)
+    for name, value in plain.validate().items():
+        assert value == pytest.approx(row[name], rel=1e-6)
+        assert value == pytest.approx(again[name], rel=1e-6)
 
 
 def test_training_on_all_residues_weighs_the_two_populations(data):
@@ -189,7 +313,7 @@ def test_training_on_all_residues_weighs_the_two_populations(data):
         "both": {"train_on": "all", "single_weight": 0.25, "multiconformer_weight": 2.0},
     }.items():
         trainer = trainer_of(data, make_config(dropout=0.0, **options))
-        sums[name] = [float(x.detach()) for x in trainer._loss([trainer.train[2]])]
+        sums[name] = [float(x.detach()) for x in trainer.loss(collate([trainer.train[2]]))]
     assert sums["multi"][1] > 0
     assert sums["single"][1] > 0
     for i in range(2):
@@ -201,12 +325,20 @@ def test_clipping_bounds_the_gradient_and_weight_decay_shrinks_the_weights(data)
     lengths = {}
     for clip in (0.0, 1e-3):
         trainer = trainer_of(data, make_config(gradient_clip=clip))
-        trainer._one_step([trainer.train[0]], 0.0)
+        trainer.train_step([trainer.train[0]], 0.0)
         lengths[clip] = torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm()
     assert lengths[0.0] > 2e-3
     assert float(lengths[1e-3]) == pytest.approx(1e-3, rel=1e-3)
-    trainer = trainer_of(data, make_config(weight_decay=0.5))
-    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.5}
+    ends = {}
+    for decay in (0.0, 0.5):
+        trainer = trainer_of(data, make_config(weight_decay=decay, dropout=0.0))
+        trainer.train_step([trainer.train[0]], 0.1)
+        ends[decay] = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    start = torch.cat(
+        [p.detach().flatten() for p in trainer_of(data, make_config()).model.parameters()]
+    )
+    # AdamW takes away the product of rate, decay and weight, beside the same step.
+    torch.testing.assert_close(ends[0.0] - ends[0.5], 0.1 * 0.5 * start, atol=1e-5, rtol=1e-4)
 
 
 def test_crops_hold_the_residues_nearest_to_one(data):
@@ -229,7 +361,7 @@ def test_crops_hold_the_residues_nearest_to_one(data):
 def test_masked_residues_hide_their_type_and_leave_the_loss(data):
     trainer = trainer_of(data, make_config(masked_residues=0.5))
     protein = trainer.train[4]
-    masked = trainer._prepare(protein, torch.Generator().manual_seed(3))
+    masked = trainer.batches.prepared(protein, torch.Generator().manual_seed(3))
     hidden = masked.token == UNKNOWN_TOKEN
     assert 0.3 < hidden.float().mean() < 0.7
     assert torch.equal(masked.token[~hidden], protein.token[~hidden])
@@ -240,7 +372,7 @@ def test_masked_residues_hide_their_type_and_leave_the_loss(data):
         i for i in range(len(protein)) if protein.defined[protein.row_residue == i].any(1).sum() > 1
     ]
     assert any(hidden[multiconformer])
-    assert float(trainer._loss([masked])[1]) == sum(~hidden[multiconformer])
+    assert float(trainer.loss(collate([masked]))[1]) == sum(~hidden[multiconformer])
 
 
 def test_batches_hold_proteins_of_like_lengths(data):
@@ -248,7 +380,7 @@ def test_batches_hold_proteins_of_like_lengths(data):
     lengths = sorted(trainer.train.num_residues.tolist())
     neighbours = {*pairwise(lengths), (lengths[-1],)}
     for seed in range(5):
-        for batch in trainer._batches(torch.Generator().manual_seed(seed)):
+        for batch in trainer.batches.epoch(torch.Generator().manual_seed(seed)):
             assert tuple(len(protein) for protein in batch) in neighbours
 
 
@@ -298,9 +430,11 @@ def test_an_epoch_holds_every_entry_once_among_all_processes(data):
     ]
     seen = []
     for rank in range(2):
-        trainer = Trainer(config, *splits, torch.device("cpu"), world=2, rank=rank)
-        batches = list(trainer._batches(torch.Generator().manual_seed(1)))
-        assert len(batches) == trainer.steps_per_epoch
+        trainer = Trainer(
+            config, *splits, torch.device("cpu"), Processes(torch.device("cpu"), 2, rank)
+        )
+        batches = list(trainer.batches.epoch(torch.Generator().manual_seed(1)))
+        assert len(batches) == trainer.batches.steps_per_epoch
         seen += [protein.entry for batch in batches for protein in batch]
     assert sorted(seen) == splits[0].entries
 

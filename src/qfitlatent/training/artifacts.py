@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json, write_text
 from qfitlatent.base.provenance import manifest
 from qfitlatent.model.checkpoint import MODEL_FILE, save_model
+from qfitlatent.model.network import DensityNetwork
 from qfitlatent.pages.figures import draw_learning_curve
+from qfitlatent.training.state import RESULT_SECTIONS, first_difference
 
 METRICS = (
     "epoch",
@@ -27,10 +31,6 @@ METRICS = (
 )
 
 
-RESULT_SECTIONS = ("model", "train", "seed", "dataset")
-"""Parts of the configuration that decide the weights: a resume needs them unchanged."""
-
-
 def refuse_finished(run_dir: Path, config: Mapping[str, Any]) -> None:
     """A finished run is not overwritten by another one. (Snakemake deletes it before it calls.)"""
     path = run_dir / "config.yaml"
@@ -44,18 +44,6 @@ def refuse_finished(run_dir: Path, config: Mapping[str, Any]) -> None:
             f"The run folder {run_dir} holds a model with another configuration ({difference}): "
             "choose another `run` name, or delete the folder to train again."
         )
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str | None:
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found = first_difference(a, b, f"{path}{key}.")
-            if found:
-                return found
-        elif a != b:
-            return f"{path}{key} is {a} there and {b} here"
-    return None
 
 
 def write_metrics(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -78,29 +66,41 @@ def write_tensorboard(row: Mapping[str, float], folder: Path) -> None:
             writer.add_scalar(name, row[name], row["epoch"])
 
 
-def write_artifacts(trainer, config, tables_dir, split_path, run_dir, seconds) -> None:
-    save_model(trainer.model, config, run_dir / MODEL_FILE)
+def data_files(tables_dir: str | Path, split_path: str | Path) -> dict[str, Path]:
+    """The files of a data set by the names that a manifest gives them."""
+    tables = {f"tables/{path.name}": path for path in sorted(Path(tables_dir).glob("*.parquet"))}
+    return tables | {"split.parquet": Path(split_path)}
+
+
+def write_artifacts(
+    run_dir: Path,
+    model: DensityNetwork,
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    *,
+    code: str,
+    inputs: Mapping[str, Path],
+    wall_time_s: float,
+    dtype: torch.dtype = torch.float32,
+    **facts: Any,
+) -> None:
+    """Weights in ``dtype``, configuration, figures of every epoch, learning curve and manifest.
+
+    ``code`` is the module that made them, ``facts`` are further entries of the manifest, which is
+    written last.
+    """
+    save_model(model, config, run_dir / MODEL_FILE, dtype)
     write_text(run_dir / "config.yaml", configuration.dump(config))
-    draw_learning_curve(trainer.history, run_dir / "learning_curve")
-    best = min(trainer.history, key=lambda row: row["validation_loss"])
-    tables = {f"tables/{p.name}": p for p in sorted(tables_dir.glob("*.parquet"))}
-    outputs = (MODEL_FILE, "config.yaml", "metrics.csv")
-    write_json(
-        run_dir / "manifest.json",
-        manifest(
-            code=[__file__],
-            inputs={**tables, "split.parquet": split_path},
-            outputs={name: run_dir / name for name in outputs},
-            seeds={"seed": trainer.seed},
-            wall_time_s=seconds,
-            num_parameters=sum(p.numel() for p in trainer.model.parameters()),
-            num_train_entries=len(trainer.train),
-            num_validation_entries=len(trainer.validation),
-            num_train_residues=int(trainer.train.num_residues.sum()),
-            num_train_multiconformer=trainer.train.num_observed(multiconformer=True),
-            best_epoch=best["epoch"],
-            best_validation_loss=best["validation_loss"],
-            device=str(trainer.device),
-            processes=trainer.world,
-        ),
+    write_metrics(history, run_dir / "metrics.csv")
+    draw_learning_curve(history, run_dir / "learning_curve")
+    seed = config["train"]["seed"]
+    record = manifest(
+        code=[code],
+        inputs=inputs,
+        outputs={name: run_dir / name for name in (MODEL_FILE, "config.yaml", "metrics.csv")},
+        seeds={"seed": config["seed"] if seed is None else seed},
+        wall_time_s=wall_time_s,
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        **facts,
     )
+    write_json(run_dir / "manifest.json", record)

@@ -5,7 +5,6 @@ stand in the mean several times, each time with other units left out (``average.
 """
 
 import csv
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,11 @@ from typing import Any, TextIO
 
 import torch
 
-from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import sha256_file, write_json, write_text
-from qfitlatent.base.provenance import manifest
+from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.model.average import build_model
-from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights, save_model
-from qfitlatent.pages.figures import draw_learning_curve
-from qfitlatent.training.artifacts import METRICS, write_metrics
+from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights
+from qfitlatent.training.artifacts import METRICS, data_files, write_artifacts
 
 
 def average_runs(
@@ -37,37 +33,28 @@ def average_runs(
     architecture or was trained with other tables or another split.
     """
     started = time.monotonic()
+    run_dir = Path(run_dir)
     members = [Path(member) for member in config["average"]["members"]]
-    tables = {f"tables/{p.name}": p for p in sorted(Path(tables_dir).glob("*.parquet"))}
-    data = {**tables, "split.parquet": Path(split_path)}
+    data = data_files(tables_dir, split_path)
     _refuse_other_data(members, data)
-    models, rows = [], []
-    for member in members:
+    model = build_model(config)
+    rows: list[dict[str, float]] = []
+    for own, member in zip(model.members, members, strict=True):
         loaded = load_model(member)
-        models.append(loaded.model)
+        load_weights(own, loaded.model.state_dict(), member)
         rows += _history(loaded.path.parent / "metrics.csv", len(rows))
         if log is not None:
             log.write(f"{member}: {len(rows)} epochs so far\n")
-    model = build_model(config)
-    for own, trained, member in zip(model.members, models, members, strict=True):
-        load_weights(own, trained.state_dict(), member)
-    run_dir = Path(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    save_model(model, config, run_dir / MODEL_FILE, torch.float16)
-    write_text(run_dir / "config.yaml", configuration.dump(config))
-    write_metrics(rows, run_dir / "metrics.csv")
-    draw_learning_curve(rows, run_dir / "learning_curve")
-    written = (MODEL_FILE, "config.yaml", "metrics.csv")
-    inputs = {f"members/{m.name}/{MODEL_FILE}": m / MODEL_FILE for m in members}
-    made = manifest(
-        code=[__file__],
-        inputs=data | inputs,
-        outputs={name: run_dir / name for name in written},
-        seeds={"seed": config["seed"]},
+    write_artifacts(
+        run_dir,
+        model,
+        config,
+        rows,
+        code=__file__,
+        inputs=data | {f"members/{m.name}/{MODEL_FILE}": m / MODEL_FILE for m in members},
         wall_time_s=time.monotonic() - started,
-        num_parameters=sum(p.numel() for p in model.parameters()),
+        dtype=torch.float16,
     )
-    write_json(run_dir / "manifest.json", made)
 
 
 def _history(path: Path, epochs_before: int) -> list[dict[str, float]]:
@@ -83,7 +70,7 @@ def _refuse_other_data(members: Sequence[Path], data: Mapping[str, Path]) -> Non
         path = member / "manifest.json"
         if not path.is_file():
             raise QfitLatentError(f"{member} holds no trained run: train it before its average.")
-        theirs = json.loads(path.read_text("utf-8"))["inputs"]
+        theirs = read_json(path)["inputs"]
         for name, digest in own.items():
             if theirs.get(name, {}).get("sha256") != digest:
                 raise QfitLatentError(

@@ -30,7 +30,7 @@ def train(
     """
     devices = config["train"]["devices"]
     if devices == 1:
-        from qfitlatent.training.trainer import train_run
+        from qfitlatent.training.run import train_run
 
         train_run(config, tables_dir, split_path, run_dir, threads=threads, log=log)
         return
