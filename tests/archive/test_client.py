@@ -4,6 +4,7 @@ import itertools
 import random
 import time
 from email.utils import formatdate
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 from helpers import archive_server as server_of
 from helpers.archive_run import PDB, assert_missing, assert_there, put
 from helpers.archive_server import ArchiveServer, gzipped, mmcif
+from helpers.raw_server import RawServer, drip, endless
 from qfitlatent.archive import client
 from qfitlatent.archive.entries import middle
 from qfitlatent.base.errors import QfitLatentError
@@ -163,6 +165,18 @@ STAYING = {
         "5 redirects",
         1,
     ),
+    "another entry": (
+        server_of.whole(gzipped(mmcif("2xyz"))),
+        Reason.WRONG_ENTRY,
+        "says that it is the entry 2xyz",
+        3,
+    ),
+    "redirect to another entry": (
+        server_of.redirect("/2xyz.cif.gz"),
+        Reason.WRONG_ENTRY,
+        "says that it is the entry 2xyz",
+        3,
+    ),
     "redirect to a file": (
         server_of.redirect("file:///etc/passwd"),
         Reason.BAD_RESPONSE,
@@ -174,7 +188,7 @@ STAYING = {
 
 @pytest.mark.parametrize(("answer", "reason", "says", "attempts"), STAYING.values(), ids=STAYING)
 def test_a_fault_that_stays(run, server, answer, reason, says, attempts, request):
-    data = put(server, "1abc", num_atoms=200)["/1abc.cif.gz"]
+    data = put(server, "1abc", "2xyz", num_atoms=200)["/1abc.cif.gz"]
     server.script["/1abc.cif.gz"] = [answer] * 20
     row = run("1abc", status_url=None, **patience(request))["1abc"]
     assert_missing(run, row, reason, says)
@@ -216,6 +230,133 @@ def test_redirect_is_followed_and_said(run, server):
     row = run("1abc")["1abc"]
     assert_there(run, row, data)
     assert row["detail"] == f"redirected to {server.url}/moved/1abc.cif.gz"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        b"http://[", b"//[", b"http://a:b@[/", b"http://\xff\xfe/", b"http://127.0.0.1:99999/", b"",
+        b"http://127.0.0.1:abc/", b"http://127.0.0.1\0/", b"http://.a/", b"ftp://127.0.0.1/", b"::",
+    ],
+)  # fmt: skip
+def test_redirects_to_no_address(run, location):
+    moved = b"HTTP/1.1 302 X\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+    with RawServer(lambda path: [moved]) as server:
+        row = run("1abc", rcsb_url=server.url + "/{id}")["1abc"]
+    assert_missing(run, row, Reason.BAD_RESPONSE, "")
+
+
+def test_the_body_of_a_redirect_is_not_read(run):
+    """It never ends, and the server notices that nobody listens."""
+    sent = []
+
+    def answer(path: str):
+        if path == "/good":
+            data = gzipped(mmcif("1abc"))
+            return [b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % len(data) + data]
+        return flood()
+
+    def flood():
+        yield b"HTTP/1.1 302 X\r\nLocation: /good\r\n\r\n"
+        for _ in range(1000):
+            sent.append(1)
+            yield bytes(1_000_000)
+
+    with RawServer(answer) as server:
+        row = run("1abc", rcsb_url=server.url + "/{id}")["1abc"]
+    assert row["reason"] is None
+    assert len(sent) < 50
+
+
+SLOW = {
+    "a header that drips": [b"HTTP/1.1 200 OK\r\nX-Slow: ", *drip(b"x" * 500, 1, 0.05)],
+    "lines that drip": [b"HTTP/1.1 200 OK\r\n", *drip(b"X: y\r\n" * 500, 6, 0.05)],
+    "endless informational answers": [*drip(b"HTTP/1.1 100 X\r\n\r\n" * 500, 18, 0.05)],
+    "chunk sizes that drip": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        *drip(b"0" * 500, 1, 0.05),
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", SLOW.values(), ids=SLOW)
+def test_each_read_is_in_time_and_the_whole_never(run, steps):
+    with RawServer(lambda path: steps) as server:
+        row = run("1abc", rcsb_url=server.url + "/{id}", read_timeout_s=0.3, attempts=1)["1abc"]
+    assert_missing(run, row, Reason.TIMEOUT, "bytes arrived in")
+
+
+def test_a_transfer_is_bounded_as_a_whole(run):
+    """However fast: this one sends enough in each window."""
+    steps = [b"HTTP/1.1 200 OK\r\n\r\ndata_1ABC\n", *drip(b"# filler\n" * 500_000, 9000, 0.02)]
+    with RawServer(lambda path: steps) as server:
+        settings = {"read_timeout_s": 0.3, "transfer_timeout_s": 1.0, "attempts": 1}
+        row = run("1abc", rcsb_url=server.url + "/{id}", **settings)["1abc"]
+    assert_missing(run, row, Reason.TIMEOUT, "not complete after 1 s")
+
+
+@pytest.mark.parametrize("how", ["announced", "endless", "bomb", "headers"])
+def test_a_file_beyond_the_largest_size(run, how):
+    def answer(path: str):
+        if how == "headers":
+            return [b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 9000 + b"\r\n") * 20]
+        if how == "bomb":
+            data = gzipped(b"data_1ABC\n" + b"# filler\n" * 200_000)
+            return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data]
+        if how == "announced":
+            return [b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n"]
+        return chain([b"HTTP/1.1 200 OK\r\n\r\ndata_1ABC\n"], endless(b"# filler\n" * 10_000))
+
+    limits = {"max_file_mb": 1, "max_unpacked_mb": 1}
+    with RawServer(answer) as server:
+        row = run("1abc", rcsb_url=server.url + "/{id}", **limits)["1abc"]
+    if how == "headers":
+        assert_missing(run, row, Reason.BAD_RESPONSE, "bytes of headers")
+    else:
+        assert_missing(run, row, Reason.TOO_LARGE, "more than 1 MB")
+        assert row["attempts"] == 1
+
+
+HEADERS = {
+    "retry year": (503, b"Retry-After: Fri, 31 Dec 99999 23:59:59 GMT"),
+    "retry digits": (503, b"Retry-After: " + b"9" * 5000),
+    "retry negative": (429, b"Retry-After: -7"),
+    "retry word": (429, b"Retry-After: tomorrow"),
+    "length square": (200, b"Content-Length: \xb2"),
+    "length digits": (200, b"Content-Length: " + b"9" * 5000),
+    "length negative": (200, b"Content-Length: -1"),
+    "two lengths": (200, b"Content-Length: 1\r\nContent-Length: 2"),
+    "modified 9999": (200, b"Last-Modified: Fri, 31 Dec 9999 23:59:59 -0100"),
+    "modified word": (200, b"Last-Modified: yesterday"),
+    "no colon": (200, b"no colon"),
+    "encoding": (200, b"Transfer-Encoding: \xff"),
+}
+
+
+@pytest.mark.parametrize(("code", "line"), HEADERS.values(), ids=HEADERS)
+def test_headers_beyond_all_limits(run, code, line):
+    """A row, or taken for absent."""
+    head = b"HTTP/1.1 %d X\r\nConnection: close\r\n%b\r\n\r\n" % (code, line)
+    with RawServer(lambda path: [head + gzipped(mmcif("1abc"))]) as server:
+        row = run("1abc", rcsb_url=server.url + "/{id}")["1abc"]
+    if row["reason"] is None:
+        assert code == 200
+        assert_there(run, row, gzipped(mmcif("1abc")))
+    else:
+        assert_missing(run, row, row["reason"], "")
+
+
+def test_what_another_answer_left_on_a_kept_connection(run):
+    """A length too short: the rest of the file, and a whole answer, are there for the next one."""
+    others = gzipped(mmcif("2xyz"))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(others) + others
+    with RawServer(lambda path: [answer * 2]) as server:
+        rows = run("1abc", "2xyz", "3def", rcsb_url=server.url + "/{id}", connections=1)
+    assert {entry: row["reason"] for entry, row in rows.items()} == {
+        "1abc": Reason.WRONG_ENTRY,
+        "2xyz": None,
+        "3def": Reason.WRONG_ENTRY,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """What a file is, whose it is, and whether it is all there: by its bytes alone."""
 
+import gzip
+import tracemalloc
+
 import pytest
 
 from helpers.archive_run import PDB
 from helpers.archive_server import gzipped, mmcif
 from qfitlatent.archive import content, http
+from qfitlatent.tables.reasons import Reason
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,58 @@ def test_content_decides_what_a_file_is():
     for other in (b"", b"  \n", b"<html>", b"{}", b"\x00\x01", b"database", b"\x1f\x8b\x08"):
         with pytest.raises(http.Fault):
             suffix(other)
+
+
+ATOM = b"ATOM      1  CA  ALA A   1      11.1  12.2  13.3  1.0 20.0\n"
+
+
+def header(entry: bytes) -> bytes:
+    return b"HEADER    HYDROLASE                               01-JAN-01   " + entry + b"\n" + ATOM
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        (b"data_2XYZ\n", "2xyz"),
+        (b"data_1ABC\n_entry.id   2XYZ\n", "2xyz"),
+        (b"data_any\nloop_\n_entry.id\n'2XYZ'\n", "2xyz"),
+        (b"data_x\n_ENTRY.ID pdb_00002xyz\n", "2xyz"),
+        (header(b"2XYZ"), "2xyz"),
+        (b"REMARK\n" + header(b"2XYZ"), "2xyz"),
+        (b"data_1abc_final\n_entry.id 1ABC\n", None),
+        (b"data_sim00001\n", None),
+        (b"data_x\n_entry.id ?\n", None),
+        (b"data_\n_cell.entry_id 2XYZ\n", None),
+        (header(b"    "), None),
+        (header(b"1ABC"), None),
+        (b"HEADER\n" + ATOM, None),
+    ],
+)
+def test_a_file_of_another_entry_says_so(text, stated):
+    suffix = content.structure_suffix(text)
+    for asked in ("1abc", "pdb_10001ext"):
+        if stated or (asked != "1abc" and b"1ABC" in text):
+            with pytest.raises(http.Fault, match=stated) as fault:
+                content.check_id(text, suffix, asked)
+            assert fault.value.reason == Reason.WRONG_ENTRY
+        else:
+            content.check_id(text, suffix, asked)
+    content.check_id(text, suffix, "My-model.2")
+
+
+@pytest.mark.parametrize("members", [1, 50_000])
+def test_unpacking_is_bounded_in_memory_and_in_size(members):
+    """A bomb of 100 MB, and a file of many members, of which zlib copies the rest each time."""
+    packed = gzip.compress(bytes(100_000_000)) if members == 1 else gzip.compress(b"") * members
+    tracemalloc.start()
+    unpacker = content.Unpacker(50_000_000)
+    if members == 1:
+        with pytest.raises(http.Fault, match="50 MB unpacked") as fault:
+            unpacker.feed(packed)
+        assert fault.value.reason == Reason.TOO_LARGE
+    else:
+        unpacker.feed(packed)
+        unpacker.close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000

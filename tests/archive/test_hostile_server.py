@@ -7,6 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,7 @@ def test_any_server_in_any_order(data):
             body = good(path[1:5]) if path[1:5] in IDS else b"OBSLTE 31-JUL-94 9ABC 8ABC\n"
             return [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body]
         if steps[-1] == "endless":
-            return [*steps[:-1], *endless(b"# filler\n" * 1000)]
+            return chain(steps[:-1], endless(b"# filler\n" * 1000))
         return steps
 
     with tempfile.TemporaryDirectory() as name, RawServer(answer) as server:

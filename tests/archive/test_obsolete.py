@@ -61,3 +61,30 @@ def test_without_the_list_an_unknown_id_is_just_missing(run, server, body):
     row = run("116l")["116l"]
     assert row["reason"] == Reason.NOT_FOUND
     assert "list of obsolete entries was not available" in row["detail"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "num"),
+    [
+        (b"OBSLTE    31-JUL-94 116LX    216L\n", 1),
+        (b"OBSLTE    \nOBSLTE 31-JUL-94\nOBSLTE 31-JUL-94 ../../x 1abc\n", 3),
+        (b"OBSLTE    31-JUL-94 1OTH     116LX\n", 1),
+        (b" LISTE \xe9\xff\x00\n", 0),
+        (b"OBSLTE    31-JUL-94 " + b"9" * 5000 + b"\n", 1),
+    ],
+)
+def test_malformed_lines_are_skipped_and_said(run, server, odd, num):
+    put(server, "1new")
+    server.files["/obsolete.dat"] = odd + b"OBSLTE    31-JUL-94 1OLD     1xx?? 1new\n"
+    for _ in range(2):  # the second time the list comes from the cache
+        row = run("1old", "1oth")["1old"]
+        assert (row["reason"], row["replaced_by"]) == (None, "1new")
+        assert f"the list of obsolete entries has {num + 1} malformed lines" in run.text
+
+
+def test_an_archive_that_sends_the_replacement_itself(run, server):
+    data = put(server, "1new")["/1new.cif.gz"]
+    server.files |= {"/1old.cif.gz": data, "/obsolete.dat": b"OBSLTE 31-JUL-94 1OLD 1NEW\n"}
+    row = run("1old")["1old"]
+    assert_there(run, row, data)
+    assert row["replaced_by"] == "1new"

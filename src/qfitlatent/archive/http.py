@@ -8,6 +8,7 @@ are followed here, since requests reads their bodies to the end.
 
 import contextlib
 import io
+import math
 import random
 import re
 import socket
@@ -59,6 +60,10 @@ RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 PIECE_BYTES = 262144
 
 
+# All headers of an answer: http.client would take 6 MB, and requests make 100 MB of them.
+MAX_HEADER_BYTES = 65_536
+
+
 # Lists and answers of services, which are kept in memory: the largest known has a megabyte.
 MAX_DOCUMENT_BYTES = 64_000_000
 
@@ -92,6 +97,7 @@ class _Watch:
     def __init__(self, window_s: float, total_s: float, stop: threading.Event) -> None:
         self.window_s, self.total_s, self.stop = window_s, total_s, stop
         self.end = time.monotonic() + total_s
+        self.header_left = math.inf
         self.restart()
         self.go_on()
 
@@ -111,18 +117,25 @@ class _Watch:
         """Reads once.
 
         Raises:
-            Fault: out of time, next to nothing arrived for a window, or the run is to stop.
+            Fault: out of time, next to nothing arrived for a window, too many headers, or the run
+                is to stop.
         """
         self.go_on()
-        patience = min(self.window_s, self.end - time.monotonic())
+        left = self.end - time.monotonic()
         try:
-            if patience <= 0:
-                raise Fault(Reason.TIMEOUT, f"not complete after {self.total_s:g} s")
-            sock.settimeout(patience)
+            sock.settimeout(max(min(self.window_s, left), 0.001))
             num = raw.readinto(buffer)
         except TimeoutError as error:
-            raise Fault(Reason.TIMEOUT, f"nothing arrived for {patience:.3g} s") from error
+            said = f"nothing arrived for {self.window_s:g} s"
+            if left <= self.window_s:
+                said = f"not complete after {self.total_s:g} s"
+            raise Fault(Reason.TIMEOUT, said) from error
+        if left <= 0:
+            raise Fault(Reason.TIMEOUT, f"not complete after {self.total_s:g} s")
         self.arrived += num or 0
+        self.header_left -= num or 0
+        if self.header_left < 0:
+            raise Fault(Reason.BAD_RESPONSE, f"more than {MAX_HEADER_BYTES} bytes of headers")
         passed = time.monotonic() - self.start
         if num and passed >= self.window_s:
             if self.arrived < MIN_BYTES_PER_S * passed:
@@ -154,7 +167,14 @@ class _Answer(HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_WatchedReader(self.fp.detach(), sock, _WATCH.get()))
+        self._watch = _WATCH.get()
+        self.fp = io.BufferedReader(_WatchedReader(self.fp.detach(), sock, self._watch))
+
+    def begin(self) -> None:
+        """Reads the headers."""
+        self._watch.header_left = MAX_HEADER_BYTES
+        super().begin()
+        self._watch.header_left = math.inf
 
 
 class _Connection(HTTPConnection):
