@@ -15,6 +15,7 @@ include: "workflow/rules/audit.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/predict.smk"
+include: "workflow/rules/describe.smk"
 
 
 localrules:
@@ -55,11 +56,13 @@ rule audit:
 rule train:
     input:
         RUN_FILES.values(),
+        rules.describe_results.output,
 
 
 rule evaluate:
     input:
         rules.evaluate_model.output,
+        rules.describe_results.output,
 
 
 rule compare:

@@ -80,6 +80,16 @@ def test_all_artifacts_are_there(finished):
     assert resolved == configuration.load([ROOT / "config.yaml", TINY])
 
 
+def test_folders_explain_what_is_in_them(finished):
+    """Deeper ones, such as shards and figures, are explained by the README above them."""
+    for folder in (DATA, f"{DATA}/tables", f"{DATA}/audit", RUN, f"{RUN}/evaluation"):
+        text = (finished.folder / folder / "README.md").read_text()
+        for path in (finished.folder / folder).iterdir():
+            assert f"`{path.name}" in text or path.name == "README.md", path
+    for folder in ("results", "results/logs", "results/benchmarks"):
+        assert (finished.folder / folder / "README.md").is_file()
+
+
 def test_every_job_left_a_log_without_control_characters(finished):
     logs = list((finished.folder / "results/logs").rglob("*.log"))
     assert len(logs) >= 10
@@ -89,12 +99,12 @@ def test_every_job_left_a_log_without_control_characters(finished):
 
 def test_changed_learning_rate_reruns_training_and_evaluation_only(finished, config):
     config("train", learning_rate=0.002)
-    assert finished.plan() == {"train_model": 1, "evaluate_model": 1, "describe_results": 1}
+    assert finished.plan() == {"train_model": 1, "evaluate_model": 1}
 
 
 def test_changed_evaluation_reruns_evaluation_only(finished, config):
     config("evaluate", bootstrap_samples=120)
-    assert finished.plan() == {"evaluate_model": 1, "describe_results": 1}
+    assert finished.plan() == {"evaluate_model": 1}
 
 
 def test_changed_altloc_limit_reruns_from_preprocessing(finished, config):

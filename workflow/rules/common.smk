@@ -148,7 +148,7 @@ AFTER = {
     "audit_tables": ["split_entries"],
     TRAIN: ["split_entries"],
     "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else [TRAIN],
-    "describe_results": ["evaluate_model"],
+    "describe_results": [],
     "compare_runs": [],
     "predict_structures": [] if config["predict"]["model"] else [TRAIN],
 }

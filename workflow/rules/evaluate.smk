@@ -3,7 +3,6 @@
 # Needs:  <run>/model.safetensors, <data>/tables/*.parquet, <data>/split.parquet
 # Makes:  <run>/evaluation/          metrics.json, tables, figures, report.html, cards
 #         <results>/compare/         runs side by side on the same residues
-#         README.md in <results>, <data> and <run>
 
 EVALUATION = f"{RUN}/evaluation"
 
@@ -64,30 +63,3 @@ rule compare_runs:
         code=code_of("compare_runs"),
     script:
         "../scripts/compare_runs.py"
-
-
-rule describe_results:
-    input:
-        f"{EVALUATION}/metrics.json",
-        made_from=made_from("describe_results", RUN),
-    output:
-        results=f"{RESULTS}/README.md",
-        data=f"{DATA}/README.md",
-        run=f"{RUN}/README.md",
-    log:
-        f"{LOGS}/describe_results.log",
-    benchmark:
-        f"{BENCHMARKS}/describe_results.tsv"
-    conda:
-        "../../envs/qfitlatent.yaml"
-    threads: 1
-    resources:
-        mem_mb=by_attempt(1000),
-        runtime=by_attempt(10),
-    params:
-        dataset=config["dataset"],
-        run=config["run"],
-        source=SOURCE,
-        code=code_of("describe_results"),
-    script:
-        "../scripts/describe_results.py"

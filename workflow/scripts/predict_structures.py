@@ -6,6 +6,7 @@ import torch
 
 from qfitlatent.base.config import settings
 from qfitlatent.base.job import job
+from qfitlatent.pages.readmes import write_readme
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.results import write_summary
 from qfitlatent.prediction.settings import PredictionSettings
@@ -25,3 +26,4 @@ if __name__ == "__main__":
             stream=log,
         )
         write_summary(results, summary)
+        write_readme("readmes/predictions.md", summary.parent)
