@@ -1,10 +1,13 @@
 """Folders with one bad file, disks without room, broken records: the others are done."""
 
 import errno
+import gzip
 import json
 import os
 import re
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +16,9 @@ import pytest
 from helpers.predictions import dies, make_model, output_paths, settings_of
 from helpers.simulated import simulator
 from qfitlatent import cli
+from qfitlatent.base import config, contained
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.prediction import records
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.runner import Workers
 from qfitlatent.prediction.sample import embed_structures, sample_structures
@@ -177,6 +182,32 @@ def test_a_folder_goes_on_where_it_stopped(command, folder, structure, model, tm
     assert {path: path.stat().st_mtime_ns for path in before} == before
     with pytest.raises(QfitLatentError, match="--overwrite"):
         command([folder], out, model)
+
+
+def test_a_file_that_takes_too_long_or_too_much_is_a_line(
+    folder, structure, model, tmp_path, monkeypatch
+):
+    if not contained.CAN_FORK:
+        pytest.skip("limits need a process that can be copied")
+    for name in ("slow.cif", "hungry.cif"):
+        (folder / name).write_bytes(gzip.decompress(structure.read_bytes()))
+
+    def reads(path, entry, read=records.read_entry):
+        if entry == "slow":
+            time.sleep(60)
+        return read(path, entry) if entry != "hungry" else bytearray(10**13)
+
+    def tight(kind, section):
+        return replace(config.settings(kind, section), max_seconds=3.0)
+
+    monkeypatch.setattr(records, "read_entry", reads)
+    monkeypatch.setattr(records, "settings", tight)
+    out = tmp_path / "out"
+    results = {r.entry: r for r in predict_structures([folder], out, model)}
+    assert {entry: result.reason for entry, result in results.items()} == {
+        "good": "", "hungry": "memory", "slow": "beyond_limit",
+    }  # fmt: skip
+    assert "3 seconds" in results["slow"].error
 
 
 def test_leavings_of_a_killed_process_are_swept(folder, model, tmp_path):

@@ -22,13 +22,14 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.files import write_text
+from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
 from qfitlatent.prediction.page import page
 from qfitlatent.prediction.placing import Placement, place_side_chains
 from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
-from qfitlatent.prediction.results import Results
+from qfitlatent.prediction.results import COUNTS, Results
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import fixed_list
@@ -69,7 +70,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     mixture = _mixture_table(residues, predicted, token, has_chi)
     summary = _summary_table(given.tables, predicted, has_chi, is_built)
     left_out = [
-        f"{row['chain']}/{row['name']} {row['author_number']}{row['insertion_code']}: {row['note']}"
+        f"{residue_label(*(row[name] for name in _LABEL))}: {row['note']}"
         for row in summary.to_pylist()
         if row["note"]
     ]
@@ -80,11 +81,15 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     if pdb is None:
         notes.append("no PDB file: that format has no room for chain names of three characters")
     modes = np.count_nonzero(predicted.mode_weight, axis=1)
-    counts = {
-        "num_residues": len(predicted.row),
-        "num_built": int(is_built.sum()),
-        "num_heterogeneous": int(np.count_nonzero(has_chi & (modes > 1))),
-    }
+    written = Written(
+        given.entry,
+        given.path,
+        notes=tuple(notes),
+        num_residues=len(predicted.row),
+        num_built=int(is_built.sum()),
+        num_heterogeneous=int(np.count_nonzero(has_chi & (modes > 1))),
+    )
+    counts = {name: getattr(written, name) for name in COUNTS}
     record = {**counts, "left_as_they_were": left_out, "notes": notes}
     with results.files(given, record) as (
         mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path,
@@ -96,7 +101,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         if pdb is not None:
             write_text(pdb_path, pdb)
         write_text(page_path, page(given.entry, summary, predicted, token, results.identity))
-    return Written(given.entry, given.path, notes=tuple(notes), **counts)
+    return written
 
 
 def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.ndarray]) -> Written:
@@ -158,7 +163,7 @@ def write_embedding(
     with results.files(given, {"num_residues": len(row)}) as (table_path, array_path):
         write_table(pa.table({**ids, "embedding": embedding}), table_path, schema)
         with open(array_path, "wb") as file:
-            np.savez(file, embedding=s, **arrays)
+            np.savez(file, allow_pickle=False, embedding=s, **arrays)
     return Written(given.entry, given.path, num_residues=len(row))
 
 
@@ -181,6 +186,9 @@ def _placement(
 
 
 _PLACE = ("chain", "author_number", "insertion_code", "name")
+
+
+_LABEL = ("chain", "name", "author_number", "insertion_code")
 
 
 def _mixture_table(

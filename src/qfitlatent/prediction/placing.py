@@ -108,17 +108,14 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
     """
     del structure[1:]
     found = _find(structure[0], placement.key)
-    standing = [
-        n
-        for n, residue in enumerate(found)
-        if residue is not None and placement.token[n] != UNKNOWN_TOKEN
-    ]
     backbone = {}
-    for n in standing:
-        atoms = _backbone(found[n], placement.frame_altloc[n])
+    for n, residue in enumerate(found):
+        if residue is None or placement.token[n] == UNKNOWN_TOKEN:
+            continue
+        atoms = _backbone(residue, placement.frame_altloc[n])
         if atoms is not None:
             backbone[n] = atoms
-    standing = [n for n in standing if n in backbone]
+    standing = list(backbone)
     if not standing:
         return []
     occupancy = hundredths(placement.weight[standing])

@@ -2,21 +2,25 @@
 
 import errno
 import os
+import pickle
 import stat
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from qfitlatent.base.config import settings
+from qfitlatent.base.contained import Limits, Stopped, Watch, contained
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import STRUCTURE_SUFFIXES, sha256_file, structure_stem
 from qfitlatent.pages.reasons import explain
-from qfitlatent.structure.preprocess import read_entry
+from qfitlatent.structure.preprocess import EntryRecords, PreprocessSettings, read_entry
 
 MAX_NAME_BYTES = 190
 """Of an id: the endings of a result and of its temporary files fit behind it in 255 bytes."""
@@ -29,12 +33,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Unusable(QfitLatentError):
     """A structure that cannot be predicted; ``reason`` is one word for it."""
 
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(reason, sentence)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.args[1]
+    def __init__(self, reason: str, sentence: str, trace: str = "") -> None:
+        super().__init__(sentence)
+        self.reason, self.trace = reason, trace
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,15 @@ def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
 
 
 def read_input(path: Path) -> Input:
-    """Tables of one structure. Raises Unusable with what is wrong with the file."""
+    """Tables of one structure, read within the limits of the section ``preprocess``.
+
+    Raises Unusable with what is wrong with the file.
+    """
     entry = structure_id(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Unusable("no_file", f"{path} is no regular file: give a PDB or mmCIF file.")
-        records = read_entry(path, entry)
+        records = _read_within_limits(path, entry)
         sha256 = sha256_file(path)
     except OSError as error:
         raise Unusable("unreadable", f"{path} cannot be read: {error.strerror}.") from error
@@ -166,7 +170,8 @@ def read_input(path: Path) -> Input:
     }
     for row in tables["rejected"].to_pylist():
         if row["scope"] == "entry":
-            raise Unusable(row["reason"], f"{path} cannot be used: {explain(row)}")
+            sentence = f"{path} cannot be used: {explain(row)}"
+            raise Unusable(row["reason"], sentence, records.traceback)
     if tables["frames"]["rotation"].null_count == len(tables["frames"]):
         raise Unusable(
             "no_backbone",
@@ -174,6 +179,23 @@ def read_input(path: Path) -> Input:
             "so there is no backbone to predict on.",
         )
     return Input(entry, path, sha256, tables)
+
+
+def _read_within_limits(path: Path, entry: str) -> EntryRecords:
+    limits = settings(PreprocessSettings, "preprocess")
+    work = partial(_read, path, entry)
+    try:
+        pieces = contained(work, Limits(limits.max_seconds, limits.max_memory_gb))
+        return pickle.loads(b"".join(pieces))
+    except Stopped as stopped:
+        raise Unusable(
+            "beyond_limit", f"{path} cannot be used: reading it: {stopped}."
+        ) from stopped
+
+
+def _read(path: Path, entry: str, watch: Watch) -> Iterator[bytes]:
+    watch(0, 0)
+    yield pickle.dumps(read_entry(path, entry))
 
 
 def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any, Written | None]:
@@ -185,7 +207,7 @@ def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any,
     try:
         return step(*arguments), None
     except Unusable as error:
-        reason, sentence = error.reason, str(error)
+        reason, sentence, trace = error.reason, str(error), error.trace
     except QfitLatentError as error:
         reason, sentence = "unusable", str(error)
     except MemoryError:

@@ -27,6 +27,7 @@ from qfitlatent.prediction.columns import FAILURES, SUMMARY
 from qfitlatent.prediction.records import Input, Written, printable, structure_id
 from qfitlatent.tables.parquet import conform, write_csv
 
+# The last fields of Written, in their order.
 COUNTS = ("num_residues", "num_built", "num_heterogeneous")
 
 
@@ -62,8 +63,10 @@ class Results:
             return None
         if not path.is_file() or record.get("input_sha256") != sha256_file(path):
             return None
-        counts = {name: int(record.get(name) or 0) for name in COUNTS}
-        return Written(entry, path, notes=("done before",), **counts)
+        counts = [record.get(name, 0) for name in COUNTS]
+        if not all(isinstance(count, int) for count in counts):
+            return None
+        return Written(entry, path, "", "", "", ("done before",), *counts)
 
     def refuse_existing(self, paths: Sequence[Path], only_finished: bool) -> None:
         """Raises QfitLatentError for a result that is there; ``only_finished``: with a record."""

@@ -43,7 +43,8 @@ _BATCH_ENTRIES = 64
 class EntryRecords:
     """The tables of one entry (schemas.SCHEMAS).
 
-    ``entries`` has one row, or none where the entry as a whole is in ``rejected``.
+    ``entries`` has one row, or none where the entry as a whole is in ``rejected``; ``traceback`` is
+    that of an error that nobody foresaw.
     """
 
     entries: pa.Table
@@ -51,6 +52,7 @@ class EntryRecords:
     frames: pa.Table
     conformers: pa.Table
     rejected: pa.Table
+    traceback: str = ""
 
     def tables(self) -> dict[str, pa.Table]:
         return {name: getattr(self, name) for name in schemas.SCHEMAS}
@@ -90,9 +92,9 @@ def read_entry(
     """
     most = _defaults().max_conformers if max_conformers is None else max_conformers
     _check_max_conformers(most)
-    parsed, _ = _parse(path, Parsed(entry, source, url))
-    tables, _ = _make_contained([parsed], most)
-    return EntryRecords(**tables)
+    parsed, trace = _parse(path, Parsed(entry, source, url))
+    tables, more = _make_contained([parsed], most)
+    return EntryRecords(**tables, traceback=trace + more)
 
 
 def preprocess_entries(
