@@ -184,9 +184,7 @@ def test_a_folder_goes_on_where_it_stopped(command, folder, structure, model, tm
         command([folder], out, model)
 
 
-def test_a_file_that_takes_too_long_or_too_much_is_a_line(
-    folder, structure, model, tmp_path, monkeypatch
-):
+def test_a_file_that_takes_too_much_is_a_line(folder, structure, model, tmp_path, monkeypatch):
     if not contained.CAN_FORK:
         pytest.skip("limits need a process that can be copied")
     for name in ("slow.cif", "hungry.cif"):

@@ -186,16 +186,19 @@ def _read_within_limits(path: Path, entry: str) -> EntryRecords:
     work = partial(_read, path, entry)
     try:
         pieces = contained(work, Limits(limits.max_seconds, limits.max_memory_gb))
-        return pickle.loads(b"".join(pieces))
+        records, failed = pickle.loads(b"".join(pieces))
     except Stopped as stopped:
         raise Unusable(
             "beyond_limit", f"{path} cannot be used: reading it: {stopped}."
         ) from stopped
+    if failed is not None:
+        raise Unusable(failed.reason, failed.error, failed.traceback)
+    return records
 
 
 def _read(path: Path, entry: str, watch: Watch) -> Iterator[bytes]:
     watch(0, 0)
-    yield pickle.dumps(read_entry(path, entry))
+    yield pickle.dumps(attempt(read_entry, path, path, entry))
 
 
 def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any, Written | None]:
@@ -211,7 +214,7 @@ def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any,
     except QfitLatentError as error:
         reason, sentence = "unusable", str(error)
     except MemoryError:
-        reason, sentence = "memory", f"{path} needs more memory than there is."
+        reason, sentence = "memory", f"{path} needs more memory than there is for it."
     except OSError as error:
         where = error.filename or path
         if error.errno in NO_ROOM:
