@@ -76,3 +76,5 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         compare_runs([one, bare], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="name of its own"):
         compare_runs([one, one], tmp_path / "out")
+    with pytest.raises(QfitLatentError, match="name of its own"):
+        compare_runs([one], tmp_path / "out", names=["type_library"])

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import atomic_path, read_json, write_json, write_text
+from qfitlatent.base.files import read_json, write_json, write_text
 from qfitlatent.evaluation.columns import COMPARE_SCHEMA
 from qfitlatent.evaluation.intervals import bootstrap_auroc, bootstrap_means, bootstrap_weights
 from qfitlatent.evaluation.words import POPULATIONS, difference_rows, figure_rows, label
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.render import render
 from qfitlatent.tables.columns import KEYS
-from qfitlatent.tables.parquet import read_table
+from qfitlatent.tables.parquet import read_table, write_table
+
+LIBRARY = "type_library"
+"""The baseline beside the runs; no run may have this name."""
 
 METRICS = (
     "nll",
@@ -52,19 +54,17 @@ def compare_runs(
     if not folders:
         raise QfitLatentError("No evaluated run to compare: run `snakemake evaluate` first.")
     names = names or [folder.parent.name for folder in folders]
-    repeated = [name for name in names if names.count(name) > 1]
-    if len(names) != len(folders) or repeated:
+    if len(names) != len(folders) or len({*names, LIBRARY}) != len(names) + 1:
         raise QfitLatentError(f"Each compared run needs a name of its own, got {', '.join(names)}.")
     tables = {n: _scores(f, "model", n) for n, f in zip(names, folders, strict=True)}
-    library = _scores(folders[0], "type_library", names[0], required=False)
+    library = _scores(folders[0], LIBRARY, names[0], required=False)
     if library is not None:
-        tables["type_library"] = library
+        tables[LIBRARY] = library
     tables = _on_the_same_residues(tables)
     table = _figures(tables, names[0], bootstrap_samples, seed)
 
     out_dir = Path(out_dir)
-    with atomic_path(out_dir / "compare.parquet") as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(table, out_dir / "compare.parquet", COMPARE_SCHEMA)
     write_json(out_dir / "compare.json", _nested(table))
     page = _page(_nested(table), names, folders, len(next(iter(tables.values()))))
     write_text(out_dir / "compare.html", page)
@@ -89,18 +89,17 @@ def _scores(folder: Path, method: str, name: str, required: bool = True) -> pa.T
 
 def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """The rows whose residue every table has, in the same order."""
-    first = next(iter(tables.values())).select(list(KEYS))
-    common = first
+    keys = list(KEYS)
+    common = next(iter(tables.values())).select(keys)
     for table in tables.values():
-        common = common.join(table.select(list(KEYS)), keys=list(KEYS), join_type="left semi")
+        common = common.join(table.select(keys), keys, join_type="left semi")
     if not len(common):
         raise QfitLatentError(
             "The compared runs share no residue: they were evaluated on different data or splits."
         )
-    common = common.sort_by([(key, "ascending") for key in KEYS])
     order = [(key, "ascending") for key in KEYS]
     return {
-        name: table.join(common, keys=list(KEYS), join_type="left semi").sort_by(order)
+        name: table.join(common, keys, join_type="left semi").sort_by(order)
         for name, table in tables.items()
     }
 
@@ -162,9 +161,9 @@ def _page(nested: dict[str, Any], names: list[str], folders: list[Path], num: in
     figures, differences = {}, {}
     for population, found in nested.items():
         runs, others = found["figures"], found.get("differences", {})
-        figures[population] = ["", *map(label, runs)], figure_rows(runs)
+        figures[population] = ["", *map(_shown, runs)], figure_rows(runs)
         if others:
-            head = [f"minus {names[0]}", *map(label, others)]
+            head = [f"minus {names[0]}", *map(_shown, others)]
             differences[population] = head, difference_rows(others, METRICS)
     rows = []
     for name, folder in zip(names, folders, strict=True):
@@ -179,3 +178,7 @@ def _page(nested: dict[str, Any], names: list[str], folders: list[Path], num: in
         differences=differences,
         titles=POPULATIONS,
     )
+
+
+def _shown(name: str) -> str:
+    return label(name) if name == LIBRARY else name

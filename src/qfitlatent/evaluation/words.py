@@ -1,4 +1,4 @@
-"""The words, colours and order of reports and comparisons; the words are ``data/words.yaml``."""
+"""The words, colours and order of reports and comparisons, which are ``data/words.yaml``."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ import yaml
 from qfitlatent.pages.render import Cell
 
 WORDS = yaml.safe_load(files("qfitlatent").joinpath("data", "words.yaml").read_text("utf-8"))
-METHODS: dict[str, str] = WORDS["methods"]
+METHODS: dict[str, dict[str, str]] = WORDS["methods"]
 POPULATIONS: dict[str, str] = WORDS["populations"]
 METRICS: dict[str, dict[str, Any]] = WORDS["metrics"]
 GROUPS: dict[str, str] = WORDS["groups"]
@@ -23,19 +23,9 @@ FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
 TRUTH = "generator"
 NONE = "–"
 
-COLOURS = {
-    "model": "#0b4f8a",
-    "backbone_library": "#c8641b",
-    "type_library": "#7a8794",
-    "nearest_rotamer": "#b8a13a",
-    "uniform": "#c9cfd6",
-    "generator": "#2f7d4f",
-}
-OTHER_COLOURS = ("#8a2d6b", "#5b4ea3", "#3b8f8f", "#a33b3b")
-
 
 def label(method: str) -> str:
-    return METHODS.get(method, method.replace("_", " "))
+    return METHODS[method]["words"] if method in METHODS else method.replace("_", " ")
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
@@ -45,8 +35,10 @@ def ordered(methods: Iterable[str]) -> list[str]:
 
 
 def colour(method: str, methods: Iterable[str]) -> str:
-    others = [m for m in ordered(methods) if m not in COLOURS]
-    return COLOURS.get(method) or OTHER_COLOURS[others.index(method) % len(OTHER_COLOURS)]
+    if method in METHODS:
+        return METHODS[method]["colour"]
+    others = [name for name in ordered(methods) if name not in METHODS]
+    return WORDS["other_colours"][others.index(method) % len(WORDS["other_colours"])]
 
 
 def title(metric: str) -> str:
