@@ -24,11 +24,12 @@ from qfitlatent.base import config
 from qfitlatent.dataset.split import split_entries
 from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.evaluation.figures import score_method
-from qfitlatent.evaluation.methods import external_method, read_truth_table
+from qfitlatent.evaluation.methods import external_method
 from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.evaluation.settings import CHUNK_RESIDUES, EvaluationSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
+from qfitlatent.simulate.truth import read_truth
 from qfitlatent.structure.preprocess import preprocess_entries
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +68,7 @@ def main() -> int:
         make_data_set(folder, options.entries)
         tables, split = folder / "tables", folder / "split.parquet"
         data = read_evaluation_set(tables, split, "test")
-        pq.write_table(read_truth_table(folder / "simulated", data.entries), folder / "t.parquet")
+        pq.write_table(read_truth(folder / "simulated", data.entries), folder / "t.parquet")
         settings = config.settings(
             EvaluationSettings,
             "evaluate",

@@ -24,6 +24,13 @@ def test_wrap_at_the_seam():
     np.testing.assert_allclose(turned, np.pi, rtol=1e-15)
 
 
+@given(st.floats(-1e3, 1e3))
+def test_fold_keeps_the_conformation_within_half_a_turn(angle):
+    folded = float(geometry.fold(np.array(angle)))
+    assert -np.pi / 2 < folded <= np.pi / 2 + 1e-12
+    assert geometry.circular_distance(folded, angle, True) == pytest.approx(0, abs=1e-9)
+
+
 def test_dihedral_agrees_with_gemmi():
     a, b, c, d = np.random.default_rng(1).normal(size=(4, 200, 3))
     ours = geometry.dihedral(a, b, c, d)

@@ -14,8 +14,8 @@ import pytest
 from helpers.evaluated import evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.evaluate import evaluate_run
-from qfitlatent.evaluation.methods import read_truth_table
 from qfitlatent.evaluation.residues import read_evaluation_set
+from qfitlatent.simulate.truth import read_truth
 
 KEYS = ["entry", "chain", "index"]
 
@@ -119,7 +119,7 @@ def test_predictions_are_modes_heaviest_first(tiny):
 
 def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "mine.parquet")
+    pq.write_table(read_truth(tiny.truth, entries), tmp_path / "mine.parquet")
     external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
     only = settings(external=external, baselines=["uniform"])
     log, out = io.StringIO(), tmp_path / "out"
@@ -165,7 +165,7 @@ def test_samples_of_a_packer_are_scored(tiny, tmp_path):
 )
 def test_bad_external_tables_are_refused(tiny, tmp_path, change, words):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    table = change(read_truth_table(tiny.truth, entries))
+    table = change(read_truth(tiny.truth, entries))
     pq.write_table(table, tmp_path / "bad.parquet")
     external = [{"name": "bad", "path": str(tmp_path / "bad.parquet")}]
     only = settings(external=external, baselines=["uniform"])
@@ -210,7 +210,7 @@ def test_a_split_that_is_empty_is_refused(tiny, tmp_path):
 
 def test_external_must_not_take_the_name_of_a_baseline(tiny, tmp_path):
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    pq.write_table(read_truth_table(tiny.truth, entries), tmp_path / "t.parquet")
+    pq.write_table(read_truth(tiny.truth, entries), tmp_path / "t.parquet")
     external = [{"name": "uniform", "path": str(tmp_path / "t.parquet")}]
     only = settings(external=external, baselines=["uniform"])
     with pytest.raises(QfitLatentError, match="Two methods are called 'uniform'"):

@@ -7,19 +7,16 @@ import gemmi
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from helpers.simulated import simulator
+from helpers.truth import truth_mixture
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_ATOMS, NUM_CHI, ONE_LETTER, RESIDUE_TYPES, TOKEN
-from qfitlatent.simulate.entry import simulate_entry, write_entries
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.simulate.entry import SimulatedEntry, simulate_entry, write_entries
 from qfitlatent.simulate.settings import entry_ids
-from qfitlatent.simulate.truth import (
-    TruthMixture,
-    read_truth,
-    true_mixture,
-    truth_entropy,
-    truth_mixture,
-)
+from qfitlatent.simulate.truth import read_truth, true_mixture
 
 SETTINGS = simulator(num_entries=40, num_families=10)
 SEED = 3
@@ -33,6 +30,11 @@ def entries():
 @pytest.fixture(scope="module")
 def truth(entries) -> pa.Table:
     return pa.concat_tables([entry.truth for entry in entries])
+
+
+def as_gemmi(entry: SimulatedEntry) -> gemmi.Structure:
+    """The entry as gemmi reads it."""
+    return gemmi.make_structure_from_block(gemmi.cif.read_string(entry.mmcif).sole_block())
 
 
 def protein_residues(model: gemmi.Model) -> dict[str, list[gemmi.Residue]]:
@@ -60,7 +62,7 @@ def observed(entries) -> dict[str, np.ndarray]:
     """Chi of every complete conformer in the files, read by gemmi alone; 0 where undefined."""
     rows = {key: [] for key in ("entry", "chain", "index", "chi", "occupancy", "num")}
     for entry in entries:
-        for chain, residues in protein_residues(entry.structure()[0]).items():
+        for chain, residues in protein_residues(as_gemmi(entry)[0]).items():
             for index, residue in enumerate(residues):
                 quads = CHI_ATOMS[parent(residue.name)]
                 if not quads:
@@ -89,7 +91,7 @@ def seen(entries) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def seen_truth(seen, truth) -> TruthMixture:
+def seen_truth(seen, truth) -> VonMisesMixture:
     """The truth of each conformer of ``seen``, looked up by key."""
     keys, mixture = truth_mixture(truth)
     row = {
@@ -99,7 +101,7 @@ def seen_truth(seen, truth) -> TruthMixture:
         )
     }
     wanted = zip(*(seen[c].tolist() for c in ("entry", "chain", "index")), strict=True)
-    return mixture.select(np.array([row[key] for key in wanted]))
+    return mixture.select(torch.tensor([row[key] for key in wanted]))
 
 
 # --- Determinism ------------------------------------------------------------------------------
@@ -145,30 +147,34 @@ def test_file_on_disk_is_the_entry_and_its_truth(tmp_path):
 # --- The files say what the truth says --------------------------------------------------------
 
 
-def test_observed_chi_have_the_entropy_of_the_truth(seen, seen_truth):
+@pytest.fixture(scope="module")
+def excess(seen, seen_truth) -> np.ndarray:
+    """What each conformer costs beyond what its distribution costs on average, nats."""
+    chi = torch.from_numpy(seen["chi"])
+    surprise = -seen_truth.log_prob(chi, torch.ones(chi.shape, dtype=torch.bool))
+    return (surprise - seen_truth.entropy(64, torch.Generator().manual_seed(0))).numpy()
+
+
+def test_observed_chi_have_the_entropy_of_the_truth(excess):
     """The whole chain at once: sampling, folding, building, altlocs, keys of the truth."""
-    surprise = -seen_truth.log_prob(seen["chi"])
-    entropy = seen_truth.entropy(32)
-    excess = surprise - entropy
     assert len(excess) > 3000
     assert abs(excess.mean()) < 4 * excess.std() / np.sqrt(len(excess))
     assert excess.std() < 2.0  # a wrong key or quadruple would cost hundreds of nats
 
 
-def test_occupancies_know_nothing_of_the_chi(seen, seen_truth):
+def test_occupancies_know_nothing_of_the_chi(seen, excess):
     """SPEC 7 weights by occupancy: its expectation is the entropy only if these are independent."""
     multiple = seen["num"] > 1
-    excess = -seen_truth.log_prob(seen["chi"]) - seen_truth.entropy(32)
     weight = seen["occupancy"] - 1 / seen["num"]
     product = (weight * (excess - excess.mean()))[multiple]
     assert abs(product.mean()) < 4 * product.std() / np.sqrt(multiple.sum())
 
 
 def test_symmetric_angles_are_deposited_folded(seen, seen_truth):
-    symmetric = seen["chi"][seen_truth.symmetric]
+    symmetric = seen["chi"][seen_truth.symmetric.numpy()]
     assert len(symmetric) > 200
     assert np.abs(symmetric).max() <= np.pi / 2 + 2e-3  # coordinates have three decimals
-    others = seen["chi"][seen_truth.defined & ~seen_truth.symmetric]
+    others = seen["chi"][(seen_truth.chi_mask & ~seen_truth.symmetric).numpy()]
     assert np.abs(others).max() > 3.0
 
 
@@ -177,7 +183,7 @@ def test_truth_can_be_read_off_the_backbone_and_the_sequence(entries, truth):
     keys, mixture = truth_mixture(truth)
     weights, means, count = [], [], 0
     for entry in entries[:8]:
-        for residues in protein_residues(entry.structure()[0]).values():
+        for residues in protein_residues(as_gemmi(entry)[0]).values():
             main = [{a.name: a.pos for a in r if a.altloc in "\0A"} for r in residues]
             num = len(main)
             phi, psi, bonded = np.zeros(num), np.zeros(num), np.zeros(num, dtype=bool)
@@ -194,8 +200,8 @@ def test_truth_can_be_read_off_the_backbone_and_the_sequence(entries, truth):
             weights.append(again.weight[has_chi])
             means.append(again.mean[has_chi])
             count += has_chi.sum()
-    np.testing.assert_allclose(np.concatenate(weights), mixture.weight[:count], atol=0.02)
-    turned = np.angle(np.exp(1j * (np.concatenate(means) - mixture.mean[:count])))
+    np.testing.assert_allclose(np.concatenate(weights), mixture.log_weight.exp()[:count], atol=0.02)
+    turned = np.angle(np.exp(1j * (np.concatenate(means) - mixture.mean.numpy()[:count])))
     assert np.abs(turned).max() < 0.01
     assert keys["entry"][count - 1].as_py() == entries[7].entry
 
@@ -203,66 +209,23 @@ def test_truth_can_be_read_off_the_backbone_and_the_sequence(entries, truth):
 # --- The density ------------------------------------------------------------------------------
 
 
-def one(name: str) -> TruthMixture:
-    token = np.array([TOKEN["ALA"], TOKEN[name], TOKEN["LEU"]])
-    angles = np.deg2rad([-70.0, -65.0, -60.0])
-    bonded = np.array([True, True, False])
-    mixture = true_mixture(token, angles, angles, bonded, SETTINGS.context_strength)
-    return mixture.select(np.array([1]))
-
-
-@pytest.mark.parametrize("name", ["VAL", "SER", "PHE", "ASP", "ILE", "PRO"])
-def test_density_integrates_to_one_and_entropy_is_its_integral(name):
-    mixture = one(name)
-    num = int(NUM_CHI[TOKEN[name]])
-    grid = 2 * np.pi * np.arange(360) / 360
-    points = np.stack(np.meshgrid(*[grid] * num), axis=-1).reshape(-1, num)
-    chi = np.zeros((len(points), 4))
-    chi[:, :num] = points
-    log_p = mixture.select(np.zeros(len(points), dtype=int)).log_prob(chi)
-    cell = (2 * np.pi / 360) ** num
-    assert (np.exp(log_p) * cell).sum() == pytest.approx(1.0, abs=1e-6)
-    exact = -(np.exp(log_p) * log_p * cell).sum()
-    assert mixture.entropy(5000)[0] == pytest.approx(exact, abs=0.06)
-
-
-def test_chi_that_are_not_observed_are_marginalised():
-    mixture = one("LYS")
-    chi = np.array([[1.0, 2.0, 0.5, -1.0]])
-    first = mixture.log_prob(chi, np.array([[True, False, False, False]]))
-    grid = np.linspace(-np.pi, np.pi, 2000, endpoint=False)
-    many = np.tile(chi, (2000, 1))
-    many[:, 1] = grid
-    both = mixture.select(np.zeros(2000, dtype=int)).log_prob(
-        many, np.tile([True, True, False, False], (2000, 1))
-    )
-    assert first[0] == pytest.approx(np.log(np.exp(both).mean() * 2 * np.pi), abs=1e-9)
-
-
-def test_a_turn_by_pi_of_a_symmetric_angle_changes_nothing():
-    mixture = one("TYR")
-    chi = np.array([[-1.1, 0.4, 0.0, 0.0]])
-    turned = chi + np.array((0.0, np.pi, 0.0, 0.0))
-    np.testing.assert_allclose(mixture.log_prob(chi), mixture.log_prob(turned))
-
-
 def test_context_matters_and_strength_zero_is_a_library(truth):
     """A model that sees the context can beat the library of its type by far."""
     keys, mixture = truth_mixture(truth)
-    token = keys["token"].to_numpy()
-    rotamer = -(mixture.weight * np.log(np.maximum(mixture.weight, 1e-300))).sum(axis=1)
+    token, weight = keys["token"].to_numpy(), mixture.log_weight.exp().numpy()
+    rotamer = -(weight * np.log(np.maximum(weight, 1e-300))).sum(axis=1)
     library = np.zeros_like(rotamer)
     for t in np.unique(token):
-        mean = mixture.weight[token == t].mean(axis=0)
+        mean = weight[token == t].mean(axis=0)
         library[token == t] = -(mean * np.log(np.maximum(mean, 1e-300))).sum()
     assert library.mean() - rotamer.mean() > 0.4  # nats that only the context can give
     assert rotamer.mean() > 0.3  # and yet residues stay heterogeneous
 
     flat = simulate_entry("sim00000", SEED, replace(SETTINGS, context_strength=0.0)).truth
     keys, mixture = truth_mixture(flat)
-    token = keys["token"].to_numpy()
+    token, weight = keys["token"].to_numpy(), mixture.log_weight.exp().numpy()
     for t in np.unique(token):
-        assert np.ptp(mixture.weight[token == t], axis=0).max() < 1e-12
+        assert np.ptp(weight[token == t], axis=0).max() < 1e-12
 
 
 def test_context_is_smooth_in_phi_and_psi():
@@ -277,14 +240,6 @@ def test_context_is_smooth_in_phi_and_psi():
         for psi in np.linspace(-np.pi, np.pi, 25):
             assert np.abs(weight(phi + 0.01, psi) - weight(phi, psi)).max() < 0.02
     np.testing.assert_allclose(weight(-np.pi, 1.0), weight(np.pi, 1.0), atol=1e-12)
-
-
-def test_truth_entropy_is_per_residue_of_the_keys(truth):
-    keys, entropy = truth_entropy(truth, 8)
-    assert len(keys) == len(entropy)
-    assert np.isfinite(entropy).all()
-    pairs = set(zip(*(keys[c].to_pylist() for c in ("entry", "chain", "index")), strict=True))
-    assert len(pairs) == len(keys)
 
 
 # --- Families ---------------------------------------------------------------------------------
@@ -312,11 +267,11 @@ def test_members_are_alike_and_families_are_strangers(entries):
 
 
 def test_all_chains_of_an_entry_are_one_sequence(entries):
-    assert any(len(protein_residues(e.structure()[0])) > 1 for e in entries)
+    assert any(len(protein_residues(as_gemmi(e)[0])) > 1 for e in entries)
     for entry in entries[:20]:
         declared = sequence(entry)
         assert set(declared) <= set(ONE_LETTER)
-        for residues in protein_residues(entry.structure()[0]).values():
+        for residues in protein_residues(as_gemmi(entry)[0]).values():
             for residue in residues:
                 assert (
                     parent(residue.name)
@@ -330,7 +285,7 @@ def test_all_chains_of_an_entry_are_one_sequence(entries):
 def test_altlocs_and_occupancies(entries):
     multiple = total = uneven = whole = shared_cb = 0
     for entry in entries:
-        for residues in protein_residues(entry.structure()[0]).values():
+        for residues in protein_residues(as_gemmi(entry)[0]).values():
             for residue in residues:
                 if NUM_CHI[TOKEN[parent(residue.name)]] == 0:
                     assert {a.altloc for a in residue} == {"\0"}
@@ -361,7 +316,7 @@ def test_altlocs_and_occupancies(entries):
 def test_files_hold_every_oddity(entries):
     insertion = missing_atoms = gaps = selenium = waters = 0
     for entry in entries:
-        structure = entry.structure()
+        structure = as_gemmi(entry)
         assert 0.9 <= structure.resolution <= 1.9
         assert structure.meta.refinement[0].r_free > 0.1
         assert "imulated" in structure.info["_struct.title"]
@@ -391,7 +346,7 @@ def test_files_hold_every_oddity(entries):
 def test_proline_rings_are_closed_in_the_files(entries):
     lengths = []
     for entry in entries[:10]:
-        for residues in protein_residues(entry.structure()[0]).values():
+        for residues in protein_residues(as_gemmi(entry)[0]).values():
             for residue in residues:
                 if residue.name == "PRO":
                     lengths += [
@@ -406,7 +361,7 @@ def test_proline_rings_are_closed_in_the_files(entries):
 def test_chains_are_folded_enough_for_burial_to_vary(entries):
     count = []
     for entry in entries[:10]:
-        for residues in protein_residues(entry.structure()[0]).values():
+        for residues in protein_residues(as_gemmi(entry)[0]).values():
             ca = np.array([r.find_atom("CA", "*").pos.tolist() for r in residues])
             distance = np.linalg.norm(ca[:, None] - ca[None], axis=-1)
             count += ((distance < 10).sum(axis=1) - 1).tolist()

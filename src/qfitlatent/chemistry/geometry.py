@@ -16,9 +16,13 @@ MIN_LENGTH_ANGSTROM = 1e-3
 
 def wrap(angle: np.ndarray) -> np.ndarray:
     """The same angle in (-pi, pi]."""
-    turned = -((-np.asarray(angle, dtype=np.float64) + np.pi) % (2 * np.pi) - np.pi)
-    # The remainder may round to a full turn.
+    turned = np.arctan2(np.sin(angle), np.cos(angle))
     return np.where(turned <= -np.pi, np.pi, turned)
+
+
+def fold(angle: np.ndarray) -> np.ndarray:
+    """Pi-symmetric angles to (-pi/2, pi/2]: an angle and the same + pi are one conformation."""
+    return angle - np.pi * np.ceil(angle / np.pi - 0.5)
 
 
 def circular_distance(a: np.ndarray, b: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
@@ -34,7 +38,7 @@ def dihedral(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.n
     nan where three of the points are on a line, or two neighbours coincide.
     """
     u, v, w = b - a, c - b, d - c
-    n1, n2 = _cross(u, v), _cross(v, w)
+    n1, n2 = cross(u, v), cross(v, w)
     length = np.sqrt(_dot(v, v))
     sine, cosine = length * _dot(u, n2), _dot(n1, n2)
     defined = (sine != 0) | (cosine != 0)
@@ -50,18 +54,22 @@ def frames(
     CA is the origin, C lies on +x, N in the xy-plane with positive y. Not ``ok`` where an atom is
     missing (nan), two coincide, or the three are on a line; rotation is nan there.
     """
-    x, to_n = c - ca, n - ca
-    length_x, length_n = np.sqrt(_dot(x, x)), np.sqrt(_dot(to_n, to_n))
-    z = _cross(x, to_n)
-    length_z = np.sqrt(_dot(z, z))
+    to_c, to_n = c - ca, n - ca
+    length_c, length_n = np.sqrt(_dot(to_c, to_c)), np.sqrt(_dot(to_n, to_n))
+    across = cross(to_c, to_n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ok = (length_x > MIN_LENGTH_ANGSTROM) & (length_n > MIN_LENGTH_ANGSTROM)
-        ok &= length_z > MIN_SINE * length_x * length_n
-        x = x / length_x[:, None]
-        z = z / length_z[:, None]
-    rotation = np.stack([x, _cross(z, x), z], axis=-1)
+        ok = (length_c > MIN_LENGTH_ANGSTROM) & (length_n > MIN_LENGTH_ANGSTROM)
+        ok &= np.sqrt(_dot(across, across)) > MIN_SINE * length_c * length_n
+        rotation = axes(n, ca, c)
     rotation[~ok] = np.nan
     return rotation, np.array(ca, dtype=np.float64), ok
+
+
+def axes(n: np.ndarray, ca: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """(...,3,3) the axes x, y, z of SPEC 4 as columns, of backbones that have them."""
+    x = unit(c - ca)
+    z = unit(cross(x, n - ca))
+    return np.stack((x, cross(z, x), z), axis=-1)
 
 
 def virtual_cb(n: np.ndarray, ca: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -70,14 +78,19 @@ def virtual_cb(n: np.ndarray, ca: np.ndarray, c: np.ndarray) -> np.ndarray:
     Coefficients of the ideal L-alanine, as in Dauparas et al. 2022 (ProteinMPNN).
     """
     b, d = ca - n, c - ca
-    return -0.58273431 * _cross(b, d) + 0.56802827 * b - 0.54067466 * d + ca
+    return -0.58273431 * cross(b, d) + 0.56802827 * b - 0.54067466 * d + ca
+
+
+def unit(v: np.ndarray) -> np.ndarray:
+    """The direction of vectors on the last axis."""
+    return v / np.sqrt((v * v).sum(axis=-1, keepdims=True))
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("...i,...i->...", a, b)
 
 
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """np.cross on the last axis, several times faster for small arrays."""
     a0, a1, a2 = a[..., 0], a[..., 1], a[..., 2]
     b0, b1, b2 = b[..., 0], b[..., 1], b[..., 2]

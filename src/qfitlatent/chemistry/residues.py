@@ -107,15 +107,6 @@ SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
 """Heavy side-chain atoms of each residue type, nearest the backbone first."""
 
 
-SYMMETRIC_ATOM_SWAPS: dict[str, tuple[tuple[str, str], ...]] = {
-    "ASP": (("OD1", "OD2"),),
-    "GLU": (("OE1", "OE2"),),
-    "PHE": (("CD1", "CD2"), ("CE1", "CE2")),
-    "TYR": (("CD1", "CD2"), ("CE1", "CE2")),
-}
-"""Atom names that exchange when a pi-symmetric chi turns by pi."""
-
-
 MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
     # Selenium in the place of sulphur, nothing else.
     "MSE": ("MET", {"SE": "SD"}),

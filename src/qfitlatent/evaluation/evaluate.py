@@ -45,7 +45,6 @@ from qfitlatent.evaluation.methods import (
     external_method,
     library_method,
     model_method,
-    read_truth_table,
     refuse_repeated,
     table_method,
 )
@@ -56,6 +55,7 @@ from qfitlatent.evaluation.residues import (
     resolution_of,
 )
 from qfitlatent.evaluation.settings import CHUNK_RESIDUES, DISTINCT_DEGREES, EvaluationSettings
+from qfitlatent.simulate.truth import read_truth
 from qfitlatent.tables.columns import KEYS
 from qfitlatent.tables.parquet import read_table
 
@@ -87,7 +87,7 @@ def evaluate_run(
     methods = [library_method(library, data, CHUNK_RESIDUES) for library in libraries.values()]
     methods += [external_method(setting, data, CHUNK_RESIDUES) for setting in settings.external]
     if truth_dir is not None:
-        truth = read_truth_table(truth_dir, data.entries)
+        truth = read_truth(truth_dir, data.entries)
         methods.append(table_method(GENERATOR, truth, data, CHUNK_RESIDUES))
     if source is not None:
         from qfitlatent.model.checkpoint import load_model

@@ -167,17 +167,6 @@ def external_method(setting: dict[str, Any], data: EvaluationSet, chunk: int) ->
     return table_method(name, table, data, chunk)
 
 
-def read_truth_table(truth_dir: str | Path, entries: list[str]) -> pa.Table:
-    """The simulator's truth of these entries, wherever below truth_dir their tables lie."""
-    found = {path.stem: path for path in sorted(Path(truth_dir).rglob("*.parquet"))}
-    missing = [entry for entry in entries if entry not in found]
-    if missing:
-        raise QfitLatentError(
-            f"No truth table of entry {missing[0]} below {truth_dir}: were all entries simulated?"
-        )
-    return pa.concat_tables([pq.read_table(found[entry]) for entry in entries])
-
-
 def refuse_repeated(names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from qfitlatent.chemistry.building import place_backbone
+from qfitlatent.chemistry.geometry import wrap
 from qfitlatent.chemistry.residues import ONE_LETTER, TOKEN
 from qfitlatent.simulate.settings import SimulatorSettings
 from qfitlatent.simulate.truth import HELIX, STRAND
@@ -102,7 +103,7 @@ def _draw_torsions(
     phi = np.where(
         token == TOKEN["PRO"], np.deg2rad(-65.0) + 0.5 * spread * rng.normal(size=size), phi
     )
-    return _wrap(phi), _wrap(psi)
+    return wrap(phi), wrap(psi)
 
 
 def _most_compact(backbone: np.ndarray) -> int:
@@ -114,10 +115,6 @@ def _most_compact(backbone: np.ndarray) -> int:
     distance2 = squared[:, :, None] + squared[:, None, :] - 2 * centred @ centred.swapaxes(1, 2)
     close = np.triu(distance2 < 16.0, k=2).sum(axis=(1, 2))
     return int(np.argmin(gyration + 0.2 * close))
-
-
-def _wrap(angle: np.ndarray) -> np.ndarray:
-    return np.arctan2(np.sin(angle), np.cos(angle))
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def member(
     jitter = np.deg2rad(4.0) * rng.normal(size=(2, len(token)))
     first, last = rng.integers(0, 4, size=2)
     keep = slice(int(first), len(token) - int(last))
-    return token[keep], _wrap(family.phi + jitter[0])[keep], _wrap(family.psi + jitter[1])[keep]
+    return token[keep], wrap(family.phi + jitter[0])[keep], wrap(family.psi + jitter[1])[keep]
 
 
 def fold_chain(

@@ -12,7 +12,7 @@ What an entry is made of:
 4. Altlocs: their number is drawn first, then each altloc's chi is an independent draw from
    p(chi), and occupancies are drawn without looking at the chi. The occupancy-weighted negative
    log likelihood of SPEC 7 therefore has the expectation of the unweighted one, and no density
-   can beat in expectation the truth itself, whose value is the entropy of p: ``truth_entropy``.
+   can beat in expectation the truth itself, whose value is the entropy of p.
 5. The disorder of real files: blank atoms shared by all altlocs, whole-residue altlocs,
    occupancies that do not sum to 1, missing atoms and residues, insertion codes, MSE, several
    chains, waters, headers. All of it is drawn independently of the chi.
@@ -29,7 +29,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gemmi
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +36,7 @@ import pyarrow.parquet as pq
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.chemistry.building import MAX_SIDE_CHAIN_ATOMS, build_side_chains
+from qfitlatent.chemistry.geometry import axes
 from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
     NUM_CHI,
@@ -71,11 +71,6 @@ class SimulatedEntry:
     entry: str
     mmcif: str
     truth: pa.Table
-
-    def structure(self) -> gemmi.Structure:
-        """The entry as gemmi reads it."""
-        block = gemmi.cif.read_string(self.mmcif).sole_block()
-        return gemmi.make_structure_from_block(block)
 
 
 def simulate_entry(entry: str, seed: int, settings: SimulatorSettings) -> SimulatedEntry:
@@ -160,12 +155,10 @@ def _chain_atoms(
     shift = np.where((whole[row] & (altloc > 0))[:, None], 0.05 * rng.normal(size=(len(row), 3)), 0)
     backbone = chain.backbone[row] + shift[:, None, :]
     n, ca, c = backbone[:, 0], backbone[:, 1], backbone[:, 2]
-    x = (c - ca) / np.linalg.norm(c - ca, axis=1, keepdims=True)
-    z = np.cross(x, n - ca)
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    rotation = np.stack((x, np.cross(z, x), z), axis=-1)
     is_se = np.full(len(row), selenium)
-    side, exists = build_side_chains(rotation, ca, token[row], chi, nitrogen=n, selenium=is_se)
+    side, exists = build_side_chains(
+        axes(n, ca, c), ca, token[row], chi, nitrogen=n, selenium=is_se
+    )
 
     xyz = np.concatenate((backbone, side), axis=1)  # (rows, 4 + A, 3)
     there = np.concatenate((np.ones((len(row), 4), dtype=bool), exists), axis=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry.geometry import fold, wrap
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
     NUM_CHI_MAX,
@@ -178,10 +178,6 @@ class TruthMixture:
         """The mixtures of these residues, in this order; rows may repeat."""
         return TruthMixture(*(getattr(self, f.name)[rows] for f in fields(self)))
 
-    @cached_property
-    def _log_normaliser(self) -> np.ndarray:
-        return np.log(2 * np.pi * _i0e(self.kappa)) + self.kappa
-
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """(N, D) one draw a residue in (-pi, pi]; symmetric chi folded; 0 where undefined."""
         cumulative = np.cumsum(self.weight, axis=1)
@@ -189,33 +185,7 @@ class TruthMixture:
         rows = np.arange(len(self))
         mean, kappa = self.mean[rows, component], self.kappa[rows, component]
         chi = np.where(self.defined, rng.vonmises(mean, np.where(self.defined, kappa, 1.0)), 0.0)
-        return _fold(chi, self.symmetric)
-
-    def log_prob(self, chi: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:
-        """(N,) log density in nats on the full circle, symmetric chi as halves at chi and chi + pi.
-
-        ``observed`` (N, D) marks the chi that are there: the others are marginalised.
-        """
-        used = self.defined if observed is None else self.defined & observed
-        delta = np.where(used, chi, 0.0)[:, None, :] - self.mean
-        exponent = self.kappa * np.cos(delta)
-        both = np.logaddexp(exponent, -exponent) - np.log(2.0)
-        per_chi = np.where(self.symmetric[:, None, :], both, exponent) - self._log_normaliser
-        with np.errstate(divide="ignore"):
-            log_joint = np.log(self.weight) + np.where(used[:, None, :], per_chi, 0.0).sum(axis=2)
-        top = log_joint.max(axis=1)
-        return top + np.log(np.exp(log_joint - top[:, None]).sum(axis=1))
-
-    def entropy(self, num_draws: int = 256, seed: int = 0) -> np.ndarray:
-        """(N,) entropy in nats, as the mean of -log p over draws (standard error about 1/16 each).
-
-        Errors of residues are independent: a mean over 1000 residues is good to 0.002 nats.
-        """
-        rng = np.random.default_rng(seed)
-        total = np.zeros(len(self))
-        for _ in range(num_draws):
-            total -= self.log_prob(self.sample(rng))
-        return total / num_draws
+        return np.where(self.symmetric, fold(chi), chi)
 
 
 def true_mixture(
@@ -240,24 +210,9 @@ def true_mixture(
     shift = strength * _MEAN_SHIFT * (context[:, 1] - context[:, 0])
     shift = np.where(CHI_DEFINED[token, 0] & (token != TOKEN["PRO"]), shift, 0.0)
     mean[:, :, 0] += np.where(weight > 0, shift[:, None], 0.0)
-    mean = np.arctan2(np.sin(mean), np.cos(mean))
     return TruthMixture(
-        weight, mean, _TABLES["kappa"][token], CHI_DEFINED[token], PI_SYMMETRIC[token]
+        weight, wrap(mean), _TABLES["kappa"][token], CHI_DEFINED[token], PI_SYMMETRIC[token]
     )
-
-
-def _fold(chi: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
-    """Symmetric angles to (-pi/2, pi/2]: chi and chi + pi are one conformation."""
-    folded = chi - np.pi * np.ceil(chi / np.pi - 0.5)
-    return np.where(symmetric, folded, chi)
-
-
-def _i0e(x: np.ndarray) -> np.ndarray:
-    """exp(-x) I0(x), without scipy, by numpy's Chebyshev i0 below 500 and its asymptote above."""
-    small = np.minimum(x, 500.0)
-    large = np.maximum(x, 500.0)
-    tail = (1 + 1 / (8 * large) + 9 / (128 * large**2)) / np.sqrt(2 * np.pi * large)
-    return np.where(x < 500.0, np.i0(small) * np.exp(-small), tail)
 
 
 TRUTH_SCHEMA = pa.schema(
@@ -275,35 +230,18 @@ TRUTH_SCHEMA = pa.schema(
 """One row a residue with chi and component; mean and kappa are null beyond the type's chi."""
 
 
-def read_truth(folder: Path, entries: Iterable[str]) -> pa.Table:
-    """The truth of these entries as one table; folder is the one given to ``write_entries``."""
-    paths = [Path(folder) / "truth" / f"{entry}.parquet" for entry in entries]
-    for path in paths:
-        if not path.exists():
+def read_truth(folder: str | Path, entries: Iterable[str]) -> pa.Table:
+    """The truth of these entries as one table, wherever below the folder their tables lie.
+
+    Raises:
+        QfitLatentError: an entry has none.
+    """
+    found = {path.stem: path for path in sorted(Path(folder).rglob("*.parquet"))}
+    tables = []
+    for entry in entries:
+        if entry not in found:
             raise QfitLatentError(
-                f"No truth at {path}: was this entry simulated? Run the download stage again."
+                f"No truth table of entry {entry} below {folder}: were all entries simulated?"
             )
-    return pa.concat_tables([pq.read_table(path) for path in paths])
-
-
-def truth_mixture(truth: pa.Table) -> tuple[pa.Table, TruthMixture]:
-    """Keys (entry, chain, index, token) of each residue with chi, and the mixtures in order."""
-    component = truth["component"].to_numpy()
-    first = component == 0
-    residue = np.cumsum(first) - 1
-    num = int(first.sum())
-    token = truth["token"].to_numpy()[first]
-    weight = np.zeros((num, NUM_COMPONENTS))
-    mean, kappa = np.zeros((2, num, NUM_COMPONENTS, NUM_CHI_MAX))
-    weight[residue, component] = truth["weight"].to_numpy()
-    for d in range(NUM_CHI_MAX):
-        for array, name in ((mean, f"mean{d + 1}_rad"), (kappa, f"kappa{d + 1}")):
-            array[residue, component, d] = np.nan_to_num(truth[name].to_numpy())
-    keys = truth.select(["entry", "chain", "index", "token"]).filter(pa.array(first))
-    return keys, TruthMixture(weight, mean, kappa, CHI_DEFINED[token], PI_SYMMETRIC[token])
-
-
-def truth_entropy(truth: pa.Table, num_draws: int = 256) -> tuple[pa.Table, np.ndarray]:
-    """Keys as in ``truth_mixture`` and (residues,) entropy in nats: the best possible ``nll``."""
-    keys, mixture = truth_mixture(truth)
-    return keys, mixture.entropy(num_draws)
+        tables.append(pq.read_table(found[entry]))
+    return pa.concat_tables(tables)
