@@ -21,9 +21,8 @@ from qfitlatent.base import config as configuration
 from qfitlatent.base import made_from as origins
 from qfitlatent.archive import entries as entry_lists
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.tables.names import TABLES
 from qfitlatent.base.provenance import code_digest
-
-TABLES = ["entries", "residues", "frames", "conformers", "rejected"]
 
 
 def checked(function, *arguments):

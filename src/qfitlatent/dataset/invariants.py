@@ -6,16 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from qfitlatent.chemistry.residues import (
-    CHI_DEFINED,
-    MODIFIED,
-    NUM_CHI,
-    NUM_CHI_MAX,
-    TOKEN,
-    UNKNOWN_TOKEN,
-)
-from qfitlatent.tables import schemas
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, TOKEN, UNKNOWN_TOKEN, parent_name
+from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
+from qfitlatent.tables.names import SPLITS, TABLES
 from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.reasons import Reason
 
@@ -29,13 +25,7 @@ NUM_SHOWN = 20
 """Rows of a broken invariant that are listed."""
 
 
-KEY = ["entry", "chain", "index"]
-
-
-CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
-
-
-SPLITS = ("train", "validation", "test")
+KEY = list(KEYS)
 
 
 @dataclass(frozen=True)
@@ -57,11 +47,20 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[str, pd.DataFrame]:
-    """All tables as pandas; ``split`` and ``download`` where they are."""
+    """All tables as pandas; ``split`` and ``download`` where they are.
+
+    ``not_finite`` has a row for each number that is neither finite nor null, which pandas cannot
+    tell apart: table, column, entry.
+    """
     tables_dir = Path(tables_dir)
-    found = {n: _pandas(tables_dir / f"{n}.parquet") for n in schemas.SCHEMAS if n != "frames"}
-    frames = read_table(tables_dir / "frames.parquet")
-    found["frames"] = frames.select([*KEY, "altloc"]).to_pandas()
+    stored = {name: read_table(tables_dir / f"{name}.parquet") for name in TABLES}
+    frames = stored["frames"]
+    found = {name: table.to_pandas() for name, table in stored.items() if name != "frames"}
+    found["not_finite"] = pd.DataFrame(
+        [row for name, table in stored.items() for row in _not_finite(name, table)],
+        columns=["table", "column", "entry"],
+    )
+    found["frames"] = frames.select([*KEY, "altloc", "is_observed"]).to_pandas()
     rotation = frames["rotation"].combine_chunks()
     valid = np.asarray(rotation.is_valid())
     values = np.full((len(frames), 9), np.nan)
@@ -70,28 +69,44 @@ def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[s
         found["frames"][f"r{i}"] = values[:, i]
     found["frames"]["has_translation"] = np.asarray(frames["translation_angstrom"].is_valid())
     if split_path is not None:
-        found["split"] = _pandas(Path(split_path))
+        found["split"] = read_table(split_path).to_pandas()
     download = tables_dir.parent / "download.parquet"
     if download.exists():
-        found["download"] = _pandas(download)
+        found["download"] = read_table(download).to_pandas()
     return found
 
 
-def _pandas(path: Path) -> pd.DataFrame:
-    return read_table(path).to_pandas()
+def _not_finite(name: str, table: pa.Table) -> Iterator[tuple[str, str, str]]:
+    """(table, column, entry) of each number that is nan or infinite."""
+    for field in table.schema:
+        column = table[field.name]
+        is_list = pa.types.is_fixed_size_list(field.type)
+        if not pa.types.is_floating(field.type.value_type if is_list else field.type):
+            continue
+        rows = np.arange(len(table))
+        if is_list:
+            rows = np.repeat(rows[np.asarray(column.is_valid())], field.type.list_size)
+            column = pc.list_flatten(column)
+        wrong = pc.invert(pc.is_finite(column)).fill_null(False).to_numpy()
+        for entry in table["entry"].take(pa.array(rows[wrong])).to_pylist():
+            yield name, field.name, entry
 
 
 def check_invariants(tables: Tables) -> list[Violation]:
     """Everything that must hold for the written tables (:func:`read_tables`); [] where it does."""
     return [
         Violation(invariant, rows)
-        for check in (_keys, _frames, _occupancies, _angles, _types, _accounting, _splits)
+        for check in _CHECKS
         for invariant, rows in check(tables)
         if len(rows)
     ]
 
 
 _Checks = Iterator[tuple[str, pd.DataFrame]]
+
+
+def _numbers(tables: Tables) -> _Checks:
+    yield "every number is finite or missing", tables["not_finite"]
 
 
 def _keys(tables: Tables) -> _Checks:
@@ -127,8 +142,9 @@ def _frames(tables: Tables) -> _Checks:
     rotation = frames[[f"r{i}" for i in range(9)]].to_numpy().reshape(-1, 3, 3)
     there = ~np.isnan(rotation[:, 0, 0])
     partial = (there != frames["altloc"].notna()) | (there != frames["has_translation"])
+    partial |= there != frames["is_observed"].notna()
     yield (
-        "rotation, translation and altloc of a frame are null together",
+        "rotation, translation, altloc and is_observed of a frame are null together",
         frames.loc[partial, KEY],
     )
     error = np.zeros(len(frames))
@@ -175,12 +191,17 @@ def _angles(tables: Tables) -> _Checks:
     conformers = tables["conformers"].merge(
         tables["residues"][[*KEY, "token"]], on=KEY, how="inner"
     )
-    shown = [*KEY, "altloc", "token", *CHI]
-    chi = conformers[CHI].to_numpy(dtype=np.float64)
+    shown = [*KEY, "altloc", "token", *CHI_COLUMNS]
+    chi = conformers[CHI_COLUMNS].to_numpy(dtype=np.float64)
     undefined = ~np.isnan(chi) & ~CHI_DEFINED[conformers["token"].to_numpy()]
     yield (
         "chi is there only where the residue type defines it",
         conformers.loc[undefined.any(axis=1), shown],
+    )
+    seen = conformers[OBSERVED_COLUMNS].notna().to_numpy()
+    yield (
+        "a chi is observed or not exactly where it is there",
+        conformers.loc[(seen == np.isnan(chi)).any(axis=1), [*shown, *OBSERVED_COLUMNS]],
     )
     yield "a conformer has at least one chi", conformers.loc[np.isnan(chi).all(axis=1), shown]
     outside = (chi <= -np.pi) | (chi > np.pi)
@@ -192,8 +213,10 @@ def _angles(tables: Tables) -> _Checks:
 
 def _types(tables: Tables) -> _Checks:
     residues = tables["residues"]
-    parent = TOKEN | {name: TOKEN[standard] for name, (standard, _) in MODIFIED.items()}
-    expected = residues["name"].map(parent).fillna(UNKNOWN_TOKEN).astype(int)
+    token = {
+        name: TOKEN.get(parent_name(name), UNKNOWN_TOKEN) for name in residues["name"].unique()
+    }
+    expected = residues["name"].map(token)
     expected = expected.where(~residues["is_d_residue"], UNKNOWN_TOKEN)
     wrong = residues["token"] != expected
     yield "tokens agree with names", residues.loc[wrong, [*KEY, "name", "token"]]
@@ -202,6 +225,19 @@ def _types(tables: Tables) -> _Checks:
     rejected = tables["rejected"]
     unknown = ~rejected["reason"].isin([reason.value for reason in Reason])
     yield "reasons are of the closed vocabulary", rejected.loc[unknown]
+
+
+def _conformations(tables: Tables) -> _Checks:
+    groups = tables["conformers"].groupby(KEY)["group"].agg(["min", "max", "nunique"])
+    counted = tables["residues"][[*KEY, "num_distinct_conformers"]].merge(
+        groups.reset_index(), on=KEY, how="left"
+    )
+    distinct = counted["num_distinct_conformers"]
+    wrong = distinct != counted["nunique"].fillna(0)
+    wrong |= (distinct > 0) & ((counted["min"] != 0) | (counted["max"] != distinct - 1))
+    yield "groups of conformers count from 0 to the number of distinct ones", counted[wrong]
+    rank = tables["residues"][[*KEY, "b_rank"]]
+    yield "ranks of B are in [0, 1]", rank[~rank["b_rank"].between(0, 1) & rank["b_rank"].notna()]
 
 
 def _accounting(tables: Tables) -> _Checks:
@@ -218,6 +254,16 @@ def _accounting(tables: Tables) -> _Checks:
         rows = tables[what]["entry"].value_counts()
         listed = entries["entry"].map(rows).fillna(0)
         yield f"{what} are as many as listed", entries.loc[kept != listed, columns]
+    for name, column in (
+        ("num_multiconformer", "num_conformers"),
+        ("num_heterogeneous", "num_distinct_conformers"),
+    ):
+        several = tables["residues"]["entry"][tables["residues"][column] >= 2].value_counts()
+        listed = entries["entry"].map(several).fillna(0)
+        yield (
+            f"{name} is the number of residues with several {column.removeprefix('num_')}",
+            entries.loc[entries[name] != listed, ["entry", name]],
+        )
     conformers = tables["conformers"].groupby(KEY).size().rename("listed").reset_index()
     residues = tables["residues"][[*KEY, "num_conformers"]]
     joined = residues.merge(conformers, on=KEY, how="left").fillna({"listed": 0})
@@ -235,6 +281,26 @@ def _accounting(tables: Tables) -> _Checks:
         yield "every selected entry is accounted for", _absent(tables["download"], known, ["entry"])
 
 
+def _backbones(tables: Tables) -> _Checks:
+    entries = tables["entries"]
+    columns = ["entry", *(f"num_backbones_{name}" for name in ("kept", "rejected"))]
+    wrong = (entries["num_backbones_kept"] > entries["num_residues"]) | (
+        entries["num_backbones_rejected"] > entries["num_residues_rejected"]
+    )
+    yield "residues with N, CA and C are among those kept and rejected", entries.loc[wrong, columns]
+
+
+def uncounted_entries(tables: Tables) -> pd.DataFrame:
+    """The entries where the census does not hold: entry, and the three numbers of backbones.
+
+    Residues with N, CA and C in the raw records are to be those kept and those rejected (SPEC 2).
+    """
+    columns = ["num_backbones", "num_backbones_kept", "num_backbones_rejected"]
+    entries = tables["entries"]
+    counted, kept, rejected = (entries[name] for name in columns)
+    return entries.loc[counted.notna() & (counted != kept + rejected), ["entry", *columns]]
+
+
 def _splits(tables: Tables) -> _Checks:
     if "split" not in tables:
         return
@@ -250,3 +316,17 @@ def _splits(tables: Tables) -> _Checks:
     yield "the split has no other chains", _absent(split, chains, ["entry", "chain"])
     wrong = ~split["split"].isin(SPLITS)
     yield "splits are train, validation and test", split[wrong]
+
+
+_CHECKS = (
+    _numbers,
+    _keys,
+    _frames,
+    _occupancies,
+    _angles,
+    _types,
+    _conformations,
+    _accounting,
+    _backbones,
+    _splits,
+)

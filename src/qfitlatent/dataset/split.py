@@ -28,9 +28,8 @@ import pyarrow.parquet as pq
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.dataset.clusters import Chains, cluster_chains, numbered, read_chains
 from qfitlatent.tables import schemas
+from qfitlatent.tables.names import SPLITS
 from qfitlatent.tables.parquet import write_table
-
-SPLITS = ("train", "validation", "test")
 
 
 def split_entries(

@@ -22,6 +22,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.model.batch import Protein
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
 from qfitlatent.tables.keys import fixed_list, observed_rows, read_column, row_keys
+from qfitlatent.tables.names import SPLITS
 from qfitlatent.tables.parquet import read_table
 
 RESIDUE_COLUMNS = [
@@ -100,7 +101,7 @@ class Dataset:
         cls,
         tables_dir: str | Path,
         split_path: str | Path | None = None,
-        splits: Sequence[str] = ("train", "validation", "test"),
+        splits: Sequence[str] = SPLITS,
         max_entries: int = 0,
     ) -> Dataset:
         """The entries of these splits, or every entry where no split is given.
