@@ -67,7 +67,9 @@ def test_clean_tables_pass_and_the_page_opens_offline(data, tmp_path):
     assert summary["counts"]["entries_rejected"] == 1
     assert summary["counts"]["multiconformer_residues"] == 5
     assert summary["residues_by_type"]["ALA"] == 20
-    assert summary["residues_by_number_of_conformers"] == {"2": 5}
+    assert summary["counts"]["heterogeneous_residues"] == 5
+    assert summary["residues_by_number_of_distinct_conformers"] == {"2": 5}
+    assert summary["unexpected_errors"] == []
     assert sum(summary["altlocs_by_largest_chi_difference_degrees"]["counts"]) == 5
     assert np.sum(summary["chi_density"]["LEU"]) == pytest.approx(1, abs=0.01)
     assert "occupancies sum to 1.10" in summary["suspicious"][0]["why"]
@@ -122,6 +124,13 @@ def without_row(table, where=0):
         (spoil("conformers", "chi1_rad", 4.0), "chi is in"),
         (spoil("conformers", "chi1_rad", np.nan), "at least one chi"),
         (spoil("residues", "phi_rad", -4.0, 1), "phi, psi and omega"),
+        (spoil("conformers", "chi3_observed", True), "observed or not exactly where"),
+        (spoil("conformers", "group", 2), "groups of conformers"),
+        (spoil("residues", "num_distinct_conformers", 1, 2), "groups of conformers"),
+        (spoil("residues", "b_rank", 1.5), "ranks of B"),
+        (spoil("entries", "num_heterogeneous", 3), "several distinct_conformers"),
+        (spoil("entries", "num_multiconformer", 3), "several conformers"),
+        (spoil("entries", "num_backbones_kept", 9), "among those kept and rejected"),
         (spoil("residues", "token", 5), "tokens agree with names"),
         (spoil("residues", "num_chi", 3), "numbers of chi"),
         (spoil("rejected", "reason", "because"), "closed vocabulary"),
@@ -160,3 +169,43 @@ def test_a_broken_table_fails_the_audit_with_its_rows(data, tmp_path):
     written = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert any("tokens" in b["invariant"] for b in written["broken_invariants"])
     assert "broken" in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("value", "column"), [(np.nan, "b_rank"), (np.inf, "phi_rad")])
+def test_a_number_that_is_none_is_told_from_a_missing_one(data, tmp_path, value, column):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for path in (data / "tables").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    table = pq.read_table(folder / "residues.parquet")
+    numbers = pa.array([value, *[None] * (len(table) - 1)], pa.float32())
+    at = table.column_names.index(column)
+    spoiled = table.set_column(at, table.schema.field(column), numbers)
+    write_table(spoiled, folder / "residues.parquet", schemas.RESIDUES)
+    tables = invariants.read_tables(folder, None)
+    assert tables["not_finite"].values.tolist() == [["residues", column, "e0"]]
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(0.1, True), (0.2, False)])
+def test_the_census_names_entries_and_fails_above_its_share(data, tmp_path, limit, fails):
+    """One of five entries has a residue in its raw records that is in no table."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for path in (data / "tables").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    table = pq.read_table(folder / "entries.parquet")
+    counted = table["num_backbones_kept"].to_pylist()
+    counted[1] += 1
+    at = table.column_names.index("num_backbones")
+    table = table.set_column(at, table.schema.field(at), pa.array(counted, pa.int32()))
+    write_table(table, folder / "entries.parquet", schemas.ENTRIES)
+    if fails:
+        with pytest.raises(QfitLatentError, match=r"(?s)1 of 5 entries.*e1 +6 +5"):
+            audit.make_audit(folder, None, tmp_path / "out", limit)
+    else:
+        audit.make_audit(folder, None, tmp_path / "out", limit)
+    census = json.loads((tmp_path / "out" / "audit.json").read_text())["census"]
+    (row,) = census["entries_where_it_does_not_hold"]
+    assert (row["entry"], row["num_backbones"], row["num_backbones_kept"]) == ("e1", 6, 5)
+    assert (census["in_raw_records"], census["kept"], census["rejected"]) == (26, 25, 0)
+    assert "e1" in (tmp_path / "out" / "index.html").read_text()

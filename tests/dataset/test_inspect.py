@@ -41,6 +41,13 @@ def test_what_was_left_out_is_shown(tmp_path):
     assert "conformer A/SER 3 altloc A: zero_occupancy (occupancy 0)" in text
 
 
+def test_an_angle_without_density_is_in_brackets(tmp_path):
+    altlocs = {"A": (0.7, [1.0]), "B": (0.0, [-2.0])}
+    read(tmp_path, peptide(with_altlocs("SER", altlocs)))
+    words = inspect_entry(str(tmp_path / "x.cif")).split()
+    assert {"57", "(-115)"} <= set(words)
+
+
 def test_a_table_shows_units_missing_values_and_ranges(folder):
     text = describe_table(folder / "tables" / "residues.parquet")
     lines = {line.split()[0]: line for line in text.splitlines()[1:]}

@@ -26,6 +26,7 @@ rule audit_tables:
         mem_mb=by_attempt(2000),
         runtime=by_attempt(30),
     params:
+        audit=config["audit"],
         code=code_of("audit_tables"),
     script:
         "../scripts/audit_tables.py"

@@ -10,4 +10,5 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from):
         Path(snakemake.input.tables[0]).parent,
         snakemake.input.split,
         Path(snakemake.output[0]).parent,
+        snakemake.params.audit["max_uncounted_fraction"],
     )

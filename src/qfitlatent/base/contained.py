@@ -70,7 +70,7 @@ def contained(work: Callable[[Watch], Iterator[bytes]], limits: Limits) -> Itera
             if now != seen or now[0] < 0:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > limits.seconds:
-                raise Stopped(*now[:2], f"took longer than {limits.seconds:g} seconds", True)
+                raise Stopped(*now[:2], f"it took longer than {limits.seconds:g} seconds", True)
         process.join()
         if process.exitcode:
             raise _stopped(process.exitcode, state)

@@ -14,21 +14,25 @@ import pandas as pd
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import write_json, write_text
+from qfitlatent.chemistry.geometry import circular_distance
+from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES, TOKEN
 from qfitlatent.dataset.invariants import (
-    CHI,
     KEY,
     NUM_SHOWN,
-    SPLITS,
     Tables,
     Violation,
     check_invariants,
     read_tables,
+    uncounted_entries,
 )
 from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.reasons import reason_help
 from qfitlatent.pages.render import embedded, render
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
+from qfitlatent.tables.names import SPLITS
+from qfitlatent.tables.reasons import Reason
 
 NUM_SUSPICIOUS = 20
 
@@ -40,10 +44,12 @@ def summarise(tables: Tables) -> dict[str, object]:
     """Every number of the page, ready for JSON."""
     entries, residues, conformers = (tables[n] for n in ("entries", "residues", "conformers"))
     rejected = tables["rejected"]
-    multi = residues["num_conformers"] >= 2
+    heterogeneous = residues["num_distinct_conformers"] >= 2
     types = [*RESIDUE_TYPES, "unknown"]
-    by_token = np.bincount(residues["token"], minlength=len(types))
-    multi_by_token = np.bincount(residues.loc[multi, "token"], minlength=len(types))
+    by_token, heterogeneous_by_token = (
+        np.bincount(tokens, minlength=len(types)).tolist()
+        for tokens in (residues["token"], residues.loc[heterogeneous, "token"])
+    )
     of_type = _with_token(conformers, residues)
     differences = _differences(of_type)
     several = conformers[conformers.duplicated(KEY, keep=False)]
@@ -55,17 +61,23 @@ def summarise(tables: Tables) -> dict[str, object]:
             "residues": len(residues),
             "residues_with_frame": int(entries["num_frames"].sum()),
             "conformers": len(conformers),
-            "multiconformer_residues": int(multi.sum()),
+            "multiconformer_residues": int((residues["num_conformers"] >= 2).sum()),
+            "heterogeneous_residues": int(heterogeneous.sum()),
+            "residues_with_unobserved_chi": _num_unobserved(conformers),
             "occupancy_disagreements": int(residues["has_occupancy_disagreement"].sum()),
         },
+        "census": _census(tables),
+        "unexpected_errors": rejected.loc[
+            rejected["reason"] == Reason.UNEXPECTED_ERROR, ["entry", "detail"]
+        ].to_dict("records"),
         "entries_by_resolution_angstrom": _histogram(
             entries["resolution_angstrom"], np.arange(0, 4.01, 0.2)
         ),
         "entries_without_resolution": int(entries["resolution_angstrom"].isna().sum()),
-        "residues_by_type": dict(zip(types, by_token.tolist(), strict=True)),
-        "multiconformer_residues_by_type": dict(zip(types, multi_by_token.tolist(), strict=True)),
-        "residues_by_number_of_conformers": _counts(
-            residues.loc[residues["num_chi"] > 0, "num_conformers"]
+        "residues_by_type": dict(zip(types, by_token, strict=True)),
+        "heterogeneous_residues_by_type": dict(zip(types, heterogeneous_by_token, strict=True)),
+        "residues_by_number_of_distinct_conformers": _counts(
+            residues.loc[residues["num_chi"] > 0, "num_distinct_conformers"]
         ),
         "conformers_by_occupancy": _histogram(conformers["occupancy"], np.linspace(0, 1, 21)),
         "altlocs_by_occupancy": _histogram(several["occupancy"], np.linspace(0, 1, 21)),
@@ -107,6 +119,27 @@ def summarise(tables: Tables) -> dict[str, object]:
     return summary
 
 
+def _census(tables: Tables) -> dict[str, object]:
+    """Residues with N, CA and C in the raw records, and what became of them (SPEC 2)."""
+    entries = tables["entries"]
+    counted = entries[entries["num_backbones"].notna()]
+    apart = uncounted_entries(tables)
+    return {
+        "entries_counted": len(counted),
+        "in_raw_records": int(counted["num_backbones"].sum()),
+        "kept": int(counted["num_backbones_kept"].sum()),
+        "rejected": int(counted["num_backbones_rejected"].sum()),
+        "entries_where_it_does_not_hold": apart.astype({"num_backbones": int}).to_dict("records"),
+        "fraction_of_entries": len(apart) / max(len(entries), 1),
+    }
+
+
+def _num_unobserved(conformers: pd.DataFrame) -> int:
+    """Residues with a chi that hangs on an atom of occupancy 0."""
+    unseen = (conformers[OBSERVED_COLUMNS] == False).any(axis=1)  # noqa: E712, null is neither
+    return len(conformers.loc[unseen, KEY].drop_duplicates())
+
+
 def _counts(values: pd.Series) -> dict[str, int]:
     counts = values.value_counts().sort_index()
     return {str(value): int(number) for value, number in counts.items()}
@@ -141,13 +174,11 @@ def _chi_density(rows: pd.DataFrame, name: str) -> list:
 
 def _differences(conformers: pd.DataFrame) -> pd.DataFrame:
     """For each altloc but the first: its largest chi difference from the first, in degrees."""
-    first = conformers.loc[conformers["rank"] == 0, [*KEY, *CHI]]
+    first = conformers.loc[conformers["rank"] == 0, [*KEY, *CHI_COLUMNS]]
     others = conformers[conformers["rank"] > 0].merge(first, on=KEY, suffixes=("", "_first"))
-    ours = others[CHI].to_numpy(dtype=np.float64)
-    theirs = others[[f"{name}_first" for name in CHI]].to_numpy(dtype=np.float64)
-    turn = np.abs((ours - theirs + np.pi) % (2 * np.pi) - np.pi)
-    symmetric = PI_SYMMETRIC[others["token"].to_numpy()]
-    turn = np.where(symmetric, np.minimum(turn, np.pi - turn), turn)
+    ours = others[CHI_COLUMNS].to_numpy(dtype=np.float64)
+    theirs = others[[f"{name}_first" for name in CHI_COLUMNS]].to_numpy(dtype=np.float64)
+    turn = circular_distance(ours, theirs, PI_SYMMETRIC[others["token"].to_numpy()])
     largest = np.max(turn, axis=1, initial=-1.0, where=~np.isnan(turn))
     found = others[[*KEY, "altloc"]].assign(degrees=np.degrees(largest))
     return found[largest >= 0]
@@ -188,13 +219,14 @@ def _suspicious(
             why.append(f"atoms of one conformer differ by {row.spread:.2f} in occupancy")
         if row.alike:
             why.append("two altlocs have the same chi")
-        number = f"{row.author_chain}/{row.name} {row.author_number}{row.insertion_code}"
         found.append(
             {
                 "entry": row.entry,
                 "chain": row.chain,
                 "index": int(row.index),
-                "residue": number,
+                "residue": residue_label(
+                    row.author_chain, row.name, row.author_number, row.insertion_code
+                ),
                 "points": float(row.points),
                 "why": "; ".join(why),
             }
@@ -203,14 +235,18 @@ def _suspicious(
 
 
 def make_audit(
-    tables_dir: str | Path, split_path: str | Path | None, out_dir: str | Path
+    tables_dir: str | Path,
+    split_path: str | Path | None,
+    out_dir: str | Path,
+    max_uncounted_fraction: float = 1.0,
 ) -> dict[str, object]:
     """Check the tables and write ``index.html`` and ``audit.json`` into out_dir.
 
     Returns the numbers of the page.
     Raises:
-        QfitLatentError: an invariant is broken; the page is written all the same, and the rows are
-            in the message, on the page and in ``audit.json``.
+        QfitLatentError: an invariant is broken, or the census does not hold in more than
+            ``max_uncounted_fraction`` of the entries; the page is written all the same, and the
+            rows are in the message, on the page and in ``audit.json``.
     """
     tables = read_tables(tables_dir, split_path)
     violations = check_invariants(tables)
@@ -234,6 +270,14 @@ def make_audit(
             f"The tables in {tables_dir} break {len(violations)} invariant(s), see "
             f"{out_dir / 'audit.json'}: report it with these rows.\n{listed}"
         )
+    uncounted = uncounted_entries(tables)
+    if len(uncounted) > max_uncounted_fraction * len(tables["entries"]):
+        raise QfitLatentError(
+            f"In {len(uncounted)} of {len(tables['entries'])} entries the residues with N, CA and "
+            "C of the raw records are not those kept and rejected, more than "
+            f"audit.max_uncounted_fraction = {max_uncounted_fraction:g} allows: report it with "
+            f"these files, or raise the limit.\n{uncounted.head(NUM_SHOWN).to_string(index=False)}"
+        )
     return summary
 
 
@@ -256,6 +300,8 @@ def _page(s: Mapping[str, Any], violations: list[Violation], folder: Path) -> st
             for r in s["rejected"]
         ],
         split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in SPLITS if n in split],
+        unexpected=[[r["entry"], r["detail"]] for r in s["unexpected_errors"]],
+        uncounted=[list(r.values()) for r in s["census"]["entries_where_it_does_not_hold"]],
         suspicious=[
             [r["residue"], r["entry"], r["chain"], r["index"], r["why"]] for r in s["suspicious"]
         ],
@@ -278,16 +324,16 @@ def _pictures(s: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     figures["types"], panels = new_figure(9, 2.8, columns=2)
     for axes, title, key, colour in (
         (panels[0], "all", "residues_by_type", BLUE),
-        (panels[1], "with at least two conformers", "multiconformer_residues_by_type", ORANGE),
+        (panels[1], "with distinct conformers", "heterogeneous_residues_by_type", ORANGE),
     ):
         axes.bar(list(s[key]), list(s[key].values()), color=colour)
         axes.set_title(title)
         axes.tick_params(axis="x", rotation=90, labelsize=7)
 
     figures["conformers"], axes = new_figure(9, 2.8)
-    numbers = s["residues_by_number_of_conformers"]
+    numbers = s["residues_by_number_of_distinct_conformers"]
     axes.bar(list(numbers), list(numbers.values()), color=BLUE)
-    axes.set(xlabel="conformers kept", ylabel="residues with chi", yscale="log")
+    axes.set(xlabel="distinct conformers", ylabel="residues with chi", yscale="log")
 
     if "split" in s:
         figures["clusters"], axes = new_figure(9, 2.8)

@@ -9,14 +9,11 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import structure_stem
-from qfitlatent.chemistry.residues import NUM_CHI_MAX
-from qfitlatent.structure.preprocess import read_entry
+from qfitlatent.chemistry.names import residue_label
+from qfitlatent.structure.preprocess import read_entry_in_limits
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
+from qfitlatent.tables.names import TABLES
 from qfitlatent.tables.parquet import read_table
-
-_CHI = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
-
-
-_TABLES = ("entries", "residues", "conformers", "rejected")
 
 
 def inspect_entry(
@@ -24,7 +21,8 @@ def inspect_entry(
 ) -> str:
     """One entry's residues and altlocs: an id in the tables, or the path of a structure file.
 
-    Angles are in degrees, as crystallographers read them.
+    Angles are in degrees, as crystallographers read them; in brackets where the chi hangs on an
+    atom of occupancy 0.
 
     Args:
         entry: the id, or a path.
@@ -41,15 +39,14 @@ def inspect_entry(
                 f"There is no file {entry}: give the path of a structure, or an id and the folder "
                 "of the tables that hold it."
             )
-        records = read_entry(path, structure_stem(path.name) or path.name).tables()
-        tables = {name: records[name].to_pylist() for name in _TABLES}
+        found = read_entry_in_limits(path, structure_stem(path.name) or path.name).tables()
     else:
-        found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in _TABLES}
-        tables = {name: table.to_pylist() for name, table in found.items()}
-        if not tables["entries"] and not tables["rejected"]:
+        found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in TABLES}
+        if not len(found["entries"]) and not len(found["rejected"]):
             raise QfitLatentError(
                 f"There is no entry {entry} in {tables_dir}: check the id (ids are case-sensitive)."
             )
+    tables = {name: table.to_pylist() for name, table in found.items()}
     lines = [_headline(row) for row in tables["entries"]]
     conformers: dict[tuple, list[dict]] = {}
     for row in tables["conformers"]:
@@ -84,12 +81,16 @@ def _headline(row: dict) -> str:
         f"{row['num_residues']} residues in {row['num_chains']} chain(s)",
         f"{row['num_conformers']} conformers",
         f"{row['num_multiconformer']} residues with two or more",
+        f"{row['num_heterogeneous']} with distinct ones",
     ]
     return f"{row['entry']}: {', '.join(parts)}"
 
 
-def _degrees(value: float | None) -> str:
-    return f"{math.degrees(value):6.0f}" if value is not None else f"{'-':>6}"
+def _degrees(value: float | None, observed: bool | None = True) -> str:
+    if value is None:
+        return f"{'-':>6}"
+    text = f"{math.degrees(value):.0f}"
+    return f"{text if observed else f'({text})':>6}"
 
 
 def _residue_lines(residue: dict, conformers: list[dict]) -> list[str]:
@@ -102,10 +103,13 @@ def _residue_lines(residue: dict, conformers: list[dict]) -> list[str]:
         return [head.rstrip()]
     lines = []
     for row in conformers:
-        chi = "".join(_degrees(row[c]) for c in _CHI[: residue["num_chi"]])
+        columns = zip(CHI_COLUMNS, OBSERVED_COLUMNS, strict=True)
+        chi = [_degrees(row[angle], row[seen]) for angle, seen in columns]
+        b_factor = row["mean_b_angstrom2"]
         lines.append(
-            f"{head}{row['altloc'] or '.':<8}{row['occupancy']:.2f}  {chi:<26}"
-            f"{row['mean_b_angstrom2']:5.1f}"
+            f"{head}{row['altloc'] or '.':<8}{row['occupancy']:.2f}  "
+            f"{''.join(chi[: residue['num_chi']]):<26}"
+            f"{'-' if b_factor is None else f'{b_factor:.1f}':>5}"
         )
         head = " " * len(head)
     return lines
@@ -113,9 +117,9 @@ def _residue_lines(residue: dict, conformers: list[dict]) -> list[str]:
 
 def _rejected_line(row: dict) -> str:
     place = ""
-    if row["chain"] is not None:
-        number = f"{row['author_number']}{row['insertion_code']}"
-        place = f" {row['author_chain']}/{row['name']} {number}"
+    if row["author_number"] is not None:
+        names = (row[n] for n in ("author_chain", "name", "author_number", "insertion_code"))
+        place = " " + residue_label(*names)
     altloc = f" altloc {row['altloc'] or '.'}" if row["altloc"] is not None else ""
     detail = f" ({row['detail']})" if row["detail"] else ""
     return f"  {row['scope']}{place}{altloc}: {row['reason']}{detail}"

@@ -97,6 +97,13 @@ def read_entry(
     return EntryRecords(**tables, traceback=trace + more)
 
 
+def read_entry_in_limits(path: str | Path, entry: str) -> EntryRecords:
+    """``read_entry`` for whoever waits: in a process of its own, within the default limits."""
+    row = {"entry": entry, "source": "local", "url": None, "path": str(path)}
+    ((_, tables),) = _in_batches([row], _defaults())
+    return EntryRecords(**tables)
+
+
 def preprocess_entries(
     download_log: str | Path,
     out_dir: str | Path,
@@ -171,8 +178,7 @@ def _in_batches(
                 alone = stop.last + 1
                 continue
             reason = Reason.BEYOND_LIMIT if stop.by_limit else Reason.UNEXPECTED_ERROR
-            given_up[stop.first] = ("preprocess", reason, f"reading it: {stop}")
-            print(f"{rows[stop.first]['entry']}: reading it: {stop}", file=sys.stderr)
+            given_up[stop.first] = ("preprocess", reason, f"reading the file: {stop}")
 
 
 def _batches(
