@@ -44,7 +44,6 @@ from qfitlatent.chemistry.residues import (
     ONE_LETTER,
     RESIDUE_TYPES,
     SIDE_CHAIN_ATOMS,
-    TOKEN,
 )
 from qfitlatent.simulate.chains import Chain, fold_chain, member, new_rng
 from qfitlatent.simulate.settings import SimulatorSettings
@@ -137,7 +136,7 @@ def _chain_atoms(
     settings: SimulatorSettings,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Atom rows of one chain as columns, in file order: residue, atom, altloc."""
+    """Columns of ``atom_site`` in their order; rows in that of the file: residue, atom, altloc."""
     token, num = chain.token, len(chain.token)
     has_chi = NUM_CHI[token] > 0
     multiple = has_chi & (rng.random(num) < settings.multiconformer_fraction)
@@ -155,9 +154,8 @@ def _chain_atoms(
     shift = np.where((whole[row] & (altloc > 0))[:, None], 0.05 * rng.normal(size=(len(row), 3)), 0)
     backbone = chain.backbone[row] + shift[:, None, :]
     n, ca, c = backbone[:, 0], backbone[:, 1], backbone[:, 2]
-    is_se = np.full(len(row), selenium)
     side, exists = build_side_chains(
-        axes(n, ca, c), ca, token[row], chi, nitrogen=n, selenium=is_se
+        axes(n, ca, c), ca, token[row], chi, nitrogen=n, selenium=np.full(len(row), selenium)
     )
 
     xyz = np.concatenate((backbone, side), axis=1)  # (rows, 4 + A, 3)
@@ -180,11 +178,10 @@ def _chain_atoms(
     b_residue = rng.gamma(6.0, 3.0, size=num) + 6.0
     b_row = b_residue[row] + 3.0 * rng.random(len(row))
     atom_names = _ATOM_NAMES[token[residue], at_column]
-    names = np.array(RESIDUE_TYPES)[token]
+    names = _component_names(token, selenium)
     element = np.array([atom[0] for atom in atom_names.tolist()], dtype="<U2")
     group = np.full(len(residue), "ATOM", dtype="<U6")
     if selenium:
-        names = np.where(names == "MET", "MSE", names)
         is_mse = names[residue] == "MSE"
         is_sd = is_mse & (atom_names == "SD")
         atom_names = np.where(is_sd, "SE", atom_names)
@@ -192,21 +189,26 @@ def _chain_atoms(
         group = np.where(is_mse, "HETATM", group)
     author_number, insertion = _author_numbers(chain.number, settings, rng)
     return {
-        "group": group,
-        "element": element,
-        "atom": atom_names,
-        "altloc": np.where(own, np.array(list("ABCDEF"))[altloc[at_row]], "."),
-        "residue": names[residue],
-        "label_asym": np.full(len(residue), name),
-        "entity": np.full(len(residue), "1"),
-        "label_seq": (chain.number[residue] + 1).astype(str),
-        "insertion": insertion[residue],
-        "xyz": xyz[at_row, at_column],
+        "group_PDB": group,
+        "type_symbol": element,
+        "label_atom_id": atom_names,
+        "label_alt_id": np.where(own, np.array(list("ABCDEF"))[altloc[at_row]], "."),
+        "label_comp_id": names[residue],
+        "label_asym_id": np.full(len(residue), name),
+        "label_entity_id": np.full(len(residue), "1"),
+        "label_seq_id": (chain.number[residue] + 1).astype(str),
+        "pdbx_PDB_ins_code": insertion[residue],
+        "Cartn": xyz[at_row, at_column],
         "occupancy": np.where(own, occupancy[at_row], 1.0),
-        "b": b_row[at_row],
-        "author_number": author_number[residue],
-        "author_chain": np.full(len(residue), name),
+        "B_iso_or_equiv": b_row[at_row],
+        "auth_seq_id": author_number[residue],
+        "auth_asym_id": np.full(len(residue), name),
     }
+
+
+def _component_names(token: np.ndarray, selenium: bool) -> np.ndarray:
+    names = np.array(RESIDUE_TYPES)[token]
+    return np.where(names == "MET", "MSE", names) if selenium else names
 
 
 def _occupancies(
@@ -247,22 +249,21 @@ def _author_numbers(
 
 
 def _waters(name: str, num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    ones = np.ones(num)
     return {
-        "group": np.full(num, "HETATM"),
-        "element": np.full(num, "O"),
-        "atom": np.full(num, "O"),
-        "altloc": np.full(num, "."),
-        "residue": np.full(num, "HOH"),
-        "label_asym": np.full(num, name),
-        "entity": np.full(num, "2"),
-        "label_seq": np.full(num, "."),
-        "insertion": np.full(num, "?"),
-        "xyz": rng.normal(scale=20.0, size=(num, 3)),
-        "occupancy": ones,
-        "b": 30.0 * ones,
-        "author_number": 1001 + np.arange(num),
-        "author_chain": np.full(num, "A"),
+        "group_PDB": np.full(num, "HETATM"),
+        "type_symbol": np.full(num, "O"),
+        "label_atom_id": np.full(num, "O"),
+        "label_alt_id": np.full(num, "."),
+        "label_comp_id": np.full(num, "HOH"),
+        "label_asym_id": np.full(num, name),
+        "label_entity_id": np.full(num, "2"),
+        "label_seq_id": np.full(num, "."),
+        "pdbx_PDB_ins_code": np.full(num, "?"),
+        "Cartn": rng.normal(scale=20.0, size=(num, 3)),
+        "occupancy": np.ones(num),
+        "B_iso_or_equiv": np.full(num, 30.0),
+        "auth_seq_id": 1001 + np.arange(num),
+        "auth_asym_id": np.full(num, "A"),
     }
 
 
@@ -284,29 +285,7 @@ def _truth_columns(entry: str, name: str, token: np.ndarray, truth: TruthMixture
     return columns
 
 
-_ATOM_SITE = """loop_
-_atom_site.group_PDB
-_atom_site.id
-_atom_site.type_symbol
-_atom_site.label_atom_id
-_atom_site.label_alt_id
-_atom_site.label_comp_id
-_atom_site.label_asym_id
-_atom_site.label_entity_id
-_atom_site.label_seq_id
-_atom_site.pdbx_PDB_ins_code
-_atom_site.Cartn_x
-_atom_site.Cartn_y
-_atom_site.Cartn_z
-_atom_site.occupancy
-_atom_site.B_iso_or_equiv
-_atom_site.auth_seq_id
-_atom_site.auth_asym_id
-_atom_site.pdbx_PDB_model_num
-"""
-
-
-_ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s 1"
+_ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s %d"
 
 
 def _mmcif(
@@ -321,7 +300,7 @@ def _mmcif(
     resolution = rng.uniform(0.9, 1.9)
     r_free = 0.1 + 0.05 * resolution + 0.02 * rng.random()
     chains = [chr(ord("A") + i) for i in range(num_chains + 1)]
-    names = ["MSE" if selenium and t == TOKEN["MET"] else RESIDUE_TYPES[t] for t in token]
+    names = _component_names(token, selenium).tolist()
     letters = "".join(ONE_LETTER[t] for t in token)
     header = [
         f"data_{entry}",
@@ -349,11 +328,15 @@ def _mmcif(
         "loop_\n_struct_asym.id\n_struct_asym.entity_id",
         *(f"{name} {2 if name == chains[-1] else 1}" for name in chains),
     ]
-    # The keys of an atom dictionary stand in the order of _ATOM_SITE, xyz for its three columns.
-    columns = {key: np.concatenate([part[key] for part in atoms]) for key in atoms[0]}
-    lists = []
-    for key, values in columns.items():
-        lists += values.T.tolist() if key == "xyz" else [values.tolist()]
-    lists.insert(1, range(1, len(columns["xyz"]) + 1))
-    body = "\n".join([_ATOM_ROW % row for row in zip(*lists, strict=True)])
-    return "\n".join(header) + "\n" + _ATOM_SITE + body + "\n#\n"
+    columns = {tag: np.concatenate([part[tag] for part in atoms]) for tag in atoms[0]}
+    named: dict[str, Iterable] = {}
+    for tag, values in columns.items():
+        if tag == "Cartn":
+            named |= {f"Cartn_{axis}": values[:, i].tolist() for i, axis in enumerate("xyz")}
+        else:
+            named[tag] = values.tolist()
+        named.setdefault("id", range(1, len(values) + 1))  # behind the first
+    named["pdbx_PDB_model_num"] = [1] * len(columns["Cartn"])
+    header += ["loop_", *(f"_atom_site.{tag}" for tag in named)]
+    rows = [_ATOM_ROW % row for row in zip(*named.values(), strict=True)]
+    return "\n".join([*header, *rows, "#\n"])
