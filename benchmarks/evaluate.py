@@ -22,11 +22,10 @@ from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config
 from qfitlatent.dataset.split import split_entries
-from qfitlatent.evaluation.evaluate import evaluate_run
-from qfitlatent.evaluation.figures import score_method
+from qfitlatent.evaluation.evaluate import evaluate_run, score_method
 from qfitlatent.evaluation.methods import external_method
 from qfitlatent.evaluation.residues import read_evaluation_set
-from qfitlatent.evaluation.settings import CHUNK_RESIDUES, EvaluationSettings
+from qfitlatent.evaluation.settings import EvaluationSettings
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.simulate.truth import read_truth
@@ -81,7 +80,7 @@ def main() -> int:
         whole = time.perf_counter() - start
 
         start = time.perf_counter()
-        score_method(external_method(external, data, CHUNK_RESIDUES), data, settings)
+        score_method(external_method(external, data), data, settings)
         fast = (time.perf_counter() - start) / data.num
 
         one_by_one = external_method(external, data, 1)
@@ -93,7 +92,7 @@ def main() -> int:
 
     figures = {
         "num_residues": data.num,
-        "num_altlocs": len(data.observations.row_residue),
+        "num_altlocs": len(data.observed.row_residue),
         "num_threads": options.threads,
         "whole_evaluation_s": round(whole, 1),
         "residues_per_second_all_methods": round(data.num / whole),

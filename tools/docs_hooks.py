@@ -112,8 +112,16 @@ TITLES = {
     "prediction.RESIDUES": "<id>.residues.csv, which predict writes",
     "prediction.SCORES": "The table that score writes",
     "prediction.SAMPLES": "<id>.samples.parquet, which sample writes",
-    "evaluation.BY_GROUP_SCHEMA": "evaluation/by_group.parquet",
-    "evaluation.COMPARE_SCHEMA": "compare/compare.parquet",
+    "evaluation.SCORES": "evaluation/scores.parquet",
+    "evaluation.ALTLOCS": "evaluation/altlocs.parquet",
+    "evaluation.PREDICTIONS": "evaluation/predictions.parquet",
+    "evaluation.BY_GROUP": "evaluation/by_group.parquet",
+    "evaluation.CALIBRATION": "evaluation/calibration.parquet",
+    "evaluation.CURVES": "evaluation/curves.parquet",
+    "evaluation.CHI_MAPS": "evaluation/chi_maps.parquet",
+    "evaluation.COMPARE": "compare/compare.parquet",
+    "evaluation.MIXTURES": "A table of mixtures for `evaluate.external`",
+    "evaluation.SAMPLES": "A table of samples for `evaluate.external`",
 }
 """The file that has this schema; a schema that is not here appears under its own name."""
 

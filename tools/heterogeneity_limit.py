@@ -50,7 +50,7 @@ def of_split(dataset: Path, features: pd.DataFrame, split: str) -> pd.DataFrame:
     """The scored residues of a split with their features and whether rotamers are ``distinct``."""
     data = read_evaluation_set(dataset / "tables", dataset / "split.parquet", split)
     rows = data.columns.select(list(KEYS)).to_pandas()
-    spread = np.degrees(altloc_spread(data.observed()).numpy())
+    spread = np.degrees(altloc_spread(data.observed).numpy())
     rows["distinct"] = spread > DISTINCT_DEGREES
     return rows.merge(features, on=list(KEYS), validate="one_to_one")
 

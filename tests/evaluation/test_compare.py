@@ -29,10 +29,14 @@ def write_evaluation(folder, shift: float, first_entry: int = 0, method: str = "
     return folder
 
 
+def compare(folders, out, names=None):
+    return compare_runs(folders, out, names or [f.parent.name for f in folders], 1000, 0)
+
+
 def test_differences_are_paired(tmp_path):
     one = write_evaluation(tmp_path / "one" / "evaluation", 0.0)
     two = write_evaluation(tmp_path / "two" / "evaluation", 0.25)
-    table = compare_runs([one, two], tmp_path / "out").to_pandas()
+    table = compare([one, two], tmp_path / "out").to_pandas()
     row = table.query("population == 'single' and metric == 'nll' and reference == 'one'").iloc[0]
     assert row["run"] == "two"
     # The residues differ by far more than the runs do; paired, the interval is a point.
@@ -46,7 +50,7 @@ def test_differences_are_paired(tmp_path):
 def test_only_common_residues_count(tmp_path):
     one = write_evaluation(tmp_path / "one" / "evaluation", 0.0)
     two = write_evaluation(tmp_path / "two" / "evaluation", 0.0, first_entry=4)
-    table = compare_runs([one, two], tmp_path / "out", names=["a", "b"]).to_pandas()
+    table = compare([one, two], tmp_path / "out", names=["a", "b"]).to_pandas()
     assert set(table.query("population == 'all'")["num_residues"]) == {10}
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "2 runs on the 10 residues" in page
@@ -61,7 +65,7 @@ def test_only_common_residues_count(tmp_path):
 
 def test_one_run_alone_is_shown(tmp_path):
     one = write_evaluation(tmp_path / "one" / "evaluation", 0.0)
-    assert len(compare_runs([one], tmp_path / "out"))
+    assert len(compare([one], tmp_path / "out"))
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
@@ -69,12 +73,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     far = write_evaluation(tmp_path / "far" / "evaluation", 0.0, first_entry=50)
     bare = write_evaluation(tmp_path / "bare" / "evaluation", 0.0, method="uniform")
     with pytest.raises(QfitLatentError, match="No evaluated run"):
-        compare_runs([], tmp_path / "out")
+        compare([], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="share no residue"):
-        compare_runs([one, far], tmp_path / "out")
+        compare([one, far], tmp_path / "out")
     with pytest.raises(QfitLatentError, match=r"bare .* has no model"):
-        compare_runs([one, bare], tmp_path / "out")
+        compare([one, bare], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="name of its own"):
-        compare_runs([one, one], tmp_path / "out")
+        compare([one, one], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="name of its own"):
-        compare_runs([one], tmp_path / "out", names=["type_library"])
+        compare([one], tmp_path / "out", names=["type_library"])

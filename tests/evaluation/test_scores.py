@@ -1,6 +1,7 @@
 """Every metric against its closed form or a brute-force value."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,14 @@ from scipy.optimize import linprog
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.rows import Observed, altloc_spread
+from qfitlatent.evaluation.columns import RESIDUE_METRICS
 from qfitlatent.evaluation.intervals import (
     auroc,
     bootstrap_auroc,
     bootstrap_means,
     bootstrap_weights,
 )
-from qfitlatent.evaluation.scores import (
-    RESIDUE_METRICS,
-    recall_precision,
-    score_density,
-)
+from qfitlatent.evaluation.scores import recall_precision, score_density
 from qfitlatent.evaluation.transport import transport_cost, wasserstein
 
 
@@ -36,26 +34,35 @@ def mixture(token: np.ndarray, num_components: int, seed: int) -> VonMisesMixtur
     )
 
 
-def observe(density: VonMisesMixture, num_altlocs: np.ndarray, seed: int) -> Observed:
+def observed_as(token, rows, chi, occupancy) -> Observed:
+    """Residues of these types with altlocs of these chi: token (N,), rows (M,), chi (M,4)."""
+    token = torch.as_tensor(token)
+    num = len(token)
+    return Observed(
+        token=token,
+        phi_psi=torch.zeros(num, 2),
+        entry=torch.arange(num),
+        num_distinct=torch.bincount(rows, minlength=num),
+        row_residue=rows,
+        chi=chi,
+        defined=torch.from_numpy(CHI_DEFINED)[token][rows],
+        occupancy=occupancy,
+    )
+
+
+def observe(density: VonMisesMixture, token, num_altlocs: np.ndarray, seed: int) -> Observed:
     """Altlocs drawn from the density itself, with random occupancies."""
     g = torch.Generator().manual_seed(seed)
     rows = torch.from_numpy(np.repeat(np.arange(len(num_altlocs)), num_altlocs))
     chi = density.select(rows).sample(1, g)[0]
     weight = torch.rand(len(rows), generator=g) + 0.1
     total = torch.zeros(len(num_altlocs)).index_add_(0, rows, weight)
-    return Observed(
-        chi,
-        density.chi_mask[rows],
-        rows,
-        weight / total[rows],
-        density.chi_mask,
-        density.symmetric,
-    )
+    return observed_as(token, rows, chi, weight / total[rows])
 
 
-def score(density, observed: Observed, num_samples: int = 256, seed: int = 5):
-    generator = torch.Generator().manual_seed(seed)
-    return score_density(density, observed, num_samples, generator)
+def score(density, observed: Observed, num_samples: int = 256, index=None):
+    index = torch.arange(len(observed)) if index is None else index
+    return score_density(density, observed, num_samples, torch.Generator().manual_seed(5), index)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +71,7 @@ def own() -> tuple[VonMisesMixture, Observed, dict]:
     rng = np.random.default_rng(0)
     token = rng.choice([t for t in range(20) if CHI_DEFINED[t].any()], 1500)
     density = mixture(token, 3, 1)
-    observed = observe(density, rng.integers(1, 5, 1500), 2)
+    observed = observe(density, token, rng.integers(1, 5, 1500), 2)
     return density, observed, score(density, observed)
 
 
@@ -101,7 +108,7 @@ def test_folded_form_flatters_by_log_2_for_each_symmetric_chi():
         torch.from_numpy(CHI_DEFINED[token]),
         torch.from_numpy(PI_SYMMETRIC[token]),
     )
-    scores = score(density, observe(density, np.array([2, 2]), 0))
+    scores = score(density, observe(density, token, np.array([2, 2]), 0))
     np.testing.assert_allclose(scores["nll"] - scores["nll_folded"], [math.log(2), 0.0], atol=1e-5)
 
 
@@ -109,16 +116,11 @@ def test_order_of_the_altlocs_does_not_matter(own):
     density, observed, scores = own
     order = torch.randperm(len(observed.row_residue), generator=torch.Generator().manual_seed(9))
     order = order[observed.row_residue[order].argsort(stable=True)]
-    shuffled = Observed(
-        observed.chi[order],
-        observed.defined[order],
-        observed.row_residue[order],
-        observed.occupancy[order],
-        observed.chi_mask,
-        observed.symmetric,
-    )
+    rows = {name: getattr(observed, name)[order] for name in ("chi", "defined", "occupancy")}
+    shuffled = replace(observed, row_residue=observed.row_residue[order], **rows)
     again = score(density, shuffled)
-    for name in RESIDUE_METRICS:
+    for metric in RESIDUE_METRICS:
+        name = metric.name
         np.testing.assert_allclose(again[name], scores[name], atol=2e-5, err_msg=name)
 
 
@@ -126,9 +128,8 @@ def test_density_shared_by_residues_scores_like_one_row_each():
     token = np.array([TOKEN["LYS"], TOKEN["SER"]])
     shared = mixture(token, 4, 3)
     index = torch.tensor([0, 1, 1, 0, 1])
-    observed = observe(shared.select(index), np.array([2, 1, 3, 1, 2]), 4)
-    generator = torch.Generator().manual_seed(0)
-    scores = score_density(shared, observed, 2048, generator, index)
+    observed = observe(shared.select(index), token[index], np.array([2, 1, 3, 1, 2]), 4)
+    scores = score(shared, observed, 2048, index)
     alone = score(shared.select(index), observed, 2048)
     for name in ("nll", "nll_folded", "recall", "precision", "all_within_40"):
         np.testing.assert_allclose(scores[name], alone[name], atol=1e-5)
@@ -142,14 +143,7 @@ def test_missing_chi_leave_every_metric_finite_or_null(own):
     several = missing.sum(1) > 1
     last = missing.sum(1) - 1
     missing[several, last[several]] = False
-    partial = Observed(
-        torch.where(missing, observed.chi, 0.0),
-        missing,
-        observed.row_residue,
-        observed.occupancy,
-        observed.chi_mask,
-        observed.symmetric,
-    )
+    partial = replace(observed, chi=torch.where(missing, observed.chi, 0.0), defined=missing)
     again = score(density, partial)
     for name in ("nll", "entropy", "wasserstein_rad", "recall", "heterogeneity"):
         assert np.isfinite(again[name]).all()
@@ -179,14 +173,8 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
     demand = rng.dirichlet(np.full(num_atoms, 0.4), num) if num_atoms > 1 else np.ones((num, 1))
     exact = [exact_transport(c, d) for c, d in zip(cost, demand, strict=True)]
     rows = torch.arange(num).repeat_interleave(num_atoms)
-    observed = Observed(
-        torch.zeros(len(rows), 4),
-        torch.ones(len(rows), 4, dtype=torch.bool),
-        rows,
-        torch.from_numpy(demand.ravel()).float(),
-        torch.ones(num, 4, dtype=torch.bool),
-        torch.zeros(num, 4, dtype=torch.bool),
-    )
+    occupancy = torch.from_numpy(demand.ravel()).float()
+    observed = observed_as([TOKEN["LYS"]] * num, rows, torch.zeros(len(rows), 4), occupancy)
     distance = torch.from_numpy(cost).permute(1, 0, 2).reshape(num_samples, -1)
     np.testing.assert_allclose(wasserstein(distance, observed).numpy(), exact, atol=2e-6)
     if num_atoms > 1:
@@ -206,14 +194,8 @@ def test_wasserstein_of_two_points_on_the_circle():
     )
     chi = torch.zeros(2, 4)
     chi[:, 0] = torch.tensor([math.radians(60), math.pi])
-    observed = Observed(
-        chi,
-        density.chi_mask[[0, 0]],
-        torch.tensor([0, 0]),
-        torch.tensor([0.5, 0.5]),
-        density.chi_mask,
-        density.symmetric,
-    )
+    half = torch.tensor([0.5, 0.5])
+    observed = observed_as(token, torch.tensor([0, 0]), chi, half)
     value = score(density, observed)["wasserstein_rad"][0]
     assert value == pytest.approx(math.radians(60), abs=2e-3)
     assert altloc_spread(observed)[0] == pytest.approx(math.radians(120), abs=1e-5)
@@ -238,18 +220,10 @@ def leucine(chi1: list[float], weight: list[float], kappa: list[float]) -> VonMi
 
 
 def leucine_altlocs(chi: list[tuple[float, float]], occupancy: list[float]) -> Observed:
-    token = np.zeros(len(chi), dtype=int) + TOKEN["LEU"]
     rows = torch.zeros((len(chi), 4))
     rows[:, :2] = torch.tensor(chi).deg2rad()
-    mask = torch.from_numpy(CHI_DEFINED[token])
-    return Observed(
-        rows,
-        mask,
-        torch.zeros(len(chi), dtype=torch.long),
-        torch.tensor(occupancy),
-        mask[:1],
-        torch.from_numpy(PI_SYMMETRIC[token[:1]]),
-    )
+    of_residue = torch.zeros(len(chi), dtype=torch.long)
+    return observed_as([TOKEN["LEU"]], of_residue, rows, torch.tensor(occupancy))
 
 
 def test_best_mode_is_the_heaviest_not_the_highest():
@@ -309,10 +283,15 @@ def test_auroc_of_random_entropies_is_one_half_within_its_interval():
     rng = np.random.default_rng(2)
     inside = 0
     for _ in range(40):
-        entry = np.repeat(np.arange(50), 20)
-        value, low, high = bootstrap_auroc(
-            rng.random(1000), rng.random(1000) < 0.2, entry, bootstrap_weights(50, 300, 0)
+        found = bootstrap_auroc(
+            rng.random((1000, 1)),
+            rng.random(1000) < 0.2,
+            np.repeat(np.arange(50), 20),
+            bootstrap_weights(50, 300, 0),
+            np.zeros(1000, dtype=int),
+            1,
         )
+        low, value, high = (x[0, 0] for x in (found.low, found.value, found.high))
         assert low < value < high
         inside += low <= 0.5 <= high
     assert inside >= 34

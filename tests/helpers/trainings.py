@@ -36,6 +36,7 @@ def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True
                     "author_number": pa.array(range(1, num + 1), pa.int32()),
                     "segment": pa.array([0] * num, pa.int32()),
                     "token": pa.array(protein.token.numpy().astype(np.int8)),
+                    "num_distinct_conformers": pa.array(protein.num_distinct.numpy()),
                     **torsion,
                 }
             )
@@ -76,7 +77,8 @@ def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True
         pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
     names = [f"e{e:02d}" for e in range(num_entries)]
     splits = ["train"] * (num_entries - 3) + ["validation"] * 2 + ["test"]
-    pq.write_table(pa.table({"entry": names, "split": splits}), folder.parent / "split.parquet")
+    split = {"entry": names, "chain": ["A"] * num_entries, "split": splits}
+    pq.write_table(pa.table(split), folder.parent / "split.parquet")
     return folder.parent / "split.parquet"
 
 

@@ -18,7 +18,15 @@ rule evaluate_model:
         metrics=f"{EVALUATION}/metrics.json",
         tables=expand(
             f"{EVALUATION}/{{table}}.parquet",
-            table=["predictions", "scores", "by_group", "calibration"],
+            table=[
+                "predictions",
+                "scores",
+                "altlocs",
+                "by_group",
+                "calibration",
+                "curves",
+                "chi_maps",
+            ],
         ),
         report=report(
             f"{EVALUATION}/report.html",
@@ -60,6 +68,8 @@ rule compare_runs:
         mem_mb=by_attempt(3000),
         runtime=by_attempt(30),
     params:
+        bootstrap_samples=config["evaluate"]["bootstrap_samples"],
+        seed=config["evaluate"]["seed"],
         code=code_of("compare_runs"),
     script:
         "../scripts/compare_runs.py"

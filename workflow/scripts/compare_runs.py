@@ -11,4 +11,6 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from):
         folders,
         Path(snakemake.output[0]).parent,
         names=[folder.parent.name for folder in folders],
+        bootstrap_samples=snakemake.params.bootstrap_samples,
+        seed=snakemake.params.seed,
     )

@@ -6,13 +6,15 @@ one angle.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from qfitlatent.density.rows import Components, TypeRows, part_of
+from qfitlatent.density.components import Components, TypeRows
 from qfitlatent.density.von_mises import kappa_of_resultant
 
 GRID_NODES = 36
@@ -40,37 +42,30 @@ class BackboneComponents:
 
     def at(self, phi_psi: Tensor) -> tuple[Tensor, Tensor]:
         """weight (N,K) and eta (N,K,D,2) at phi_psi (N,2) radians, bilinear and periodic."""
-        node, fraction = _grid_position(phi_psi)
-        weight, eta = 0.0, 0.0
-        for i in (0, 1):
-            for j in (0, 1):
-                share = (fraction[:, 0] if i else 1 - fraction[:, 0]) * (
-                    fraction[:, 1] if j else 1 - fraction[:, 1]
-                )
-                at = (node[:, 0] + i) % GRID_NODES, (node[:, 1] + j) % GRID_NODES
-                weight = weight + share[:, None] * self.weight[at]
-                eta = eta + share[:, None, None, None] * self.eta[at]
-        return weight, eta
+        weight, eta = self.weight.flatten(0, 1), self.eta.flatten(0, 1)
+        corners = list(_corners(phi_psi))
+        return (
+            sum(share[:, None] * weight[node] for node, share in corners),
+            sum(share[:, None, None, None] * eta[node] for node, share in corners),
+        )
 
 
-def _grid_position(phi_psi: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower node (N,2) long and fraction (N,2) of the way to the next."""
+def _corners(phi_psi: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four nodes around phi_psi (N,2): each (N,) long in the flattened grid, and its share."""
     position = torch.remainder(phi_psi + math.pi, 2 * math.pi) / (2 * math.pi) * GRID_NODES
-    node = position.floor()
-    return node.long() % GRID_NODES, (position - node).float()
+    lower = position.floor()
+    share = (position - lower).float()
+    for i, j in itertools.product((0, 1), repeat=2):
+        node = (lower.long() + torch.tensor([i, j])) % GRID_NODES
+        along = [share[:, axis] if up else 1 - share[:, axis] for axis, up in enumerate((i, j))]
+        yield node[:, 0] * GRID_NODES + node[:, 1], along[0] * along[1]
 
 
 def _deposit(values: Tensor, phi_psi: Tensor) -> Tensor:
     """Sum values (M,F) into the nodes, shared bilinearly: (G,G,F)."""
-    node, fraction = _grid_position(phi_psi)
     grid = torch.zeros(GRID_NODES * GRID_NODES, values.shape[1])
-    for i in (0, 1):
-        for j in (0, 1):
-            share = (fraction[:, 0] if i else 1 - fraction[:, 0]) * (
-                fraction[:, 1] if j else 1 - fraction[:, 1]
-            )
-            flat = (node[:, 0] + i) % GRID_NODES * GRID_NODES + (node[:, 1] + j) % GRID_NODES
-            grid.index_add_(0, flat, values * share[:, None])
+    for node, share in _corners(phi_psi):
+        grid.index_add_(0, node, values * share[:, None])
     return grid.view(GRID_NODES, GRID_NODES, -1)
 
 
@@ -108,7 +103,7 @@ class BackboneFit:
     def of(cls, rows: TypeRows, phi_psi: Tensor, library: Components) -> BackboneFit:
         """phi_psi (M,2) radians of each row; rows where either is nan are left out."""
         known = phi_psi.isfinite().all(1)
-        return cls(part_of(rows, known.numpy()), phi_psi[known], library)
+        return cls(rows.part(known), phi_psi[known], library)
 
     def prior(self) -> Tensor:
         """(F,) what the library alone says of the statistics: the estimate far from any row."""
@@ -180,7 +175,7 @@ class BackboneFit:
 def held_out_backbone(rows: TypeRows, phi_psi: Tensor, fitted: BackboneComponents) -> float:
     """Mean log-density, in nats, over the rows that have phi and psi."""
     known = phi_psi.isfinite().all(1)
-    part = part_of(rows, known.numpy())
+    part = rows.part(known)
     weight, eta = fitted.at(phi_psi[known])
     density = part.log_joint(weight.log(), eta).logsumexp(1)
     return float((density * part.weight).sum() / part.weight.sum())

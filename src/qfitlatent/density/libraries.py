@@ -1,7 +1,7 @@
 """Baselines: what is known about side chains without a model (SPEC 8).
 
-Every baseline is fitted on the training split only and returns the density protocol of
-``mixture.py``, so the same code scores it and the model.
+Every baseline is fitted on the training split only and gives a density, so the same code scores it
+and the model.
 
 - ``uniform``: flat on the torus of the residue's chi.
 - ``nearest_rotamer``: each observation goes to the nearest cell of the classical rotamer grid; the
@@ -22,6 +22,7 @@ Shapes: N residues, M observed rows (residue x altloc), K components, D chi of o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,19 +44,21 @@ from qfitlatent.density.backbone import (
     BackboneFit,
     held_out_backbone,
 )
-from qfitlatent.density.mixture import VonMisesMixture
-from qfitlatent.density.rows import (
+from qfitlatent.density.components import (
     Components,
-    Observations,
     TypeRows,
     cell_resultants,
     eta_of,
     flat_component,
     nearest_rotamer,
-    part_of,
     rotamer_cells,
     rows_of_type,
 )
+from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.rows import Observed
+
+BASELINES = ("uniform", "nearest_rotamer", "type_library", "backbone_library")
+
 
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 """Numbers of components tried for a residue type, beside the flat background."""
@@ -156,20 +159,9 @@ def fit_type(
     return best, curve
 
 
-def _as_mixture(token: np.ndarray, weight: Tensor, eta: Tensor) -> VonMisesMixture:
-    """weight (N,K), eta (N,K,4,2) to the protocol."""
-    return VonMisesMixture(
-        log_weight=weight.clamp(min=1e-12).log(),
-        mean=torch.atan2(eta[..., 1], eta[..., 0]),
-        kappa=eta.norm(dim=-1),
-        chi_mask=torch.from_numpy(CHI_DEFINED[token]),
-        symmetric=torch.from_numpy(PI_SYMMETRIC[token]),
-    )
-
-
 @dataclass
 class Library:
-    """One baseline; ``density`` gives the protocol's mixture for any residues.
+    """One baseline; ``density`` gives the mixtures of any residues.
 
     components: the type's mixture, by token; backbone: the phi/psi dependence, by token (absent
     where the type has too few observations). choices records what held-out likelihood chose.
@@ -180,101 +172,103 @@ class Library:
     backbone: dict[int, BackboneComponents] = field(default_factory=dict)
     choices: dict[str, object] = field(default_factory=dict)
 
-    def density(self, token: np.ndarray, phi_psi: np.ndarray) -> VonMisesMixture:
+    def density(self, token: Tensor, phi_psi: Tensor) -> VonMisesMixture:
         """The mixtures of N residues: token (N,), phi_psi (N,2) radians, nan where unknown."""
-        token = np.asarray(token)
-        num = max(c.weight.shape[0] for c in self.components.values())
+        num = max(len(c.weight) for c in self.components.values())
         weight = torch.zeros(len(token), num)
         weight[:, 0] = 1.0
         eta = torch.zeros(len(token), num, NUM_CHI_MAX, 2)
-        angles = torch.from_numpy(np.asarray(phi_psi, dtype=np.float32))
         for kind, components in self.components.items():
-            rows = torch.from_numpy(np.flatnonzero(token == kind))
+            rows = torch.nonzero(token == kind)[:, 0]
             size, num_chi = components.eta.shape[:2]
             weight[rows, :size] = components.weight
             eta[rows, :size, :num_chi] = components.eta
             if kind in self.backbone:
-                rows = rows[angles[rows].isfinite().all(1)]
+                rows = rows[phi_psi[rows].isfinite().all(1)]
                 weight[rows, :size], eta[rows, :size, :num_chi] = self.backbone[kind].at(
-                    angles[rows]
+                    phi_psi[rows]
                 )
-        return _as_mixture(token, weight, eta)
+        return VonMisesMixture(
+            log_weight=weight.clamp(min=1e-12).log(),
+            mean=torch.atan2(eta[..., 1], eta[..., 0]),
+            kappa=eta.norm(dim=-1),
+            chi_mask=torch.from_numpy(CHI_DEFINED)[token],
+            symmetric=torch.from_numpy(PI_SYMMETRIC)[token],
+        )
 
 
-def _types() -> list[int]:
-    return [token for token in range(NUM_TOKENS) if NUM_CHI[token]]
+_TYPES = [token for token in range(NUM_TOKENS) if NUM_CHI[token]]
 
 
 def uniform_library() -> Library:
     """Flat on the torus: needs no fit."""
-    return Library("uniform", {t: flat_component(int(NUM_CHI[t])) for t in _types()})
+    return Library("uniform", {t: flat_component(int(NUM_CHI[t])) for t in _TYPES})
 
 
-def fit_baselines(
-    observations: Observations,
-    names: tuple[str, ...] = ("uniform", "nearest_rotamer", "type_library", "backbone_library"),
-    seed: int = 0,
-) -> dict[str, Library]:
-    """Fit the named baselines on the training split's observations.
+def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> dict[str, Library]:
+    """Fit the named baselines on the training split's residues.
 
     A residue type without observations keeps the uniform density. Raises QfitLatentError for an
     unknown name.
     """
-    known = {"uniform", "nearest_rotamer", "type_library", "backbone_library"}
-    if unknown := sorted(set(names) - known):
+    if unknown := sorted(set(names) - set(BASELINES)):
         raise QfitLatentError(
-            f"No baseline is called {unknown[0]!r}: choose from {', '.join(sorted(known))}."
+            f"No baseline is called {unknown[0]!r}: choose from {', '.join(BASELINES)}."
         )
     libraries = {name: Library(name, dict(uniform_library().components)) for name in names}
-    held_out = _held_out(observations.entry, seed)
-    learns = {"type_library", "backbone_library"} & set(names)
-    for token in _types():
-        rows = rows_of_type(observations, token)
+    held_out = held_out_residues(observed.entry, seed)
+    learnt = [libraries[n] for n in ("type_library", "backbone_library") if n in libraries]
+    for token in _TYPES:
+        rows = rows_of_type(observed, token)
         if not len(rows.weight):
             continue
         if "nearest_rotamer" in names:
             libraries["nearest_rotamer"].components[token] = nearest_rotamer(rows, token)
-        if learns:
-            _fit_libraries(observations, held_out, rows, token, seed, libraries)
+        if not learnt:
+            continue
+        is_held = held_out[rows.residue]
+        fitting, choosing = rows.part(~is_held), rows.part(is_held)
+        enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
+        if enough:
+            partial, curve = fit_type(fitting, choosing, token, seed)
+        else:
+            partial, curve = rotamer_start(rows, token, COMPONENT_CHOICES[0], seed), []
+        components = fit_components(rows, partial)
+        for library in learnt:
+            library.components[token] = components
+            library.choices[f"{token}.components"] = len(components.weight) - 1
+            library.choices[f"{token}.curve"] = curve
+        if "backbone_library" in libraries and enough:
+            library = libraries["backbone_library"]
+            _fit_backbone(library, token, rows, observed.phi_psi[rows.residue], is_held, partial)
     return libraries
 
 
-def _held_out(entry: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) bool: residues of the entries held out for the choices."""
-    entries = np.unique(entry)
+def held_out_residues(entry: Tensor, seed: int) -> Tensor:
+    """(N,) bool: residues of the entries held out for the choices; entry (N,) long."""
+    entries, number = entry.unique(return_inverse=True)
     rank = np.random.default_rng(seed).permutation(len(entries))
-    return (rank % HELD_OUT_ONE_IN == 0)[np.searchsorted(entries, entry)]
+    return torch.from_numpy(rank % HELD_OUT_ONE_IN == 0)[number]
 
 
-def _fit_libraries(
-    observations: Observations,
-    held_out: np.ndarray,
-    rows: TypeRows,
+def _fit_backbone(
+    library: Library,
     token: int,
-    seed: int,
-    libraries: dict[str, Library],
+    rows: TypeRows,
+    phi_psi: Tensor,
+    is_held: Tensor,
+    partial: Components,
 ) -> None:
-    """Choose on the held-out entries, refit on all, for one residue type."""
-    is_held = held_out[rows.residue]
-    fitting, choosing = part_of(rows, ~is_held), part_of(rows, is_held)
-    enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
-    if enough:
-        partial, curve = fit_type(fitting, choosing, token, seed)
-    else:
-        partial, curve = rotamer_start(rows, token, COMPONENT_CHOICES[0], seed), []
-    components = fit_components(rows, partial)
-    for name in {"type_library", "backbone_library"} & set(libraries):
-        libraries[name].components[token] = components
-        libraries[name].choices[f"{token}.components"] = len(components.weight) - 1
-        libraries[name].choices[f"{token}.curve"] = curve
-    if "backbone_library" not in libraries or not enough:
+    """The phi/psi dependence of one residue type: choose on the held-out entries, refit on all.
+
+    phi_psi (M,2) and is_held (M,) of each row; partial is the type's mixture from the others.
+    """
+    known = phi_psi.isfinite().all(1)
+    if not ((known & is_held).any() and (known & ~is_held).any()):
         return
-    angles = torch.from_numpy(observations.phi_psi.astype(np.float32))
-    known = angles[choosing.residue].isfinite().all(1)
-    if not (known.any() and angles[fitting.residue].isfinite().all(1).any()):
-        return
+    choosing = rows.part(is_held)
     # Every choice starts from one middling fit and makes one round of its own.
-    trial = BackboneFit.of(fitting, angles[fitting.residue], partial)
+    trial = BackboneFit.of(rows.part(~is_held), phi_psi[~is_held], partial)
     middling = trial.maximise(trial.expect(None), KERNELS, SHRINKAGES[-2])
     statistics = trial.expect(middling)
     tried: list[tuple[float, int, float]] = []
@@ -282,7 +276,7 @@ def _fit_libraries(
     def attempt(depth: int, shrinkage: float) -> None:
         fitted = trial.maximise(statistics, KERNELS[:depth], shrinkage)
         fitted = trial.maximise(trial.expect(fitted), KERNELS[:depth], shrinkage)
-        value = held_out_backbone(choosing, angles[choosing.residue], fitted)
+        value = held_out_backbone(choosing, phi_psi[is_held], fitted)
         tried.append((value, depth, shrinkage))
 
     for shrinkage in SHRINKAGES:
@@ -291,11 +285,10 @@ def _fit_libraries(
     for depth in range(1, len(KERNELS)):
         attempt(depth, shrinkage)
     _, depth, shrinkage = max(tried)
-    libraries["backbone_library"].backbone[token] = BackboneFit.of(
-        rows, angles[rows.residue], components
-    ).fit(KERNELS[:depth], shrinkage)
-    libraries["backbone_library"].choices[f"{token}.kernels"] = list(KERNELS[:depth])
-    libraries["backbone_library"].choices[f"{token}.shrinkage"] = shrinkage
-    libraries["backbone_library"].choices[f"{token}.smoothing_curve"] = [
+    whole = BackboneFit.of(rows, phi_psi, library.components[token])
+    library.backbone[token] = whole.fit(KERNELS[:depth], shrinkage)
+    library.choices[f"{token}.kernels"] = list(KERNELS[:depth])
+    library.choices[f"{token}.shrinkage"] = shrinkage
+    library.choices[f"{token}.smoothing_curve"] = [
         [KERNELS[depth - 1], shrinkage, value] for value, depth, shrinkage in tried
     ]

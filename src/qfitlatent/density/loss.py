@@ -21,15 +21,18 @@ def residue_weights(
     num_residues: int,
     single_weight: float = 0.0,
     multiconformer_weight: float = 1.0,
+    several: Tensor | None = None,
 ) -> Tensor:
     """(N,) how much each residue counts in the loss; by default 1 in R of SPEC 7 and 0 outside.
 
-    R: at least two observed altlocs, and at least one defined chi. single_weight is that of
-    residues with one altloc (option ``train_on: all``).
+    R: at least two observed altlocs, and at least one defined chi. several (N,) bool: the residues
+    of multiconformer_weight where they are not those with two altlocs; the others with a chi have
+    single_weight (option ``train_on: all``).
     """
     num_altlocs = torch.bincount(rows, minlength=num_residues)
     has_chi = torch.zeros_like(num_altlocs).index_add_(0, rows, defined.any(-1).long()) > 0
-    weight = torch.where(num_altlocs >= 2, multiconformer_weight, single_weight)
+    several = num_altlocs >= 2 if several is None else several
+    weight = torch.where(several, multiconformer_weight, single_weight)
     return torch.where(has_chi, weight, 0.0)
 
 
@@ -42,16 +45,20 @@ def nll_sum(
     *,
     single_weight: float = 0.0,
     multiconformer_weight: float = 1.0,
+    several: Tensor | None = None,
     folded: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over residues of the loss of SPEC 7, and the sum of the weights: two scalars.
 
     density over N residues; chi (M,D), defined (M,D), occupancy (M,) and rows (M,) long
-    as in ``log_prob``. Only rows that count are scored. The quotient of the two over several
-    proteins or processes is the loss of all their residues together.
+    as in ``log_prob``; the weights are ``residue_weights``. Only rows that count are scored. The
+    quotient of the two over several proteins or processes is the loss of all their residues
+    together.
     """
     num_residues = len(density)
-    weight = residue_weights(defined, rows, num_residues, single_weight, multiconformer_weight)
+    weight = residue_weights(
+        defined, rows, num_residues, single_weight, multiconformer_weight, several
+    )
     used = weight[rows] > 0
     at = rows[used]
     log_prob = density.log_prob(chi[used], defined[used], at, folded=folded)

@@ -3,7 +3,6 @@
 Shapes: N residues, E entries, B bootstrap resamples, F figures.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,24 +101,38 @@ def _auroc_of_bins(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_auroc(
-    score: np.ndarray,
+    scores: np.ndarray,
     label: np.ndarray,
     entry: np.ndarray,
     weights: np.ndarray,
+    level: np.ndarray,
+    num_levels: int,
     num_bins: int = 256,
-) -> tuple[float, float, float]:
-    """AUROC and its 95 % interval over entries; the resamples see the score's rank in 256 bins."""
-    if not len(score):
-        return math.nan, math.nan, math.nan
-    rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
-    bins = rank * num_bins // len(score)
-    shape = (weights.shape[1], num_bins)
-    cell = entry * num_bins + bins
-    positive = np.bincount(cell, label, shape[0] * shape[1]).reshape(shape)
-    negative = np.bincount(cell, ~label, shape[0] * shape[1]).reshape(shape)
-    drawn = _auroc_of_bins(weights @ positive, weights @ negative)
-    low, high = _percentiles(drawn[:, None])
-    return auroc(score, label), float(low[0]), float(high[0])
+) -> Interval:
+    """AUROC of each column of scores (N,F) per level, each array of the result (L,F).
+
+    label (N,) bool. The resamples see the score's rank in 256 bins. A level without a positive or
+    without a negative has a count of 0; a score that is nan is left out.
+    """
+    shape = (num_levels, scores.shape[1])
+    value, low, high = (np.full(shape, np.nan) for _ in range(3))
+    count, num_entries = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for at in np.ndindex(*shape):
+        keep = (level == at[0]) & np.isfinite(scores[:, at[1]])
+        score, positive, of_entry = scores[keep, at[1]], label[keep], entry[keep]
+        if not positive.any() or positive.all():
+            continue
+        rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
+        cell = of_entry * num_bins + rank * num_bins // len(score)
+        mass = [
+            np.bincount(cell, kind, weights.shape[1] * num_bins).reshape(-1, num_bins)
+            for kind in (positive, ~positive)
+        ]
+        drawn = _auroc_of_bins(weights @ mass[0], weights @ mass[1])
+        value[at] = auroc(score, positive)
+        low[at], high[at] = (end[0] for end in _percentiles(drawn[:, None]))
+        count[at], num_entries[at] = len(score), len(np.unique(of_entry))
+    return Interval(value, low, high, count, num_entries)
 
 
 def roc_curve(score: np.ndarray, label: np.ndarray, num_points: int = 201) -> np.ndarray:

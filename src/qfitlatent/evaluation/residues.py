@@ -1,23 +1,23 @@
-"""The residues that are scored, with what was observed, and their groups."""
+"""The residues that are scored, with what was observed, and their groups.
 
-from dataclasses import dataclass
+Shapes: N residues, M observed rows (residue x altloc), E entries.
+"""
+
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
+from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES
-from qfitlatent.density.rows import Observations, Observed
-from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
-from qfitlatent.tables.keys import KeyCodes, observed_rows, positions
+from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES
+from qfitlatent.density.rows import Observed
+from qfitlatent.model.dataset import Dataset
+from qfitlatent.tables.columns import IDS
 from qfitlatent.tables.parquet import read_table
-
-POPULATIONS = ("multiconformer", "single", "all")
-
 
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
 
@@ -28,111 +28,73 @@ NEIGHBOUR_EDGES = (10, 15, 20, 25)
 SPREAD_EDGES_DEGREES = (20, 40, 80)
 
 
+COVARIATES = (*(column.name for column in IDS), "num_neighbours", "secondary")
+"""What is read of the residues beside what the model reads."""
+
+
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Residues with chi and observed altlocs of one part of the split, sorted by key.
+    """Residues of one part of the split that show a chi, sorted by key.
 
-    residue_row (N,) row in the residues table; columns holds the covariates of each residue;
-    observations its altlocs. altloc (M,) labels.
+    The model reads them through ``dataset``, where they are the rows residue_row (N,) of the
+    residues table; columns (N rows) are its ``COVARIATES``. altloc (M,) labels. entries (E,) names.
     """
 
-    observations: Observations
-    residue_row: np.ndarray
+    dataset: Dataset
+    observed: Observed
+    residue_row: Tensor
     columns: pa.Table
     entries: list[str]
     altloc: pa.Array
-    num_without_frame: int
 
     @property
     def num(self) -> int:
-        return len(self.residue_row)
+        return len(self.observed)
 
-    def observed(self, rows: np.ndarray | None = None) -> Observed:
-        """All residues, or those of ascending positions ``rows``, for the metrics."""
-        o = self.observations
-        if rows is not None:
-            keep = np.zeros(self.num, dtype=bool)
-            keep[rows] = True
-            o = o.select(keep)
-        return Observed(
-            torch.from_numpy(o.chi.astype(np.float32)),
-            torch.from_numpy(o.defined),
-            torch.from_numpy(o.row_residue),
-            torch.from_numpy(o.occupancy.astype(np.float32)),
-            torch.from_numpy(CHI_DEFINED[o.token]),
-            torch.from_numpy(PI_SYMMETRIC[o.token]),
-        )
+    @property
+    def entry(self) -> np.ndarray:
+        """(N,) number of each residue's entry."""
+        return self.observed.entry.numpy()
 
+    @property
+    def several(self) -> np.ndarray:
+        """(N,) bool: two or more altlocs."""
+        return self.observed.num_conformers.numpy() > 1
 
-RESIDUE_COLUMNS = (
-    *KEYS, "author_chain", "author_number", "insertion_code", "name", "token", "phi_rad",
-    "psi_rad", "num_chi", "num_neighbours", "secondary",
-)  # fmt: skip
-
-
-CONFORMER_COLUMNS = (
-    *KEYS, "altloc", "rank", "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS,
-)  # fmt: skip
+    def size(self) -> dict[str, int]:
+        """How much there is, in numbers."""
+        return {
+            "num_entries": len(self.entries),
+            "num_residues": self.num,
+            "num_multiconformer": int(self.several.sum()),
+            "num_single": int((~self.several).sum()),
+            "num_altlocs": len(self.observed.row_residue),
+            "num_without_frame": self.dataset.num_without_frame,
+        }
 
 
 def read_evaluation_set(
     tables_dir: str | Path, split_path: str | Path, split: str
 ) -> EvaluationSet:
     """The residues of one part of the split. Raises QfitLatentError where there are none."""
-    tables_dir = Path(tables_dir)
-    residues = read_table(tables_dir / "residues.parquet", list(RESIDUE_COLUMNS))
-    conformers = read_table(tables_dir / "conformers.parquet", list(CONFORMER_COLUMNS))
-    frames = read_table(tables_dir / "frames.parquet", [*KEYS, "rotation"])
-    part = read_table(split_path, ["entry", "chain", "split"])
-
-    key = KeyCodes(residues)
-    row_of_key = key.codes(residues)
-    in_part = np.isin(
-        key.chain_codes(residues), key.chain_codes(part.filter(pc.equal(part["split"], split)))
-    )
-    framed = np.zeros(len(residues), dtype=bool)
-    with_frame = frames.filter(pc.is_valid(frames["rotation"])).select(list(KEYS))
-    framed[positions(row_of_key, key.codes(with_frame))] = True
-
-    owner = positions(row_of_key, key.codes(conformers))
-    order = np.lexsort((conformers["rank"].to_numpy(), owner))
-    conformers, owner = conformers.take(order), owner[order]
-    shown, chi, occupancy = observed_rows(conformers, owner)
-    has_conformer = np.bincount(owner[shown], minlength=len(residues)) > 0
-    usable = in_part & has_conformer & (residues["num_chi"].to_numpy() > 0)
-    keep = usable & framed
-    if not keep.any():
+    dataset = Dataset.load(tables_dir, split_path, (split,))
+    observed, residue_row, conformer_row = dataset.observed()
+    if not len(observed):
         raise QfitLatentError(
             f"No residue of the split {split!r} has chi angles in {tables_dir}: "
             "choose another `evaluate.split` or add entries."
         )
-    number = np.cumsum(keep) - 1
-    in_set = keep[owner[shown]]
-    rows, chi = shown[in_set], chi[in_set].astype(np.float64)
-    chosen = conformers.take(rows)
-    defined = np.isfinite(chi)
-    columns = residues.filter(keep)
-    names, entry = np.unique(
-        columns["entry"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True
-    )
-    observations = Observations(
-        token=columns["token"].to_numpy().astype(np.int64),
-        phi_psi=np.stack(
-            [columns[n].to_numpy(zero_copy_only=False) for n in ("phi_rad", "psi_rad")], axis=1
-        ).astype(np.float64),
-        entry=entry,
-        row_residue=number[owner[rows]],
-        chi=np.where(defined, chi, 0.0),
-        defined=defined,
-        occupancy=occupancy[in_set].astype(np.float64),
-    )
+    # Entries without a scored residue are none of those that intervals are drawn from.
+    present, entry = observed.entry.unique(return_inverse=True)
+    residues = read_table(Path(tables_dir) / "residues.parquet", COVARIATES)
+    conformers = read_table(Path(tables_dir) / "conformers.parquet", ["altloc"])
     return EvaluationSet(
-        observations,
-        np.flatnonzero(keep),
-        columns,
-        list(names),
-        chosen["altloc"].combine_chunks(),
-        int((usable & ~framed).sum()),
+        dataset,
+        replace(observed, entry=entry),
+        residue_row,
+        residues.take(residue_row.numpy()),
+        [dataset.entries[i] for i in present.tolist()],
+        conformers["altloc"].take(conformer_row.numpy()),
     )
 
 
@@ -145,29 +107,35 @@ class Group:
     level: np.ndarray
 
 
+def overall(num: int) -> Group:
+    """All residues together."""
+    return Group("overall", ["all"], np.zeros(num, dtype=np.int64))
+
+
 def residue_groups(data: EvaluationSet, resolution: np.ndarray, spread: np.ndarray) -> list[Group]:
     """The divisions of the figures; resolution (E,) angstrom, spread (N,) radians."""
-    o, columns = data.observations, data.columns
-    conformers = np.minimum(o.num_conformers, 4)
-    of_entry = resolution[o.entry]
+    columns, token = data.columns, data.observed.token.numpy()
+    conformers = np.minimum(data.observed.num_conformers.numpy(), 4)
+    of_entry = resolution[data.entry]
     unknown = len(RESOLUTION_EDGES) + 1
     strata = np.where(np.isfinite(of_entry), np.digitize(of_entry, RESOLUTION_EDGES), unknown)
-    secondary = columns["secondary"].to_numpy(zero_copy_only=False).astype(str)
-    shapes, shape = np.unique(secondary, return_inverse=True)
+    shapes, shape = np.unique(columns["secondary"].to_numpy().astype(str), return_inverse=True)
     neighbours = np.digitize(columns["num_neighbours"].to_numpy(), NEIGHBOUR_EDGES)
-    apart = np.where(
-        o.num_conformers > 1, np.digitize(np.degrees(spread), SPREAD_EDGES_DEGREES) + 1, 0
-    )
+    apart = np.digitize(np.degrees(spread), SPREAD_EDGES_DEGREES) + 1
     return [
-        Group("overall", ["all"], np.zeros(data.num, dtype=np.int64)),
-        Group("type", list(RESIDUE_TYPES), o.token),
-        Group("num_chi", ["1", "2", "3", "4"], NUM_CHI[o.token].astype(np.int64) - 1),
+        overall(data.num),
+        Group("type", list(RESIDUE_TYPES), token),
+        Group("num_chi", ["1", "2", "3", "4"], NUM_CHI[token].astype(np.int64) - 1),
         Group("resolution_angstrom", [*_ranges(RESOLUTION_EDGES), "unknown"], strata),
         Group("num_neighbours", _ranges(NEIGHBOUR_EDGES), neighbours),
         Group("num_conformers", ["1", "2", "3", "4 or more"], conformers - 1),
-        Group("altloc_distance_degrees", ["one", *_ranges(SPREAD_EDGES_DEGREES)], apart),
+        Group(
+            "altloc_distance_degrees",
+            ["one", *_ranges(SPREAD_EDGES_DEGREES)],
+            np.where(data.several, apart, 0),
+        ),
         Group("secondary", list(shapes), shape),
-        Group("entry", data.entries, o.entry),
+        Group("entry", data.entries, data.entry),
     ]
 
 
@@ -176,28 +144,13 @@ def _ranges(edges: tuple[float, ...]) -> list[str]:
     return [f"below {edges[0]}", *middle, f"{edges[-1]} or more"]
 
 
-def population_masks(data: EvaluationSet) -> dict[str, np.ndarray]:
-    """(N,) bool for each of ``POPULATIONS``."""
-    several = data.observations.num_conformers > 1
-    return {"multiconformer": several, "single": ~several, "all": np.ones(data.num, dtype=bool)}
+def population_masks(several: np.ndarray) -> dict[str, np.ndarray]:
+    """(N,) bool of each population, those without a residue left out; several (N,) bool."""
+    masks = {"multiconformer": several, "single": ~several, "all": np.ones_like(several)}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def resolution_of(entries: pa.Table, names: list[str]) -> np.ndarray:
     """(E,) angstrom of the named entries, nan where unknown."""
-    at = pc.index_in(pa.array(names), entries["entry"].combine_chunks()).to_numpy(
-        zero_copy_only=False
-    )
-    values = entries["resolution_angstrom"].to_numpy(zero_copy_only=False).astype(float)
-    return values[at.astype(int)]
-
-
-def group_size(data: EvaluationSet) -> dict[str, int]:
-    several = data.observations.num_conformers > 1
-    return {
-        "num_entries": len(data.entries),
-        "num_residues": data.num,
-        "num_multiconformer": int(several.sum()),
-        "num_single": int((~several).sum()),
-        "num_altlocs": len(data.observations.row_residue),
-        "num_without_frame": data.num_without_frame,
-    }
+    at = pc.index_in(pa.array(names), entries["entry"].combine_chunks())
+    return entries["resolution_angstrom"].take(at).to_numpy().astype(float)

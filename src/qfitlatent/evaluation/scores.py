@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qfitlatent.density.mixture import Modes
 from qfitlatent.density.protocol import Density
 from qfitlatent.density.regions import hdr_level
-from qfitlatent.density.rows import Observed, altloc_columns, sum_rows
+from qfitlatent.density.rows import Observed
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.evaluation.settings import (
     DISTINCT_DEGREES,
@@ -31,26 +32,6 @@ from qfitlatent.evaluation.transport import wasserstein
 
 TOLERANCES_DEGREES = (20, 40)
 """Rotamer accuracy: a chi is right when it is this close."""
-
-
-ROTAMER_METRICS = tuple(
-    f"{part}_within_{tolerance}"
-    for tolerance in TOLERANCES_DEGREES
-    for part in ("chi1", "chi12", "all")
-)
-
-
-RESIDUE_METRICS = (
-    "nll",
-    "nll_folded",
-    "recall",
-    "precision",
-    "wasserstein_rad",
-    *ROTAMER_METRICS,
-    "entropy",
-    "heterogeneity",
-    "num_modes",
-)
 
 
 MODES_KEPT = 16
@@ -66,37 +47,35 @@ def score_density(
     observed: Observed,
     num_samples: int,
     generator: torch.Generator,
-    index: Tensor | None = None,
+    index: Tensor,
 ) -> dict[str, np.ndarray]:
-    """All of ``RESIDUE_METRICS`` as (N,); hdr, predicted_occupancy and match_weight as (M,).
+    """All of ``columns.RESIDUE_METRICS`` as (N,) and of ``columns.ROW_METRICS`` as (M,).
 
-    density over N residues or, with ``index`` (N,) long, over fewer that are shared (a
-    library has one row a residue type). hdr is the probability mass of the region denser than the
-    observed altloc, match_weight the mass of the heaviest mode near it. Also mode_weight (N,J),
-    mode_chi (N,J,4) and mode_match (N,J), heaviest first, for the curves. Values that a residue
-    does not have (chi1+2 of SER) are nan.
+    index (N,) long: the residue of the density that each residue is; several may share one, as a
+    library has one for each residue type. Also mode_weight (N,J), mode_chi (N,J,4) and mode_match
+    (N,J), heaviest first, for the curves. Values that a residue does not have (chi1+2 of SER) are
+    nan.
     """
-    if index is None:
-        index = torch.arange(observed.num_residues)
     rows = index[observed.row_residue]
     out: dict[str, Tensor] = {}
-    log_prob = density.log_prob(observed.chi, observed.defined, rows)
-    folded = density.log_prob(observed.chi, observed.defined, rows, folded=True)
-    out["nll"] = -sum_rows(observed.occupancy * log_prob, observed)
-    out["nll_folded"] = -sum_rows(observed.occupancy * folded, observed)
+    for name, folded in (("nll", False), ("nll_folded", True)):
+        log_prob = density.log_prob(observed.chi, observed.defined, rows, folded)
+        out[name] = -observed.sum_rows(observed.occupancy * log_prob)
 
-    samples, log_samples = density.sample_with_log_prob(num_samples, generator)
+    draws = density.sample_with_log_prob(num_samples, generator)
+    samples, log_samples = draws
     # From the same draws for every method, though a mixture could tell it with fewer.
     out["entropy"] = -log_samples.mean(0)[index]
-    out["hdr"] = hdr_level(density, samples, log_samples, observed.chi, observed.defined, rows)
+    out["hdr"] = hdr_level(density, *draws, observed.chi, observed.defined, rows)
     out["heterogeneity"] = _two_draws_differ(samples, index, observed)
 
     distance, near = _sample_distances(samples, observed, rows)
-    out["predicted_occupancy"] = _predicted_occupancy(distance, near, observed)
+    # The mass of the draws that are near the altloc, and nearest to it.
+    nearest = observed.by_altloc(distance, math.inf).argmin(-1)[:, observed.row_residue]
+    out["predicted_occupancy"] = ((nearest == observed.altloc_number) & near).float().mean(0)
     out["wasserstein_rad"] = wasserstein(distance, observed)
 
-    modes = density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES))
-    weight, chi = _heaviest(modes, index)
+    weight, chi = _heaviest(density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES)), index)
     out |= _mode_metrics(weight, chi, observed)
     return {name: value.numpy() for name, value in out.items()}
 
@@ -122,14 +101,7 @@ def _sample_distances(samples: Tensor, observed: Observed, rows: Tensor) -> tupl
     return (distance.square().sum(-1) / count).sqrt(), near
 
 
-def _predicted_occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
-    """(M,) mass of the samples within ``DISTINCT_DEGREES`` of the altloc and nearest to it."""
-    spread = altloc_columns(distance, observed, math.inf)
-    nearest = spread.argmin(-1)[:, observed.row_residue] == observed.altloc_number()
-    return (nearest & near).float().mean(0)
-
-
-def _heaviest(modes, index: Tensor) -> tuple[Tensor, Tensor]:
+def _heaviest(modes: Modes, index: Tensor) -> tuple[Tensor, Tensor]:
     """weight (N,J) descending, 0 where there is no mode, and chi (N,J,4)."""
     weight = torch.where(modes.valid, modes.weight, 0.0)
     order = weight.argsort(dim=1, descending=True, stable=True)[:, :MODES_KEPT]
@@ -145,10 +117,8 @@ def _mode_metrics(weight: Tensor, chi: Tensor, observed: Observed) -> dict[str, 
     distance = distance * observed.defined[:, None]
     near = (distance <= math.radians(MATCH_DEGREES)).all(-1)  # (M,J)
     match_weight = torch.where(near, weight[row], 0.0).amax(1)
-    mode_match = torch.zeros(weight.shape, dtype=torch.bool)
-    mode_match = (
-        torch.zeros(weight.shape, dtype=torch.long).index_add_(0, row, near.long()) > 0
-    ) & (weight > 0)
+    num_near = torch.zeros(weight.shape, dtype=torch.long).index_add_(0, row, near.long())
+    mode_match = (num_near > 0) & (weight > 0)
     recall, precision = recall_precision(weight, mode_match, match_weight, observed, MODE_WEIGHT)
     out = {
         "recall": recall,
@@ -170,7 +140,7 @@ def recall_precision(
     Precision weighs each mode by its mass and is nan where no mode is heavy enough.
     """
     found = (match_weight >= threshold).float()
-    recall = sum_rows(found, observed) / observed.num_conformers.clamp(min=1)
+    recall = observed.sum_rows(found) / observed.num_conformers.clamp(min=1)
     heavy = torch.where(weight >= threshold, weight, 0.0)
     precision = (heavy * mode_match).sum(1) / heavy.sum(1)
     return recall, precision
@@ -178,9 +148,7 @@ def recall_precision(
 
 def _rotamer_accuracy(best: Tensor, exists: Tensor, observed: Observed) -> dict[str, Tensor]:
     """Best mode (N,4) against the altloc of highest occupancy; nan where it lacks a chi."""
-    occupancy = altloc_columns(observed.occupancy, observed, -1.0)
-    start = observed.num_conformers.cumsum(0) - observed.num_conformers
-    top = start + occupancy.argmax(1)
+    top = observed.first_row + observed.by_altloc(observed.occupancy, -1.0).argmax(1)
     distance = circular_distance(best, observed.chi[top], observed.symmetric)
     defined = observed.defined[top]
     mask = observed.chi_mask

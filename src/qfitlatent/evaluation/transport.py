@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from qfitlatent.density.rows import Observed, altloc_columns
+from qfitlatent.density.rows import Observed
 
 PRICE_SWEEPS = 6
 """Rounds over the altlocs that find the prices from which optimal transport starts."""
@@ -25,11 +25,11 @@ def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
     symmetry-aware. One altloc needs no transport problem, two are solved by sorting, more by
     ``transport_cost``.
     """
-    cost = altloc_columns(distance, observed, math.inf).permute(1, 0, 2)  # (N,S,A)
-    mass = altloc_columns(observed.occupancy.to(distance.dtype), observed, 0.0)
+    cost = observed.by_altloc(distance, math.inf).permute(1, 0, 2)  # (N,S,A)
+    mass = observed.by_altloc(observed.occupancy.to(distance.dtype), 0.0)
     mass = mass / mass.sum(1, keepdim=True)
     num = observed.num_conformers
-    out = torch.full((observed.num_residues,), math.nan)
+    out = torch.full((len(observed),), math.nan)
     one, two = num == 1, num == 2
     out[one] = cost[one][:, :, 0].mean(1)
     if two.any():

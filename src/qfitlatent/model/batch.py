@@ -11,6 +11,19 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+NETWORK_FIELDS = ("token", "rotation", "translation", "position", "chain", "torsion")
+"""What the network reads of each residue."""
+
+
+RESIDUE_FIELDS = (*NETWORK_FIELDS, "num_distinct", "residue_row")
+
+
+OBSERVED_FIELDS = ("chi", "defined", "occupancy")
+"""What the loss reads of each observed row."""
+
+
+ROW_FIELDS = (*OBSERVED_FIELDS, "conformer_row")
+
 
 @dataclass(frozen=True)
 class Protein:
@@ -23,8 +36,10 @@ class Protein:
     position: Tensor  # (N,) long, polymer numbering within the chain
     chain: Tensor  # (N,) long
     torsion: Tensor  # (N,3) phi, psi, omega in radians; nan where undefined
+    num_distinct: Tensor  # (N,) long, conformers that differ in some chi
     residue_row: Tensor  # (N,) long, row of the residues table
     row_residue: Tensor  # (M,) long, residue of each observed row
+    conformer_row: Tensor  # (M,) long, row of the conformers table
     chi: Tensor  # (M,D) radians, 0 where undefined
     defined: Tensor  # (M,D) bool
     occupancy: Tensor  # (M,) normalised over the rows of a residue
@@ -37,11 +52,12 @@ class Protein:
         new_index = torch.full((len(self),), -1)
         new_index[residues] = torch.arange(len(residues))
         kept = torch.nonzero(new_index[self.row_residue] >= 0).squeeze(1)
-        residue_fields = ("token", "rotation", "translation", "position", "chain", "torsion")
-        parts = {name: getattr(self, name)[residues] for name in (*residue_fields, "residue_row")}
-        for name in ("chi", "defined", "occupancy"):
-            parts[name] = getattr(self, name)[kept]
-        return replace(self, row_residue=new_index[self.row_residue[kept]], **parts)
+        return replace(
+            self,
+            row_residue=new_index[self.row_residue[kept]],
+            **{name: getattr(self, name)[residues] for name in RESIDUE_FIELDS},
+            **{name: getattr(self, name)[kept] for name in ROW_FIELDS},
+        )
 
     def crop(self, max_residues: int, generator: torch.Generator | None = None) -> Protein:
         """The ``max_residues`` residues nearest to a random one, in chain order."""
@@ -63,6 +79,7 @@ class Batch:
     position: Tensor  # (B,N) long
     chain: Tensor  # (B,N) long
     torsion: Tensor  # (B,N,3)
+    num_distinct: Tensor  # (B,N) long
     mask: Tensor  # (B,N) bool, False for padding
     row_residue: Tensor  # (M,) long into the residues where mask is True, in order
     chi: Tensor  # (M,D)
@@ -88,16 +105,10 @@ def collate(proteins: Sequence[Protein]) -> Batch:
     sizes = torch.tensor([len(protein) for protein in proteins])
     offsets = sizes.cumsum(0) - sizes
     return Batch(
-        **{
-            name: pad(name)
-            for name in ("token", "rotation", "translation", "position", "chain", "torsion")
-        },
+        **{name: pad(name) for name in (*NETWORK_FIELDS, "num_distinct")},
         mask=torch.arange(length)[None, :] < sizes[:, None],
         row_residue=torch.cat(
             [p.row_residue + offset for p, offset in zip(proteins, offsets, strict=True)]
         ),
-        **{
-            name: torch.cat([getattr(p, name) for p in proteins])
-            for name in ("chi", "defined", "occupancy")
-        },
+        **{name: torch.cat([getattr(p, name) for p in proteins]) for name in OBSERVED_FIELDS},
     )

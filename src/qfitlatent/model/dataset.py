@@ -1,61 +1,63 @@
 """From tables to tensors: a data set is read once and sliced by offsets.
 
 Only residues with a backbone frame enter the model. The observed side-chain conformers are rows
-beside the residues, so that the loss and the metrics score what was observed and nothing else.
+beside the residues, so that the loss and the metrics score what was observed and nothing else: a
+chi that hangs on an atom placed without density (SPEC 3) is left out here, for both.
 
-Shapes: N residues of a protein (entry), M observed rows (residue x altloc), D=4 chi,
-B proteins in a batch.
+Shapes: N residues of a protein (entry) or of all, M observed rows (residue x altloc), D=4 chi,
+E entries.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.model.batch import Protein
+from qfitlatent.density.rows import Observed
+from qfitlatent.model.batch import OBSERVED_FIELDS, Protein
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
-from qfitlatent.tables.keys import fixed_list, observed_rows, read_column, row_keys
-from qfitlatent.tables.names import SPLITS
+from qfitlatent.tables.keys import chain_keys, find_rows, fixed_list, read_column, row_keys
 from qfitlatent.tables.parquet import read_table
 
-RESIDUE_COLUMNS = [
-    *KEYS,
-    "label_seq",
-    "author_number",
-    "segment",
-    "token",
-    "phi_rad",
-    "psi_rad",
-    "omega_rad",
-]
-
-
-CONFORMER_COLUMNS = [*KEYS, "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS]
-
-
-FRAME_COLUMNS = [*KEYS, "rotation", "translation_angstrom"]
+COLUMNS = {
+    "residues": [
+        *KEYS,
+        "label_seq",
+        "author_number",
+        "segment",
+        "token",
+        "phi_rad",
+        "psi_rad",
+        "omega_rad",
+        "num_distinct_conformers",
+    ],
+    "frames": [*KEYS, "rotation", "translation_angstrom"],
+    "conformers": [*KEYS, "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS],
+}
+"""What is read of each table."""
 
 
 class Dataset:
     """The proteins of one data set, in memory, sorted by entry.
 
     ``entries`` (E,) names; ``dataset[i]`` is the ``Protein`` of entry i, made from slices. An entry
-    without any frame is left out.
+    without any frame is left out. ``num_without_frame`` counts the residues whose conformers are
+    left out because they have none.
     """
 
-    def __init__(
-        self, tables: Mapping[str, pa.Table], entries: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, tables: Mapping[str, pa.Table], chains: pa.Table | None = None) -> None:
         """tables: residues, frames and conformers (see schemas.py), sorted by key.
 
-        entries: the ones to keep; default all.
+        chains: entry and chain of those whose conformers count; default all. The other chains of
+        their entries are context: backbone and type, never their chi (SPEC 5).
         """
         residues, frames, conformers = (tables[n] for n in ("residues", "frames", "conformers"))
         if len(frames) != len(residues):
@@ -63,69 +65,82 @@ class Dataset:
                 f"The frames table has {len(frames)} rows and the residues table {len(residues)}: "
                 "they come from different runs of the preprocessing; rerun it."
             )
-        key, conformer_key = row_keys(residues, conformers)
         column = read_column(residues)
         wanted = np.asarray(frames.column("rotation").combine_chunks().is_valid())
         names, entry_code = np.unique(column("entry"), return_inverse=True)
-        if entries is not None:
-            wanted &= np.isin(names, np.asarray(list(entries), dtype=names.dtype))[entry_code]
+        counts = np.ones(len(residues), dtype=bool)
+        if chains is not None:
+            counts = np.isin(*chain_keys(residues, chains))
+            wanted &= np.isin(entry_code, entry_code[counts])
         kept = np.flatnonzero(wanted)
-
-        self._residue_row = torch.from_numpy(kept)
-        self._token = torch.from_numpy(column("token")[kept].astype(np.int64))
-        self._position = torch.from_numpy(_positions(column)[kept])
-        self._chain = torch.from_numpy(np.unique(column("chain"), return_inverse=True)[1][kept])
-        torsion = np.stack([column(f"{name}_rad") for name in ("phi", "psi", "omega")], axis=1)
-        self._torsion = torch.from_numpy(torsion[kept].astype(np.float32))
         taken = frames.take(pa.array(kept)) if len(kept) < len(frames) else frames
-        self._rotation = _rows(taken, "rotation", (3, 3))
-        self._translation = _rows(taken, "translation_angstrom", (3,))
+        torsion = np.stack([column(f"{name}_rad") for name in ("phi", "psi", "omega")], axis=1)
+        self._residues = {
+            "token": torch.from_numpy(column("token")[kept].astype(np.int64)),
+            "rotation": _floats(fixed_list(taken.column("rotation"), (3, 3))),
+            "translation": _floats(fixed_list(taken.column("translation_angstrom"), (3,))),
+            "position": torch.from_numpy(_positions(column)[kept]),
+            "chain": torch.from_numpy(np.unique(column("chain"), return_inverse=True)[1][kept]),
+            "torsion": _floats(torsion[kept]),
+            "num_distinct": torch.from_numpy(
+                column("num_distinct_conformers")[kept].astype(np.int64)
+            ),
+            "residue_row": torch.from_numpy(kept),
+        }
 
+        owner = find_rows(*row_keys(residues, conformers))
+        if (owner < 0).any():
+            raise QfitLatentError(
+                "The conformers table names a residue that the residues table lacks: they come "
+                "from different runs of the preprocessing; rerun it."
+            )
+        rows, chi, occupancy = _observed(conformers, np.where(counts[owner], owner, -1))
         new_row = np.full(len(residues), -1)
         new_row[kept] = np.arange(len(kept))
-        at = np.searchsorted(key, conformer_key)
-        row_residue = new_row[at]
-        observed, chi, occupancy = observed_rows(conformers, row_residue)
-        self._row_residue = torch.from_numpy(row_residue[observed])
-        self._defined = torch.from_numpy(~np.isnan(chi))
-        self._chi = torch.from_numpy(np.nan_to_num(chi).astype(np.float32))
-        self._occupancy = torch.from_numpy(occupancy.astype(np.float32))
+        row_residue = new_row[owner[rows]]
+        framed = row_residue >= 0
+        self.num_without_frame = len(np.unique(owner[rows[~framed]]))
+        chi, row_residue = chi[framed], row_residue[framed]
+        self._row_residue = torch.from_numpy(row_residue)
+        self._rows = {
+            "conformer_row": torch.from_numpy(rows[framed]),
+            "chi": _floats(np.nan_to_num(chi)),
+            "defined": torch.from_numpy(~np.isnan(chi)),
+            "occupancy": _floats(occupancy[framed]),
+        }
 
         codes, first = np.unique(entry_code[kept], return_index=True)
         self.entries: list[str] = [str(names[code]) for code in codes]
         self._offset = np.append(first, len(kept))
-        self._row_offset = np.searchsorted(row_residue[observed], self._offset)
+        self._row_offset = np.searchsorted(row_residue, self._offset)
 
     @classmethod
     def load(
         cls,
         tables_dir: str | Path,
-        split_path: str | Path | None = None,
-        splits: Sequence[str] = SPLITS,
+        split_path: str | Path,
+        splits: Sequence[str],
         max_entries: int = 0,
     ) -> Dataset:
-        """The entries of these splits, or every entry where no split is given.
+        """The chains of these splits, with their entries around them.
 
         max_entries: keep so many, the first by a hash of their names, so that a larger number holds
         the smaller; 0 keeps all.
 
         Raises QfitLatentError for a missing table or column, and for splits that hold no entry.
         """
-        tables_dir = Path(tables_dir)
         tables = {
-            "residues": read_table(tables_dir / "residues.parquet", RESIDUE_COLUMNS),
-            "frames": read_table(tables_dir / "frames.parquet", FRAME_COLUMNS),
-            "conformers": read_table(tables_dir / "conformers.parquet", CONFORMER_COLUMNS),
+            name: read_table(Path(tables_dir) / f"{name}.parquet", columns)
+            for name, columns in COLUMNS.items()
         }
-        if split_path is None:
-            return cls(tables)
-        split = read_table(split_path, ["entry", "split"])
-        chosen = np.isin(read_column(split)("split"), list(splits))
-        entries = np.unique(read_column(split)("entry")[chosen])
+        split = read_table(split_path, ["entry", "chain", "split"])
+        chains = split.filter(pc.is_in(split["split"], pa.array(list(splits))))
         if max_entries:
+            entries = np.unique(chains["entry"].to_numpy())
             order = [hashlib.sha256(str(entry).encode()).digest() for entry in entries]
-            entries = entries[np.argsort(order, kind="stable")[:max_entries]]
-        dataset = cls(tables, entries)
+            few = entries[np.argsort(order, kind="stable")[:max_entries]]
+            chains = chains.filter(pc.is_in(chains["entry"], pa.array(few, pa.string())))
+        dataset = cls(tables, chains)
         if not dataset.entries:
             raise QfitLatentError(
                 f"No entry of {split_path} is in {' or '.join(splits)} and has a backbone: "
@@ -146,22 +161,35 @@ class Dataset:
         num_altlocs = torch.bincount(self._row_residue)
         return int((num_altlocs >= (2 if multiconformer else 1)).sum())
 
+    def observed(self) -> tuple[Observed, Tensor, Tensor]:
+        """The residues that show a chi, of all proteins together, and where they stand.
+
+        Returns:
+            the residues and their rows; rows (N,) of the residues table; (M,) of the conformers'.
+        """
+        residues = self._residues
+        every = Observed(
+            token=residues["token"],
+            phi_psi=residues["torsion"][:, :2],
+            entry=torch.from_numpy(np.repeat(np.arange(len(self)), self.num_residues)),
+            row_residue=self._row_residue,
+            num_distinct=residues["num_distinct"],
+            **{name: self._rows[name] for name in OBSERVED_FIELDS},
+        )
+        seen = every.num_conformers > 0
+        return every.select(seen), residues["residue_row"][seen], self._rows["conformer_row"]
+
+    def __iter__(self) -> Iterator[Protein]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, i: int) -> Protein:
         residues = slice(self._offset[i], self._offset[i + 1])
         rows = slice(self._row_offset[i], self._row_offset[i + 1])
         return Protein(
             entry=self.entries[i],
-            token=self._token[residues],
-            rotation=self._rotation[residues],
-            translation=self._translation[residues],
-            position=self._position[residues],
-            chain=self._chain[residues],
-            torsion=self._torsion[residues],
-            residue_row=self._residue_row[residues],
             row_residue=self._row_residue[rows] - int(self._offset[i]),
-            chi=self._chi[rows],
-            defined=self._defined[rows],
-            occupancy=self._occupancy[rows],
+            **{name: values[residues] for name, values in self._residues.items()},
+            **{name: values[rows] for name, values in self._rows.items()},
         )
 
 
@@ -178,12 +206,35 @@ def protein_from_tables(tables: Mapping[str, pa.Table]) -> Protein:
     return dataset[0]
 
 
-def _rows(table: pa.Table, name: str, shape: tuple[int, ...]) -> Tensor:
-    """(rows, *shape) float32 from a fixed-size list column without nulls."""
-    return torch.from_numpy(fixed_list(table.column(name), shape).astype(np.float32))
+def _floats(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
 
 
-def _positions(column) -> np.ndarray:
+def _observed(
+    conformers: pa.Table, residue: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the conformers of some residues show: rows with at least one observed chi.
+
+    residue (M,) number of each conformer's residue, from 0; -1 leaves the row out.
+
+    Returns:
+        rows (m,) of the table; chi (m,D), nan where undefined or not observed; occupancy (m,),
+        normalised over the rows of a residue that are left.
+    """
+    column = read_column(conformers)
+    chi = np.stack([column(name) for name in CHI_COLUMNS], axis=1)
+    seen = np.stack([conformers[name].fill_null(False).to_numpy() for name in OBSERVED_COLUMNS], 1)
+    chi = np.where(seen, chi, np.nan)
+    occupancy, wanted = column("occupancy_normalised"), residue >= 0
+    rows = np.flatnonzero(wanted & ~np.isnan(chi).all(axis=1))
+    if len(rows) < np.count_nonzero(wanted):
+        left = np.bincount(residue[rows], occupancy[rows])
+        occupancy = occupancy.copy()
+        occupancy[rows] /= np.where(left > 0, left, 1.0)[residue[rows]]
+    return rows, chi[rows], occupancy[rows]
+
+
+def _positions(column: Callable[[str], np.ndarray]) -> np.ndarray:
     """Polymer number of each residue, from ``label_seq`` where the file has it.
 
     A PDB file has none: there, residues of a segment follow one another, and across a chain break

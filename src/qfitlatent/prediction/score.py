@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ from qfitlatent.prediction.results import conclude, output_folder
 from qfitlatent.prediction.runner import Runner, new_generator
 from qfitlatent.prediction.settings import PredictionSettings
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.keys import observed_rows, row_keys
 from qfitlatent.tables.parquet import TableWriter, conform
 
 MATCH_RADIANS = math.radians(30.0)
@@ -97,7 +95,7 @@ def _score(
     modes = density.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)
 
-    observed = _observed_rows(given)
+    observed = given.tables["conformers"].take(protein.conformer_row.numpy())
     at = protein.residue_row.numpy()[rows.numpy()]
     columns: dict[str, Any] = id_columns(given.tables["residues"], at)
     for name in ("altloc", "occupancy", "occupancy_normalised"):
@@ -114,16 +112,6 @@ def _score(
     )
     columns |= chi_columns("missing_chi", missing_chi[rows].numpy(), "_rad", mask)
     return conform(pa.table(columns), SCORES, given.path)
-
-
-def _observed_rows(given: Input) -> pa.Table:
-    """The observed conformers of residues with a frame: the rows M of the protein, in order."""
-    frames, conformers = given.tables["frames"], given.tables["conformers"]
-    key, conformer_key = row_keys(frames, conformers)
-    residue = np.searchsorted(key, conformer_key)
-    has_frame = np.asarray(frames["rotation"].combine_chunks().is_valid())
-    rows, _, _ = observed_rows(conformers, np.where(has_frame[residue], residue, -1))
-    return conformers.take(pa.array(rows))
 
 
 def missing_modes(

@@ -76,6 +76,7 @@ class Trainer:
             "single_weight": self.settings["single_weight"] if every else 0.0,
             "multiconformer_weight": self.settings["multiconformer_weight"] if every else 1.0,
             "folded": self.settings["density"] == "folded",
+            "distinct": every,
         }
 
     # --- state ---
@@ -260,6 +261,11 @@ class Trainer:
         return dict(zip(objectives, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
 
-def _nll(density: Density, batch: Batch, **objective: Any) -> tuple[Tensor, Tensor]:
+def _nll(
+    density: Density, batch: Batch, distinct: bool = False, **objective: Any
+) -> tuple[Tensor, Tensor]:
+    """With ``distinct``, residues with several conformers that differ are the multiconformer ones;
+    otherwise those with several altlocs, as SPEC 7 has it."""
     rows = (batch.chi, batch.defined, batch.occupancy, batch.row_residue)
-    return nll_sum(density, *rows, **objective)
+    several = batch.num_distinct[batch.mask] > 1 if distinct else None
+    return nll_sum(density, *rows, several=several, **objective)
