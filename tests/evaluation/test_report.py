@@ -134,6 +134,7 @@ def test_hostile_names_are_texts(tiny, tmp_path, metrics, page):
 def test_figures_in_words():
     assert figure_text({"value": 0.5, "low": 0.4, "high": 0.65}, "recall") == "50.0 (40.0 to 65.0)"
     assert figure_text({"value": -2.0, "low": None, "high": None}, "nll") == "−2.000"
+    assert figure_text({"value": -0.0001, "low": None, "high": None}, "nll") == "0.000"
     assert figure_text(None, "nll") == "–"
 
 

@@ -80,6 +80,17 @@ def test_every_template_can_be_read_and_what_it_includes_is_there():
         environment.get_template(name)
 
 
+def test_every_file_of_words_is_part_of_what_some_stage_runs():
+    """By its name, which is how a changed word reruns the stage that shows it."""
+    root = DATA.parents[2]
+    code = [*DATA.parent.rglob("*.py"), *(root / "workflow" / "scripts").glob("*.py")]
+    text = "".join(path.read_text() for path in [*code, *DATA.rglob("*.j2")])
+    words = [*DATA.glob("*.yaml"), *(DATA / "pages").iterdir(), *(DATA / "readmes").iterdir()]
+    assert len(words) > 20
+    for path in words:
+        assert f'"{path.relative_to(DATA).as_posix()}"' in text, path
+
+
 def test_what_is_not_given_or_not_a_number_is_an_error():
     with pytest.raises(jinja2.UndefinedError, match="entry"):
         render("pages/prediction.html.j2", data={})

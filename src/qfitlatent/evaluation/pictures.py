@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def _draw_methods(
         )  # fmt: skip
 
 
-def _numbers(table: pa.Table, *names: str) -> tuple[np.ndarray, ...]:
+def _numbers(table: pa.Table, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
     """Columns as float64; null is nan."""
     return tuple(table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in names)
 
@@ -78,7 +79,7 @@ def information_gain(tables: Tables, population: str) -> Figure | None:
     for offset, reference in zip((-0.16, 0.16), shown, strict=False):
         part = pick(rows, reference=reference)
         y = np.array([types.index(t) for t in part["level"].to_pylist()]) + offset
-        value, low, high = _numbers(part, "value", "low", "high")
+        value, low, high = _numbers(part, ("value", "low", "high"))
         # A type of one entry has a value and no interval.
         error = np.nan_to_num(np.abs(np.stack([value - high, value - low])))
         axes.errorbar(
@@ -99,9 +100,9 @@ def calibration(tables: Tables, population: str) -> Figure:
     figure, axes = new_figure(4.4, 4.2)
     _diagonal(axes, "perfect")
     rows = _by_method(pick(tables["calibration"], population=population))
-    _draw_methods(axes, rows, lambda table: _numbers(table, "nominal", "coverage"))
+    _draw_methods(axes, rows, partial(_numbers, names=("nominal", "coverage")))
     if "model" in rows:
-        x, low, high = _numbers(rows["model"], "nominal", "low", "high")
+        x, low, high = _numbers(rows["model"], ("nominal", "low", "high"))
         axes.fill_between(x, low, high, color=colour("model", rows), alpha=0.18, lw=0)
     axes.set_xlabel("nominal mass of the highest-density region")
     axes.set_ylabel("observed altlocs inside, by occupancy")
@@ -114,7 +115,7 @@ def mode_curves(tables: Tables, population: str) -> Figure:
     figure, panels = new_figure(6.6, 3.2, columns=2, sharey=True)
     rows = _by_method(pick(tables["curves"], population=population))
     for panel, name in zip(panels, ("recall", "precision"), strict=True):
-        _draw_methods(panel, rows, lambda table, name=name: _numbers(table, "mode_weight", name))
+        _draw_methods(panel, rows, partial(_numbers, names=("mode_weight", name)))
         panel.set(title=f"altloc {name}", xlabel="smallest weight of a mode", ylim=(0, 1))
         panel.grid()
         panel.axvline(0.1, color="#999999", lw=0.7, ls=":")
@@ -128,7 +129,7 @@ def occupancy(tables: Tables) -> Figure | None:
     several = pick(tables["scores"], method="model", population="multiconformer").select(KEYS)
     rows = rows.join(several, list(KEYS), join_type="left semi")
     rows = rows.sort_by([(name, "ascending") for name in (*KEYS, "altloc")])
-    observed, predicted = _numbers(rows, "occupancy", "predicted_occupancy")
+    observed, predicted = _numbers(rows, ("occupancy", "predicted_occupancy"))
     known = np.isfinite(predicted)
     if known.sum() < 2:
         return None
@@ -165,7 +166,7 @@ def chi_maps(tables: Tables) -> Figure | None:
         panel.set_visible(False)
     for panel, (entry, chain, index, name) in zip(panels.flat, residues, strict=False):
         wanted = {"entry": entry, "chain": chain, "index": index}
-        (density,) = _numbers(pick(maps, **wanted), "density")
+        (density,) = _numbers(pick(maps, **wanted), ("density",))
         size = math.isqrt(len(density))
         # Square root: the eye then sees minor rotamers beside the main one.
         panel.imshow(
@@ -173,7 +174,7 @@ def chi_maps(tables: Tables) -> Figure | None:
             extent=(-180, 180, -180, 180),
         )  # fmt: skip
         seen = pick(tables["altlocs"], **wanted, method="model")
-        chi1, chi2, weight = _numbers(seen, "chi1_rad", "chi2_rad", "occupancy")
+        chi1, chi2, weight = _numbers(seen, ("chi1_rad", "chi2_rad", "occupancy"))
         panel.scatter(
             np.degrees(chi1), np.degrees(chi2), s=120 * weight, facecolors="none",
             edgecolors=ORANGE, linewidths=1.4,
@@ -190,7 +191,7 @@ def heterogeneity_roc(tables: Tables) -> Figure | None:
     rows, areas = {}, {}
     for method, table in _by_method(tables["scores"]).items():
         table = table.filter(pc.is_finite(table["entropy"]))
-        entropy, distinct = _numbers(table, "entropy", "distinct_rotamers")
+        entropy, distinct = _numbers(table, ("entropy", "distinct_rotamers"))
         if 0 < distinct.sum() < len(distinct):
             rows[method] = table
             areas[method] = f"{label(method)} {auroc(entropy, distinct > 0):.3f}"
@@ -200,7 +201,7 @@ def heterogeneity_roc(tables: Tables) -> Figure | None:
     _diagonal(axes)
 
     def curve(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        entropy, distinct = _numbers(table, "entropy", "distinct_rotamers")
+        entropy, distinct = _numbers(table, ("entropy", "distinct_rotamers"))
         return tuple(roc_curve(entropy, distinct > 0).T)
 
     _draw_methods(axes, rows, curve, **areas)

@@ -21,6 +21,7 @@ from qfitlatent.evaluation.words import (
     NONE,
     POPULATIONS,
     WORDS,
+    Rows,
     best_of,
     cell,
     difference_rows,
@@ -40,8 +41,6 @@ NUM_EXTREMES = 20
 
 DIFFERENCES = ("nll", "nll_folded", "all_within_20", "recall", "precision", "wasserstein_rad")
 """Metrics whose paired differences are shown."""
-
-Rows = list[list[str | int | Cell]]
 
 
 def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None:
@@ -112,8 +111,8 @@ def key_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key in WORDS["keys"]:
         metric = key["metric"]
         by_method = {m: f.get(metric) for m, f in figures.get(key["population"], {}).items()}
-        ours, *others = by_method or [None]
-        if ours is None or by_method[ours] is None:
+        ours, *others = by_method or [""]
+        if not by_method.get(ours):
             continue
         rival = best_of({name: by_method[name] for name in others}, metric)
         found.append(

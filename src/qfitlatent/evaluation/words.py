@@ -1,7 +1,7 @@
 """The words, colours and order of reports and comparisons, which are ``data/words.yaml``."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +22,11 @@ FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
 
 TRUTH = "generator"
 NONE = "–"
+
+Rows = list[Sequence[str | int | Cell]]
+
+Figure = Mapping[str, Any]
+"""``value`` with the interval ``low`` to ``high``, null where there is none."""
 
 
 def label(method: str) -> str:
@@ -46,40 +51,44 @@ def title(metric: str) -> str:
     return f"{words}, {unit}" if unit else words
 
 
-def cell(figure: Mapping[str, Any] | None, metric: str, best: bool = False) -> Cell:
+def cell(figure: Figure | None, metric: str) -> Cell:
     """A figure and its interval in the unit of its metric; a dash where there is none."""
+    decimals, factor = METRICS[metric]["decimals"], FACTORS.get(METRICS[metric]["unit"], 1.0)
+
+    def shown(value: float) -> str:
+        # + 0.0: what rounds to nothing has no sign.
+        return f"{round(value * factor, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
     if figure is None or figure["value"] is None:
         return Cell(NONE)
-    decimals = METRICS[metric]["decimals"]
-    factor = FACTORS.get(METRICS[metric]["unit"], 1.0)
-    value, *interval = (
-        None if figure[key] is None else f"{figure[key] * factor:.{decimals}f}".replace("-", "−")
-        for key in ("value", "low", "high")
-    )
-    return Cell(value, "" if None in interval else " to ".join(interval), best)
+    interval = [shown(figure[key]) for key in ("low", "high") if figure[key] is not None]
+    return Cell(shown(figure["value"]), " to ".join(interval) if len(interval) == 2 else "")
 
 
-def figure_text(figure: Mapping[str, Any] | None, metric: str) -> str:
+def figure_text(figure: Figure | None, metric: str) -> str:
     """A figure in running text: ``2.02 (1.95 to 2.10)``."""
     shown = cell(figure, metric)
     return f"{shown.text} ({shown.small})" if shown.small else shown.text
 
 
-def best_of(figures: Mapping[str, Mapping[str, Any] | None], metric: str) -> str | None:
+def best_of(figures: Mapping[str, Figure | None], metric: str) -> str | None:
     """The name with the best figure; the truth does not compete."""
     best = METRICS[metric]["best"]
 
-    def loss(name: str) -> float:
-        value = figures[name]["value"]
+    def loss(value: float) -> float:
         if isinstance(best, str):
             return value if best == "lowest" else -value
         return abs(value - best)
 
-    known = [m for m, f in figures.items() if m != TRUTH and f and f["value"] is not None]
-    return min(known, key=loss, default=None)
+    losses = {
+        name: loss(figure["value"])
+        for name, figure in figures.items()
+        if name != TRUTH and figure is not None and figure["value"] is not None
+    }
+    return min(losses, key=losses.__getitem__, default=None)
 
 
-def figure_cells(figures: Mapping[str, Mapping[str, Any] | None], metric: str) -> list[Cell]:
+def figure_cells(figures: Mapping[str, Figure | None], metric: str) -> list[Cell]:
     """The figures of one row, by name; the best is marked, with those that look the same."""
     cells = {name: cell(figure, metric) for name, figure in figures.items()}
     best = best_of(figures, metric)
@@ -90,7 +99,7 @@ def figure_cells(figures: Mapping[str, Mapping[str, Any] | None], metric: str) -
     ]
 
 
-def figure_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str | Cell]]:
+def figure_rows(figures: Mapping[str, Mapping[str, Any]]) -> Rows:
     """A row a metric, a column a name; figures: name -> metric -> figure."""
     return [
         [title(metric), *figure_cells({name: f.get(metric) for name, f in figures.items()}, metric)]
@@ -99,13 +108,13 @@ def figure_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str | Cel
     ]
 
 
-def difference_rows(
-    differences: Mapping[str, Mapping[str, Any]], metrics: Iterable[str]
-) -> list[list[str | Cell]]:
+def difference_rows(differences: Mapping[str, Mapping[str, Any]], metrics: Iterable[str]) -> Rows:
     """A row a metric, a column a name: paired differences, of which none is the best."""
     return [
-        [title(metric).replace("%", "points")]
-        + [cell(of_name.get(metric), metric) for of_name in differences.values()]
+        (
+            title(metric).replace("%", "points"),
+            *(cell(of_name.get(metric), metric) for of_name in differences.values()),
+        )
         for metric in metrics
     ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ def reason_help() -> dict[str, tuple[str, str]]:
     return {key: (row["meaning"], row["what_to_do"]) for key, row in yaml.safe_load(text).items()}
 
 
-def explain(rejected: Mapping[str, str | None]) -> str:
+def explain(rejected: Mapping[str, Any]) -> str:
     """A row of the table ``rejected`` in words: what happened, to what, and what to do."""
     meaning, what_to_do = reason_help()[rejected["reason"]]
     detail = f" ({rejected['detail']})" if rejected["detail"] else ""
