@@ -14,6 +14,7 @@ from helpers.peptides import peptide, read, with_altlocs
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.dataset import audit, invariants
+from qfitlatent.dataset.split import SCHEMA as SPLIT_SCHEMA
 from qfitlatent.structure.preprocess import preprocess_entries
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import write_table
@@ -48,7 +49,7 @@ def data(tmp_path_factory):
             "method": ["builtin"] * 5,
         }
     )
-    write_table(split, folder / "split.parquet", schemas.SPLIT)
+    write_table(split, folder / "split.parquet", SPLIT_SCHEMA)
     return folder
 
 

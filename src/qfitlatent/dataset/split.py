@@ -27,9 +27,21 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.dataset.clusters import Chains, cluster_chains, numbered, read_chains
-from qfitlatent.tables import schemas
+from qfitlatent.tables.columns import CHAIN, ENTRY, I32, TEXT, Column, make_schema
 from qfitlatent.tables.names import SPLITS
 from qfitlatent.tables.parquet import write_table
+
+SCHEMA = make_schema(
+    (
+        ENTRY,
+        CHAIN,
+        Column("cluster", I32, False, "", "sequence cluster, from 0"),
+        Column("group", I32, False, "", "entries joined by common clusters, from 0"),
+        Column("split", TEXT, False, "", "train, validation or test"),
+        Column("method", TEXT, False, "", "what clustered the chains: mmseqs2, builtin or user"),
+    )
+)
+"""The columns of ``split.parquet``."""
 
 
 def split_entries(
@@ -75,7 +87,7 @@ def split_entries(
             "method": np.full(len(chains), used, dtype=object),
         }
     )
-    write_table(table, out, schemas.SPLIT)
+    write_table(table, out, SCHEMA)
     return table
 
 

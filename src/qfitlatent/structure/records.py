@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.structure.conformers import Conformers
 from qfitlatent.structure.rejections import Loss, Rejections
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 
 
 def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table]:
@@ -46,7 +46,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "num_altlocs": residues.num_altlocs,
         "occupancy_sum": conformers.occupancy_sum,
         "has_occupancy_disagreement": conformers.disagreement,
-        "b_rank": pa.array(conformers.b_rank.astype(np.float32), mask=np.isnan(conformers.b_rank)),
+        "b_rank": null_where_nan(conformers.b_rank),
         "num_neighbours": pa.array(residues.num_neighbours, mask=~residues.frame_ok),
         "secondary": _SECONDARY.take(pa.array(residues.secondary)),
     }
@@ -65,15 +65,13 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "chain": key["chain"].take(row),
         "index": residues.index[conformer["row"]],
         "altloc": name_of.take(pa.array(conformer["label"])),
-        "mean_b_angstrom2": pa.array(
-            conformer["mean_b"].astype(np.float32), mask=np.isnan(conformer["mean_b"])
-        ),
-        **{f"chi{d + 1}_rad": angle_column(conformer["chi"][:, d]) for d in range(NUM_CHI_MAX)},
+        "mean_b_angstrom2": null_where_nan(conformer["mean_b"]),
+        **dict(zip(CHI_COLUMNS, map(angle_column, conformer["chi"].T), strict=True)),
         **{
-            f"chi{d + 1}_observed": pa.array(
-                conformer["observed"][:, d], mask=np.isnan(conformer["chi"][:, d])
+            name: pa.array(seen, mask=np.isnan(chi))
+            for name, seen, chi in zip(
+                OBSERVED_COLUMNS, conformer["observed"].T, conformer["chi"].T, strict=True
             )
-            for d in range(NUM_CHI_MAX)
         },
         **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
     }
@@ -119,7 +117,8 @@ def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
         columns[name] = [getattr(parsed, name) for _, parsed in residues.read]
     for name in schemas.ENTRIES.names:
         if name not in columns:
-            columns[name] = [parsed.header[name] for _, parsed in residues.read]
+            values = [parsed.header[name] for _, parsed in residues.read]
+            columns[name] = [None if v in (np.inf, -np.inf) or v != v else v for v in values]
     return columns
 
 
@@ -206,8 +205,10 @@ def make_table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
     arrays = []
     for declared in schema:
         values = columns[declared.name]
-        if isinstance(values, np.ndarray) and pa.types.is_primitive(declared.type):
+        if isinstance(values, np.ndarray) and pa.types.is_floating(declared.type):
             values = values.astype(declared.type.to_pandas_dtype(), copy=False)
+        elif isinstance(values, np.ndarray) and pa.types.is_integer(declared.type):
+            values = pa.array(values)  # whose cast refuses what does not fit
         array = values if isinstance(values, pa.Array) else pa.array(values, declared.type)
         arrays.append(array if array.type == declared.type else array.cast(declared.type))
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -218,8 +219,12 @@ def angle_column(values: np.ndarray) -> pa.Array:
     angle = values.astype(np.float32)
     # float32(pi) is above pi, and its negative below -pi.
     limit = np.nextafter(np.float32(np.pi), np.float32(0))
-    angle = np.clip(angle, -limit, limit)
-    return pa.array(angle, mask=np.isnan(values))
+    return null_where_nan(np.clip(angle, -limit, limit))
+
+
+def null_where_nan(values: np.ndarray) -> pa.Array:
+    """As float32."""
+    return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
 def float_lists(values: np.ndarray, valid: np.ndarray) -> pa.Array:

@@ -51,26 +51,41 @@ def make_schema(columns: tuple[Column, ...]) -> pa.Schema:
 KEYS = ("entry", "chain", "index")
 
 
-CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, NUM_CHI_MAX + 1)]
+CHI = range(1, NUM_CHI_MAX + 1)
 
 
-OBSERVED_COLUMNS = [f"chi{d}_observed" for d in range(1, NUM_CHI_MAX + 1)]
+CHI_COLUMNS = [f"chi{d}_rad" for d in CHI]
 
 
-IDS = (
-    Column("entry", TEXT, False, "", "name of the file without its ending"),
-    Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain"),
-    Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file"),
+OBSERVED_COLUMNS = [f"chi{d}_observed" for d in CHI]
+
+
+ENTRY = Column("entry", TEXT, False, "", "id of the entry")
+
+
+CHAIN = Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
+
+
+INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file")
+
+
+AUTHOR = (
     Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
     Column("author_number", I32, False, "", "auth_seq_id"),
     Column("insertion_code", TEXT, False, "", "insertion code; empty if none"),
     Column("label_seq", I32, True, "", "label_seq_id, from 1; null in PDB files"),
     Column("name", TEXT, False, "", "component name as deposited"),
 )
-"""Columns that say which residue a row is about, in every table below."""
+"""What the file calls a residue."""
 
 
-CHI = range(1, NUM_CHI_MAX + 1)
+IDS = (
+    Column("entry", TEXT, False, "", "name of the file without its ending"),
+    CHAIN,
+    INDEX,
+    *AUTHOR,
+)
+"""Columns that say which residue of a user's file a row is about."""
 
 
 def id_columns(residues: pa.Table, rows: np.ndarray) -> dict[str, pa.ChunkedArray]:

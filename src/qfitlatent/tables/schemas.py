@@ -1,29 +1,36 @@
 """The columns of every table: name, type, unit and meaning, declared once (SPEC 5).
 
-``SCHEMAS[name]`` is the Arrow schema of ``tables/<name>.parquet``; ``SPLIT`` that of
-``split.parquet``. Unit and description travel as metadata of each field, so that a table explains
-itself wherever it is copied. Missing is null, never 0. Rows are sorted by ``SORT_KEYS[name]``.
+``SCHEMAS[name]`` is the Arrow schema of ``tables/<name>.parquet``. Unit and description travel as
+metadata of each field, so that a table explains itself wherever it is copied. Missing is null,
+never 0. Rows are sorted by the key: entry, chain, index, and rank of a conformer.
 """
 
 import pyarrow as pa
 
-from qfitlatent.tables.columns import F32, F64, FLAG, I8, I16, I32, I64, TEXT, Column, make_schema
+from qfitlatent.tables.columns import (
+    AUTHOR,
+    CHAIN,
+    CHI,
+    ENTRY,
+    F32,
+    F64,
+    FLAG,
+    I8,
+    I16,
+    I32,
+    I64,
+    INDEX,
+    TEXT,
+    Column,
+    make_schema,
+)
 
-_ENTRY = Column("entry", TEXT, False, "", "id of the entry")
-
-
-_CHAIN = Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
-
-
-_INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file")
-
-
-_KEY = (_ENTRY, _CHAIN, _INDEX)
+_KEY = (ENTRY, CHAIN, INDEX)
 
 
 ENTRIES = make_schema(
     (
-        _ENTRY,
+        ENTRY,
         Column("source", TEXT, False, "", "rcsb, pdb_redo, url, local or simulated"),
         Column("url", TEXT, True, "", "address the file came from; null for local files"),
         Column("path", TEXT, False, "", "the file, relative to the working directory if below it"),
@@ -55,11 +62,7 @@ ENTRIES = make_schema(
 RESIDUES = make_schema(
     (
         *_KEY,
-        Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
-        Column("author_number", I32, False, "", "auth_seq_id"),
-        Column("insertion_code", TEXT, False, "", "insertion code; empty if none"),
-        Column("label_seq", I32, True, "", "label_seq_id, from 1; null in PDB files"),
-        Column("name", TEXT, False, "", "component name as deposited"),
+        *AUTHOR,
         Column("token", I8, False, "", "residue type, 0 to 19 alphabetical by code, 20 unknown"),
         Column("segment", I32, False, "", "run of bonded residues in the chain, from 0"),
         Column("is_modified", FLAG, False, "", "the name is none of the 20 standard ones"),
@@ -135,11 +138,11 @@ CONFORMERS = make_schema(
         Column("occupancy_normalised", F64, False, "1", "divided by the residue's sum"),
         *(
             Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}, (-pi, pi]; null if undefined")
-            for d in range(1, 5)
+            for d in CHI
         ),
         *(
             Column(f"chi{d}_observed", FLAG, True, "", f"no atom of chi{d} has occupancy 0")
-            for d in range(1, 5)
+            for d in CHI
         ),
         Column("group", I8, False, "", "conformers that agree within 10 degrees share it; from 0"),
         Column("num_atoms_own", I8, False, "", "chi-defining atoms with this altloc"),
@@ -152,7 +155,7 @@ CONFORMERS = make_schema(
 
 REJECTED = make_schema(
     (
-        _ENTRY,
+        ENTRY,
         Column("chain", TEXT, True, "", "as in the residues table; null for a whole entry"),
         Column("index", I32, True, "", "as in the residues table; null for a whole entry"),
         Column("altloc", TEXT, True, "", "altloc of the conformer or atom; null for the others"),
@@ -168,18 +171,6 @@ REJECTED = make_schema(
 )
 
 
-SPLIT = make_schema(
-    (
-        _ENTRY,
-        _CHAIN,
-        Column("cluster", I32, False, "", "sequence cluster, from 0"),
-        Column("group", I32, False, "", "entries joined by common clusters, from 0"),
-        Column("split", TEXT, False, "", "train, validation or test"),
-        Column("method", TEXT, False, "", "what clustered the chains: mmseqs2, builtin or user"),
-    )
-)
-
-
 SCHEMAS: dict[str, pa.Schema] = {
     "entries": ENTRIES,
     "residues": RESIDUES,
@@ -188,13 +179,3 @@ SCHEMAS: dict[str, pa.Schema] = {
     "rejected": REJECTED,
 }
 """Schema of each table in ``tables/``, by the stem of its file name."""
-
-
-SORT_KEYS: dict[str, tuple[str, ...]] = {
-    "entries": ("entry",),
-    "residues": ("entry", "chain", "index"),
-    "frames": ("entry", "chain", "index"),
-    "conformers": ("entry", "chain", "index", "rank"),
-    "rejected": ("entry", "chain", "index", "name", "altloc", "scope"),
-}
-"""Order of the rows; nulls first."""
