@@ -1,5 +1,6 @@
 """Ids, lists, folders and shards."""
 
+import os
 import time
 
 import pytest
@@ -131,6 +132,15 @@ def test_unreadable_lists(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(QfitLatentError, match="cannot be read"):
         read_entry_list(tmp_path / "binary.txt", "rcsb")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(QfitLatentError, match="no regular file"):
+        read_entry_list(tmp_path / "pipe.txt", "rcsb")
+    (tmp_path / "long.csv").write_text("1abc," + "x" * 200_000)
+    with pytest.raises(QfitLatentError, match=r"long\.csv, line 1: field larger than"):
+        read_entry_list(tmp_path / "long.csv", "rcsb")
+    (tmp_path / "deep.json").write_text('{"ids": ' + "[" * 100_000)
+    with pytest.raises(QfitLatentError, match="not the result of a search"):
+        read_entry_list(tmp_path / "deep.json", "rcsb")
 
 
 # -- folders ----------------------------------------------------------------------------------
@@ -153,7 +163,6 @@ def test_folder(tmp_path):
         (["notes.txt"], "*", "holds no structure file"),
         (["a.cif"], "*.pdb", r"matches '\*.pdb'"),
         (["a.cif", "a.pdb"], "*", "a.cif and a.pdb in .* both are the entry a"),
-        (["a b.cif"], "*", "rename the file"),
     ],
 )
 def test_faulty_folders(tmp_path, names, pattern, says):
@@ -161,6 +170,22 @@ def test_faulty_folders(tmp_path, names, pattern, says):
         (tmp_path / name).touch()
     with pytest.raises(QfitLatentError, match=says):
         scan_folder(tmp_path, pattern)
+
+
+def test_odd_names_keep_no_file_out_of_a_folder(tmp_path):
+    names = [b"good.cif", b"a b.cif", b"a_b.cif", b"new\nline.cif", b"bad\xff.cif", b"-x.pdb"]
+    names += ["\N{GREEK SMALL LETTER ALPHA}.cif".encode(), b"n" * 251 + b".cif", b"a\tb.cif"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    refs = scan_folder(tmp_path)
+    assert len({normalise_id(ref.id, "local") for ref in refs}) == len(names)  # valid, unlike
+    assert {ref.id for ref in refs} >= {"good", "a_b"}
+    paths = {ref.path for ref in refs}
+    assert paths == {str(tmp_path / name.decode()) for name in names if b"\xff" not in name} | {
+        None
+    }
+    settings = {"source": "local", "folder": str(tmp_path), "pattern": "*", "ids": []}
+    assert select_entries(settings) == refs
 
 
 def test_missing_folder(tmp_path):

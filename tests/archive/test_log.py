@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -62,13 +63,16 @@ def test_local_files_have_the_same_log(tmp_path):
         EntryRef("a", str(tmp_path / "a.cif")),
         EntryRef("c"),
         EntryRef("d", str(tmp_path / "folder.cif")),
+        EntryRef("e", str(tmp_path / "pipe.cif")),
     ]
+    os.mkfifo(tmp_path / "pipe.cif")
     path = tmp_path / "log.parquet"
     rows = {r["entry"]: r for r in log_local_files(refs, "local", path, io.StringIO()).to_pylist()}
-    assert list(rows) == ["a", "b", "c", "d"]
+    assert list(rows) == ["a", "b", "c", "d", "e"]
     assert rows["a"]["sha256"] == hashlib.sha256(mmcif("a")).hexdigest()
     assert rows["a"]["num_bytes"] == len(mmcif("a"))
     assert rows["b"]["reason"] == rows["c"]["reason"] == rows["d"]["reason"] == "not_found"
+    assert rows["e"]["detail"].endswith("pipe.cif: it is no regular file")
     assert rows["b"]["detail"].endswith("b.cif: No such file or directory")
     assert pq.read_schema(path).equals(LOG_SCHEMA)
     first = path.read_bytes()

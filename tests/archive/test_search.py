@@ -1,6 +1,7 @@
 """Criteria to a request of the RCSB Search API, and its answers to a list of entries."""
 
 import json
+import os
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -240,7 +241,7 @@ def test_pages_until_the_last_and_one_entry_for_its_entities(
     server.script["/query"] = [search_answer(pages, 6)] * 3
     ids = search_entries(NONE, settings, tmp_path)
     assert ids == ["4hhb", "1abc", "2xyz", "pdb_10001abc"]
-    assert len(server.bodies) == 3  # the third is the empty one, status 204
+    assert len(server.bodies) == 2
     assert all(Draft202012Validator(REQUEST).is_valid(json.loads(body)) for body in server.bodies)
 
 
@@ -270,6 +271,19 @@ def test_the_answer_is_kept_with_its_date(server, settings, tmp_path):
     assert search_entries(NONE, settings, tmp_path / "raw") == ["2abc"]
 
 
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[" * 100_000, "[1]", '{"ids": 3}', '{"ids": ["1ABC"]}', "\udcff"]
+)
+def test_a_damaged_answer_is_asked_for_again(server, settings, tmp_path, damage):
+    server.script["/query"] = [search_answer({0: ["1ABC_1"]}, 1)] * 2
+    assert search_entries(NONE, settings, tmp_path) == ["1abc"]
+    (kept,) = (tmp_path / "search").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(os.fsencode(damage))
+    assert search_entries(NONE, settings, tmp_path) == ["1abc"]
+    assert kept.read_bytes() == whole
+
+
 def test_faults_that_pass(server, settings, tmp_path):
     server.script["/query"] = [
         server_of.status(429, Retry_After="0"),
@@ -287,6 +301,10 @@ def test_faults_that_pass(server, settings, tmp_path):
         (server_of.stall(1.5), "nothing arrived for"),
         (server_of.html, "not a search result"),
         (server_of.whole(b'{"result_set": 3, "total_count": 1}'), "not a search result"),
+        (server_of.whole(b'{"result_set": [{"identifier": 3}]}'), "not a search result"),
+        (server_of.whole(b'{"result_set": [{"identifier": "../x"}]}'), "not a search result"),
+        (server_of.whole(b'{"result_set": [], "total_count": 1e999}'), "not a search result"),
+        (server_of.whole(b"[" * 100_000), "not a search result"),
         (search_answer({}, 0), "No entry meets the criteria"),
     ],
 )

@@ -83,6 +83,8 @@ def read_entry_list(path: str | Path, source: str) -> list[EntryRef]:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("it is no regular file")
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise QfitLatentError(f"The list of entries {path} cannot be read: {error}.") from error
@@ -115,7 +117,11 @@ def _from_search(text: str, path: Path) -> list[tuple[int, str, str | None]]:
 def _from_table(text: str, path: Path, source: str) -> list[tuple[int, str, str | None]]:
     reader = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
     found = []
-    for row in reader:
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise QfitLatentError(f"{path}, line {reader.line_num}: {error}.") from error
+    for number, row in rows:
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].startswith("#"):
             continue
@@ -123,10 +129,10 @@ def _from_table(text: str, path: Path, source: str) -> list[tuple[int, str, str 
             continue
         if len(cells) > 2 or (source == "local" and (len(cells) < 2 or not cells[1])):
             raise QfitLatentError(
-                f"{path}, line {reader.line_num}: {','.join(cells)!r} is not a row id,path."
+                f"{path}, line {number}: {','.join(cells)!r} is not a row id,path."
             )
         file = os.path.join(path.parent, cells[1]) if len(cells) == 2 and cells[1] else None
-        found.append((reader.line_num, cells[0], file))
+        found.append((number, cells[0], file))
     return found
 
 
@@ -151,11 +157,11 @@ def _unique(named: Iterable[tuple[str, str, str | None]], source: str) -> list[E
 def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
     """Structure files of a folder (not of folders in it), sorted by id, which is the file's stem.
 
-    Read are .cif, .mmcif, .pdb and .ent, plain or gzipped; hidden files are left out.
+    Read are .cif, .mmcif, .pdb and .ent, plain or gzipped; hidden files are left out. A stem that
+    cannot be an id gives one that resembles it. Without path: a file whose name is no UTF-8.
 
     Raises:
-        QfitLatentError: no such folder, no structure file in it, a stem that cannot be an id,
-            or two files with one id.
+        QfitLatentError: no such folder, no structure file in it, or two files with one id.
     """
     try:
         with os.scandir(folder) as items:
@@ -185,13 +191,31 @@ def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
                 f"{files[stem]} and {name} in {folder} both are the entry {stem}: "
                 "remove one, or choose with entries.pattern."
             )
-        if not _FREE_ID.fullmatch(stem):
-            raise QfitLatentError(
-                f"The name of {os.path.join(folder, name)} cannot be an entry id: "
-                "rename the file with letters, digits, '_', '.' and '-'."
-            )
         files[stem] = name
-    return [EntryRef(stem, os.path.join(folder, files[stem])) for stem in sorted(files)]
+    return sorted(
+        EntryRef(_free_id(stem), _as_text(os.path.join(folder, name)))
+        for stem, name in files.items()
+    )
+
+
+def _free_id(stem: str) -> str:
+    """The id of a file of this name, which one odd character must not keep out of a data set.
+
+    What cannot stand in an id becomes ``_``, and a digest tells apart what has become the same.
+    """
+    if _FREE_ID.fullmatch(stem):
+        return stem
+    digest = hashlib.blake2b(os.fsencode(stem), digest_size=4).hexdigest()
+    return re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", stem) + f"-{digest}"
+
+
+def _as_text(path: str) -> str | None:
+    """None for a name that is no UTF-8: no table could hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return None
+    return path
 
 
 def select_entries(

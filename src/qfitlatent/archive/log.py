@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,9 +57,13 @@ def log_local_files(
             row = empty_row(ref.id, source)
             try:
                 if ref.path is None:
-                    raise FileNotFoundError(errno.ENOENT, "there is no file with this id")
-                size = os.stat(ref.path).st_size
-                row |= {"path": ref.path, "num_bytes": size, "sha256": sha256_file(ref.path)}
+                    said = "there is no file with this id, or its name is no UTF-8: rename it"
+                    raise FileNotFoundError(errno.ENOENT, said)
+                status = os.stat(ref.path)
+                if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                    raise OSError(errno.EINVAL, "it is no regular file")
+                digest = sha256_file(ref.path)
+                row |= {"path": ref.path, "num_bytes": status.st_size, "sha256": digest}
             except OSError as error:
                 where = f"{ref.path}: " if ref.path else ""
                 row |= {"reason": Reason.NOT_FOUND, "detail": f"{where}{error.strerror}"}

@@ -108,9 +108,8 @@ def search_entries(
     digest = hashlib.blake2b(json.dumps(question, sort_keys=True).encode(), digest_size=6)
     folder = Path(cache_dir) / "search"
     kept = sorted(folder.glob(f"*-{digest.hexdigest()}.json"))
-    if kept:
-        answer = read_json(kept[-1])
-    else:
+    answer = _kept(kept[-1], question) if kept else None
+    if answer is None:
         ids, total = _ask_all(criteria, settings)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         answer = question | {"date": date, "num_found": total, "ids": ids}
@@ -120,6 +119,16 @@ def search_entries(
     return answer["ids"]
 
 
+def _kept(path: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An answer to this question; None where the file is damaged, and it is asked again."""
+    try:
+        answer = read_json(path)
+        ids = [normalise_id(entry, "rcsb") for entry in answer["ids"]]
+        return answer if ids and answer == answer | question else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, QfitLatentError):
+        return None
+
+
 def _ask_all(criteria: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[list[str], int]:
     """Pages until the last, or until there are enough; and how many entities were found."""
     limit = criteria["max_entries"]
@@ -127,11 +136,9 @@ def _ask_all(criteria: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[
     start = total = 0
     while limit is None or len(ids) < limit:
         found, total = _ask_page(compile_request(criteria, start), settings)
-        for name in found:
-            # 4HHB_1 is the first entity of 4HHB.
-            ids[normalise_id(name.rsplit("_", 1)[0], "rcsb")] = None
+        ids |= dict.fromkeys(found)
         start += PAGE_ROWS
-        if len(found) < PAGE_ROWS:
+        if len(found) < PAGE_ROWS or start >= total:
             break
     if not ids:
         raise QfitLatentError(
@@ -142,6 +149,7 @@ def _ask_all(criteria: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[
 
 
 def _ask_page(request: dict[str, Any], settings: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The entries of a page's entities, and how many entities were found in all."""
     url = settings["search_url"]
     try:
         status, body = ask(url, settings, method="POST", json=request)
@@ -154,8 +162,13 @@ def _ask_page(request: dict[str, Any], settings: Mapping[str, Any]) -> tuple[lis
         return [], 0
     try:
         answer = json.loads(body)
-        return [hit["identifier"] for hit in answer["result_set"]], answer["total_count"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        # 4HHB_1 is the first entity of 4HHB.
+        names = [hit["identifier"].rsplit("_", 1)[0] for hit in answer["result_set"]]
+        return [normalise_id(name, "rcsb") for name in names], int(answer["total_count"])
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+        QfitLatentError,
+    ) as error:  # fmt: skip
         raise QfitLatentError(
             f"The search service {url} answered something that is not a search result: "
             "check download.search_url."
