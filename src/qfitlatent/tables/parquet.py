@@ -1,15 +1,4 @@
-"""What a prediction reads and writes; no torch here, so that worker processes start at once.
-
-One structure gives, in the output folder,
-
-    <id>.mixture.parquet, .csv    a row a residue and component: weight, mean, concentration
-    <id>.residues.csv             a row a residue: entropy, heterogeneity, modes, or why none
-    <id>_ensemble.cif, .pdb       the multiconformer model (ensemble.py)
-    <id>.html                     a page to look at (prediction_page.py)
-    <id>.prediction.json          input, model and settings by checksum; written last
-
-so a structure is done when its .prediction.json is there.
-"""
+"""Tables in Parquet files: written in pieces, merged, read, always with the columns of a schema."""
 
 from __future__ import annotations
 
@@ -223,6 +212,7 @@ def _by_entry(
             yield entry, number, table.slice(start, end - start)
 
 
-def write_csv(path: Path, table: pa.Table) -> None:
+def write_csv(path: str | Path, table: pa.Table) -> None:
+    """The table as CSV with a line of names, atomically."""
     with atomic_path(path) as temporary:
         pa.csv.write_csv(table, temporary)
