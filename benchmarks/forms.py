@@ -1,6 +1,6 @@
 """The attention of SPEC 6 in five forms, and how the benchmarks time and weigh them.
 
-  ours          one augmented dot product, as training takes it (`model.attention: auto`)
+  ours          one augmented dot product, as training takes it
   ours-blocked  the same in query blocks, saving only the logsumexp, as above 2048 residues
   textbook      tests/textbook.py: every (N, N, H, P, 3) tensor written out
   checkpointed  the textbook form with torch.utils.checkpoint, as upstream implementations run it
@@ -82,7 +82,8 @@ def explicit(pair: StaticPair) -> ExplicitPair:
 def as_form(layer: InvariantPointAttention, name: str) -> nn.Module:
     """The layer in this form."""
     if name in ("ours", "ours-blocked"):
-        layer.form = "blocked" if name == "ours-blocked" else "auto"
+        if name == "ours-blocked":
+            layer.save_probabilities_below = 0
         return layer
     return Lucidrains(layer) if name == "lucidrains" else Textbook(layer, name == "checkpointed")
 

@@ -27,14 +27,11 @@ from qfitlatent.density.von_mises import log_von_mises, merge_components, sample
 BEAM_WIDTH = 64
 """Component paths kept where the density is turned into a mixture."""
 
-
 ROWS_AT_A_TIME = 1 << 14
 """Draws that the head works on at a time, so that memory does not grow with their number."""
 
-
 STEP_COMPONENTS = 12
 """Components of one chi after merging: an average has many that are all but the same."""
-
 
 NEGLIGIBLE = 1e-4
 """Share of the heaviest component path below which another is not followed."""

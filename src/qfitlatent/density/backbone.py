@@ -6,6 +6,7 @@ one angle.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -20,14 +21,11 @@ from qfitlatent.density.von_mises import kappa_of_resultant
 GRID_NODES = 36
 """G: 10 degrees between the nodes of phi and psi, interpolated bilinearly."""
 
-
 KERNELS = (4.0, 12.0, 40.0, 120.0)
 """Concentrations of the phi/psi kernels, broad (29 degrees) to narrow (5 degrees)."""
 
-
 SHRINKAGES = (6.0, 18.0, 54.0, 162.0)
 """Pseudo-observations, tried, by which a kernel's estimate is held to the broader one's."""
-
 
 BACKBONE_STEPS = 4
 """Rounds of expectation and smoothing of the backbone-dependent library."""
@@ -44,10 +42,9 @@ class BackboneComponents:
         """weight (N,K) and eta (N,K,D,2) at phi_psi (N,2) radians, bilinear and periodic."""
         weight, eta = self.weight.flatten(0, 1), self.eta.flatten(0, 1)
         corners = list(_corners(phi_psi))
-        return (
-            sum(share[:, None] * weight[node] for node, share in corners),
-            sum(share[:, None, None, None] * eta[node] for node, share in corners),
-        )
+        weights = [share[:, None] * weight[node] for node, share in corners]
+        etas = [share[:, None, None, None] * eta[node] for node, share in corners]
+        return functools.reduce(torch.add, weights), functools.reduce(torch.add, etas)
 
 
 def _corners(phi_psi: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -166,8 +163,8 @@ class BackboneFit:
 
     def fit(self, kernels: tuple[float, ...], shrinkage: float) -> BackboneComponents:
         """Rounds of expectation and smoothing, from the library."""
-        current = None
-        for _ in range(BACKBONE_STEPS):
+        current = self.maximise(self.expect(None), kernels, shrinkage)
+        for _ in range(BACKBONE_STEPS - 1):
             current = self.maximise(self.expect(current), kernels, shrinkage)
         return current
 
@@ -177,5 +174,4 @@ def held_out_backbone(rows: TypeRows, phi_psi: Tensor, fitted: BackboneComponent
     known = phi_psi.isfinite().all(1)
     part = rows.part(known)
     weight, eta = fitted.at(phi_psi[known])
-    density = part.log_joint(weight.log(), eta).logsumexp(1)
-    return float((density * part.weight).sum() / part.weight.sum())
+    return part.mean(part.log_joint(weight.log(), eta).logsumexp(1))

@@ -21,10 +21,8 @@ from qfitlatent.density.von_mises import LOG_2PI, kappa_of_resultant, log_i0
 PRIOR_ROWS = 3.0
 """Pseudo-observations behind each concentration: a component of one point stays finite."""
 
-
 PRIOR_RESULTANT = 0.95
 """Mean resultant length of those pseudo-observations (kappa of about 10, or 18 degrees)."""
-
 
 MULTICONFORMER_WEIGHT = 4.0
 """Weight of a residue with several altlocs against one with a single conformer. They are few, and
@@ -88,7 +86,14 @@ class TypeRows:
 
     def turned(self, posterior: Tensor) -> tuple[Tensor, Tensor | None]:
         """Posterior of the component as it is, and of its copy turned by pi (None if no such)."""
-        return posterior.tensor_split(2, dim=1) if self.symmetric else (posterior, None)
+        if not self.symmetric:
+            return posterior, None
+        straight, turned = posterior.tensor_split(2, dim=1)
+        return straight, turned
+
+    def mean(self, values: Tensor) -> float:
+        """The weighted mean of values (M,), as of a log density: nats."""
+        return float((values * self.weight).sum() / self.weight.sum())
 
     def part(self, keep: Tensor) -> TypeRows:
         """The rows where keep (M,) bool is true."""
@@ -135,7 +140,6 @@ def rotamer_cells(rows: TypeRows, token: int) -> Tensor:
 
 
 _HALF_CELL = math.radians(15.0)
-
 
 _CELLS: dict[tuple[int, int], tuple[int, float]] = {
     (TOKEN[name], chi - 1): (num, offset)

@@ -59,25 +59,17 @@ from qfitlatent.density.rows import Observed
 
 BASELINES = ("uniform", "nearest_rotamer", "type_library", "backbone_library")
 
-
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 """Numbers of components tried for a residue type, beside the flat background."""
-
 
 MIN_ROWS_PER_COMPONENT = 12
 """A choice of K is tried only where a component would have this many observations on average."""
 
-
-EM_STEPS = 120
-
-
-TRIAL_STEPS = 30
+EM_STEPS, TRIAL_STEPS = 120, 30
 """Steps of expectation-maximisation, at most: of the final fit, and of each that is compared."""
-
 
 EM_TOLERANCE = 1e-5
 """Stop when the mean log-likelihood (nats) gains less than this in a step."""
-
 
 HELD_OUT_ONE_IN = 4
 
@@ -114,12 +106,11 @@ def fit_components(rows: TypeRows, fitted: Components, steps: int = EM_STEPS) ->
     A pi-symmetric chi counts each component twice, at its mean and turned by pi, with half the
     density each (SPEC 8), so the fit maximises the properly normalised likelihood.
     """
-    total_weight = rows.weight.sum()
     last = -math.inf
     flat_rows = rows.point.flatten(1)
     for _ in range(steps):
         posterior, density = rows.responsibilities(fitted.weight.log(), fitted.eta)
-        value = float((density * rows.weight).sum() / total_weight)
+        value = rows.mean(density)
         straight, turned = rows.turned(posterior)
         total = (straight.T @ flat_rows).view(-1, *rows.point.shape[1:])
         mass = straight
@@ -136,27 +127,20 @@ def fit_components(rows: TypeRows, fitted: Components, steps: int = EM_STEPS) ->
     return fitted
 
 
-def held_out_log_likelihood(rows: TypeRows, fitted: Components) -> float:
-    """Mean log-density over the rows, in nats."""
-    joint = rows.log_joint(fitted.weight.log(), fitted.eta)
-    return float((joint.logsumexp(1) * rows.weight).sum() / rows.weight.sum())
-
-
 def fit_type(
     training: TypeRows, held_out: TypeRows, token: int, seed: int
 ) -> tuple[Components, list[tuple[int, float]]]:
     """The fit whose number of components has the best held-out likelihood, and that curve."""
-    curve, best = [], None
+    tried: list[tuple[float, int, Components]] = []
     for num in COMPONENT_CHOICES:
-        if curve and len(training.weight) < MIN_ROWS_PER_COMPONENT * num:
+        if tried and len(training.weight) < MIN_ROWS_PER_COMPONENT * num:
             break
         start = rotamer_start(training, token, num, seed)
         fitted = fit_components(training, start, TRIAL_STEPS)
-        value = held_out_log_likelihood(held_out, fitted)
-        if not curve or value > max(v for _, v in curve):
-            best = fitted
-        curve.append((num, value))
-    return best, curve
+        joint = held_out.log_joint(fitted.weight.log(), fitted.eta)
+        tried.append((held_out.mean(joint.logsumexp(1)), num, fitted))
+    _, _, best = max(tried, key=lambda trial: trial[0])
+    return best, [(num, value) for value, num, _ in tried]
 
 
 @dataclass

@@ -12,7 +12,6 @@ from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
 
-
 SERIES_FROM_KAPPA = 30.0
 """Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
 
@@ -27,14 +26,11 @@ def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
 
 _SERIES = _bessel_ratio_series(12)
 
-
 KAPPA_MAX = 2000.0
 """Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
 
-
 MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 10.0
 """Components are merged within so many standard deviations and up to this ratio of their kappa."""
-
 
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
@@ -159,7 +155,6 @@ def categorical_entropy(log_weight: Tensor) -> Tensor:
 
 _QUADRATURE_POINTS = 256
 
-
 _SEPARATE_LOBES_FROM_KAPPA = 50.0
 """From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
 
@@ -233,4 +228,5 @@ def merge_components(
         turned = wrap(centre + torch.atan2(sine, (1.0 - lack).to(sine.dtype)))
         parts.append((total, turned, torch.where(alone, own, merged)))
         rest = rest.masked_fill(taken, 0.0)
-    return tuple(torch.cat(x, dim=1) for x in zip(*parts, strict=True))
+    weights, means, kappas = (torch.cat(x, dim=1) for x in zip(*parts, strict=True))
+    return weights, means, kappas

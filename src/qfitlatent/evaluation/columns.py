@@ -20,12 +20,9 @@ from qfitlatent.tables.columns import (
 
 _KEY = IDS[:3]
 
-
 _RESIDUE = (*_KEY, next(column for column in IDS if column.name == "name"))
 
-
 _METHOD = Column("method", TEXT, False, "", "model, a baseline, generator, or an external table")
-
 
 _CHI = tuple(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}, (-pi, pi]") for d in CHI)
 
@@ -52,10 +49,8 @@ RESIDUE_METRICS = (
 )
 """One value a residue and method; null where the residue has none, or the method no density."""
 
-
 GAP = Column("gap_to_entropy", F32, True, "nat", "nll minus the entropy of the generator")
 """On simulated data, where the density that made them is known."""
-
 
 ROW_METRICS = (
     Column("hdr", F32, True, "1", "predicted mass of the region denser than the altloc"),
@@ -63,7 +58,6 @@ ROW_METRICS = (
     Column("match_weight", F32, True, "1", "weight of the heaviest mode near it; 0 if none is"),
 )
 """One value an observed altloc and method."""
-
 
 SCORES = make_schema(
     (
@@ -81,7 +75,6 @@ SCORES = make_schema(
     )
 )
 
-
 ALTLOCS = make_schema(
     (
         *_RESIDUE,
@@ -93,7 +86,6 @@ ALTLOCS = make_schema(
     )
 )
 
-
 PREDICTIONS = make_schema(
     (
         *_RESIDUE,
@@ -104,7 +96,6 @@ PREDICTIONS = make_schema(
     )
 )
 
-
 CHI_MAPS = make_schema(
     (
         *_RESIDUE,
@@ -113,24 +104,19 @@ CHI_MAPS = make_schema(
     )
 )
 
-
 _POPULATION = Column("population", TEXT, False, "", "multiconformer, single or all")
 
-
 _METRIC = Column("metric", TEXT, False, "", "a column of scores, or made of one")
-
 
 _INTERVAL = (
     Column("low", F64, True, "", "2.5 % of the resampled entries"),
     Column("high", F64, True, "", "97.5 % of the resampled entries"),
 )
 
-
 _SIZES = (
     Column("num_residues", I64, False, "", "residues behind the figure"),
     Column("num_entries", I64, False, "", "entries behind the figure"),
 )
-
 
 BY_GROUP = make_schema(
     (
@@ -146,7 +132,6 @@ BY_GROUP = make_schema(
     )
 )
 
-
 CALIBRATION = make_schema(
     (
         _POPULATION,
@@ -159,7 +144,6 @@ CALIBRATION = make_schema(
     )
 )
 
-
 CURVES = make_schema(
     (
         _POPULATION,
@@ -169,7 +153,6 @@ CURVES = make_schema(
         Column("precision", F64, True, "1", "mean over the residues that have such a mode"),
     )
 )
-
 
 COMPARE = make_schema(
     (
@@ -183,7 +166,6 @@ COMPARE = make_schema(
     )
 )
 
-
 MIXTURES = make_schema(
     (
         *_KEY,
@@ -193,7 +175,6 @@ MIXTURES = make_schema(
     )
 )
 """An external table of kind ``mixture``; the simulator's truth tables have these columns too."""
-
 
 SAMPLES = make_schema(
     (

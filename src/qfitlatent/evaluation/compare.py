@@ -29,7 +29,6 @@ from qfitlatent.tables.parquet import conform, read_table, write_table
 LIBRARY = "type_library"
 """The baseline beside the runs; no run may have this name."""
 
-
 METRICS = (
     "nll",
     "nll_folded",

@@ -27,7 +27,6 @@ from qfitlatent.tables.parquet import conform, read_table
 
 MODEL = "model"
 
-
 GENERATOR = "generator"
 
 
@@ -36,7 +35,7 @@ class Chunk(NamedTuple):
 
     rows: np.ndarray  # (n,) ascending positions in the evaluation set
     density: Density  # of n residues, or of fewer that are shared
-    index: Tensor  # (n,) long, the residue of the density that each is
+    of_density: Tensor  # (n,) long, the residue of the density that each is
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,9 @@ def table_method(
                 )
             array[row, slot, d - 1] = np.where(needed, values, 0.0)
     weight = np.maximum(weight / weight.sum(1, keepdims=True), 1e-12)
-    mixture = VonMisesMixture(
-        *(torch.from_numpy(x).float() for x in (np.log(weight), mean, kappa)),
-        chi_mask=torch.from_numpy(CHI_DEFINED[token]),
-        symmetric=torch.from_numpy(PI_SYMMETRIC[token]),
-    )
+    masks = (torch.from_numpy(x[token]) for x in (CHI_DEFINED, PI_SYMMETRIC))
+    parameters = (torch.from_numpy(x).float() for x in (np.log(weight), mean, kappa))
+    mixture = VonMisesMixture(*parameters, *masks)
 
     def chunks() -> Iterator[Chunk]:
         for part in _chunks(len(covered), size):

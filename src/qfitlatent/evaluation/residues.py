@@ -21,12 +21,9 @@ from qfitlatent.tables.parquet import read_table
 
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
 
-
 NEIGHBOUR_EDGES = (10, 15, 20, 25)
 
-
 SPREAD_EDGES_DEGREES = (20, 40, 80)
-
 
 COVARIATES = (*(column.name for column in IDS), "num_neighbours", "secondary")
 """What is read of the residues beside what the model reads."""
@@ -68,6 +65,7 @@ class EvaluationSet:
             "num_residues": self.num,
             "num_multiconformer": int(self.several.sum()),
             "num_single": int((~self.several).sum()),
+            "num_heterogeneous": int((self.observed.num_distinct > 1).sum()),
             "num_altlocs": len(self.observed.row_residue),
             "num_without_frame": self.dataset.num_without_frame,
         }
@@ -115,7 +113,10 @@ def overall(num: int) -> Group:
 def residue_groups(data: EvaluationSet, resolution: np.ndarray, spread: np.ndarray) -> list[Group]:
     """The divisions of the figures; resolution (E,) angstrom, spread (N,) radians."""
     columns, token = data.columns, data.observed.token.numpy()
-    conformers = np.minimum(data.observed.num_conformers.numpy(), 4)
+    altlocs, distinct = (
+        np.clip(counts.numpy(), 1, 4) - 1
+        for counts in (data.observed.num_conformers, data.observed.num_distinct)
+    )
     of_entry = resolution[data.entry]
     unknown = len(RESOLUTION_EDGES) + 1
     strata = np.where(np.isfinite(of_entry), np.digitize(of_entry, RESOLUTION_EDGES), unknown)
@@ -128,7 +129,8 @@ def residue_groups(data: EvaluationSet, resolution: np.ndarray, spread: np.ndarr
         Group("num_chi", ["1", "2", "3", "4"], NUM_CHI[token].astype(np.int64) - 1),
         Group("resolution_angstrom", [*_ranges(RESOLUTION_EDGES), "unknown"], strata),
         Group("num_neighbours", _ranges(NEIGHBOUR_EDGES), neighbours),
-        Group("num_conformers", ["1", "2", "3", "4 or more"], conformers - 1),
+        Group("num_conformers", ["1", "2", "3", "4 or more"], altlocs),
+        Group("num_distinct_conformers", ["1", "2", "3", "4 or more"], distinct),
         Group(
             "altloc_distance_degrees",
             ["one", *_ranges(SPREAD_EDGES_DEGREES)],

@@ -33,10 +33,8 @@ from qfitlatent.evaluation.transport import wasserstein
 TOLERANCES_DEGREES = (20, 40)
 """Rotamer accuracy: a chi is right when it is this close."""
 
-
 MODES_KEPT = 16
 """Modes of a residue that are kept for the recall and precision curves, heaviest first."""
-
 
 SMALLEST_MODE = 0.01
 """Modes below this mass are left out of the curves over the weight threshold."""

@@ -6,18 +6,14 @@ from typing import Any
 MODE_WEIGHT = 0.1
 """Smallest probability mass that makes a predicted mode, fraction."""
 
-
 MODE_MERGE_DEGREES = 30
 """Components closer than this in every chi are one mode."""
-
 
 MATCH_DEGREES = 30
 """A mode matches an observed altloc when every chi is this close."""
 
-
 DISTINCT_DEGREES = 40
 """Two altlocs are distinct rotamers when a chi differs by more than this."""
-
 
 CHUNK_RESIDUES = 2048
 """Residues scored at once, which bounds memory."""

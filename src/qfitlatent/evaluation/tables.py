@@ -28,7 +28,6 @@ from qfitlatent.tables.parquet import conform
 MAP_NODES = 72
 """Nodes of a chi1/chi2 map along one angle: 5 degrees."""
 
-
 NUM_MAPS = 6
 
 

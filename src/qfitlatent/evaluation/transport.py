@@ -13,7 +13,6 @@ from qfitlatent.density.rows import Observed
 PRICE_SWEEPS = 6
 """Rounds over the altlocs that find the prices from which optimal transport starts."""
 
-
 MASS_TOLERANCE = 1e-7
 """Optimal transport stops when less than this share of the mass is at the wrong altloc."""
 

@@ -33,16 +33,13 @@ from torch import Tensor, nn
 ANGSTROM_PER_UNIT = 10.0
 """Length unit of the points: angstroms would make every residue attend to itself only."""
 
-
 MASKED = -1e9
 """Logit of a key that is padding."""
-
 
 SAVE_PROBABILITIES_BELOW = 1 << 24
 """Attention weights of one protein and layer (H N N) kept for the backward pass up to this number,
 64 MiB, which is 2048 residues with four heads; above it they are recomputed from the logsumexp,
 which takes half as long again, so that memory grows with N and not with N^2."""
-
 
 BLOCK_ELEMENTS = 1 << 18
 """Logits handled at a time, over all heads: 1 MiB of fp32 stays in the second-level cache."""
@@ -199,6 +196,8 @@ class InvariantPointAttention(nn.Module):
     Weights of the logit terms as there: w_C = sqrt(2 / (9 P)) and w_L = sqrt(1/3).
     """
 
+    save_probabilities_below = SAVE_PROBABILITIES_BELOW
+
     def __init__(
         self,
         d_s: int,
@@ -208,12 +207,11 @@ class InvariantPointAttention(nn.Module):
         num_query_points: int,
         num_value_points: int,
         pair_values: bool = False,
-        form: str = "auto",
     ) -> None:
         super().__init__()
         self.num_heads, self.head_width = num_heads, head_width
         self.num_query_points, self.num_value_points = num_query_points, num_value_points
-        self.pair_values, self.form = pair_values, form
+        self.pair_values = pair_values
         scalars, points = num_heads * head_width, num_heads * num_query_points * 3
         self.widths = (scalars, scalars, scalars, points, points, num_heads * num_value_points * 3)
         self.project = nn.Linear(d_s, sum(self.widths), bias=False)
@@ -288,7 +286,7 @@ class InvariantPointAttention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         else:
             size = self.num_heads * q.shape[2] ** 2
-            keep = size <= SAVE_PROBABILITIES_BELOW if self.form == "auto" else self.form == "fused"
+            keep = size <= self.save_probabilities_below
             out = StaticBiasAttention.apply(q, k, v, table, coefficient, pair, keep)
         return out.transpose(1, 2)
 

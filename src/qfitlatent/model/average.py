@@ -2,44 +2,51 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
+from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.model.batch import Batch
-from qfitlatent.model.heads import ChiByChiHead
+from qfitlatent.model.heads import AutoregressiveHead
 from qfitlatent.model.network import Block, DensityNetwork, QFitLatent
 from qfitlatent.model.settings import ModelConfig
 
 
-class AverageHead(ChiByChiHead):
+class AverageHead(nn.Module):
     """The heads of M models as one with M K components a chi, each model having weight 1/M.
 
     ``residue`` takes the models' single representations side by side, (N, M d_s).
     """
 
-    def __init__(self, heads: Sequence[ChiByChiHead]) -> None:
+    def __init__(self, heads: Sequence[AutoregressiveHead]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self.num_components = sum(head.num_components for head in heads)
         self.kappa_min = min(head.kappa_min for head in heads)
 
+    def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> AutoregressiveDensity:
+        return AutoregressiveDensity(self, s, chi_mask, symmetric)
+
+    def _parts(self, x: Tensor) -> Iterator[tuple[AutoregressiveHead, Tensor]]:
+        """Each model's head with its part of x (N, M width)."""
+        heads = cast("Sequence[AutoregressiveHead]", self.heads)
+        return zip(heads, x.chunk(len(heads), dim=-1), strict=True)
+
     def residue(self, s: Tensor) -> Tensor:
         """(N, D M hidden): for each chi the slices of all models."""
-        parts = zip(self.heads, s.chunk(len(self.heads), dim=-1), strict=True)
-        slices = [head.residue(part).unflatten(-1, (NUM_CHI_MAX, -1)) for head, part in parts]
+        slices = [h.residue(part).unflatten(-1, (NUM_CHI_MAX, -1)) for h, part in self._parts(s)]
         return torch.cat(slices, dim=-1).flatten(-2)
 
     def step(
         self, d: int, residue: Tensor, chi: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As ``AutoregressiveHead.step``, of all models."""
-        parts = zip(self.heads, residue.chunk(len(self.heads), dim=-1), strict=True)
-        steps = [head.step(d, part, chi, known) for head, part in parts]
+        steps = [head.step(d, part, chi, known) for head, part in self._parts(residue)]
         log_weight, mean, kappa = (torch.cat(x, dim=-1) for x in zip(*steps, strict=True))
         return log_weight - math.log(len(self.heads)), mean, kappa
 
@@ -60,10 +67,11 @@ class AverageModel(DensityNetwork):
                 "Only models with model.head: autoregressive can be averaged: "
                 f"these have {config.head}."
             )
-        self.members = nn.ModuleList(QFitLatent(config) for _ in range(num_members))
+        members = [QFitLatent(config) for _ in range(num_members)]
+        self.members = nn.ModuleList(members)
         self.dropout_passes = dropout_passes
-        terms = max(1, dropout_passes)
-        self.head = AverageHead([member.head for member in self.members for _ in range(terms)])
+        heads = [cast("AutoregressiveHead", member.head) for member in members]
+        self.head = AverageHead([h for h in heads for _ in range(max(1, dropout_passes))])
 
     def encode(self, batch: Batch) -> Tensor:
         """(n, M P d_s): the single representations of all terms side by side."""
@@ -71,12 +79,14 @@ class AverageModel(DensityNetwork):
             return self.embed(batch)
         masks = self.config.num_blocks * Block.NUM_DROPOUTS  # of one pass
         seeds = itertools.count(0, masks)
-        terms = [m for m in self.members for _ in range(self.dropout_passes)]
+        members = cast("Sequence[QFitLatent]", self.members)
+        terms = [m for m in members for _ in range(self.dropout_passes)]
         return torch.cat([m.encode(batch, next(seeds)) for m in terms], dim=-1)
 
     def embed(self, batch: Batch) -> Tensor:
         """(n, M d_s): of each whole network, not of what masks leave of it."""
-        return torch.cat([member.encode(batch) for member in self.members], dim=-1)
+        members = cast("Sequence[QFitLatent]", self.members)
+        return torch.cat([member.encode(batch) for member in members], dim=-1)
 
 
 def build_model(config: Mapping[str, Any]) -> DensityNetwork:

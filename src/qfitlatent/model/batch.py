@@ -14,13 +14,10 @@ from torch import Tensor
 NETWORK_FIELDS = ("token", "rotation", "translation", "position", "chain", "torsion")
 """What the network reads of each residue."""
 
-
 RESIDUE_FIELDS = (*NETWORK_FIELDS, "num_distinct", "residue_row")
-
 
 OBSERVED_FIELDS = ("chi", "defined", "occupancy")
 """What the loss reads of each observed row."""
-
 
 ROW_FIELDS = (*OBSERVED_FIELDS, "conformer_row")
 

@@ -26,9 +26,7 @@ from qfitlatent.model.network import DensityNetwork
 
 FORMAT_VERSION = "1"
 
-
 MODEL_FILE = "model.safetensors"
-
 
 HEADER_KEY = "qfitlatent"
 

@@ -70,7 +70,8 @@ class Dataset:
         names, entry_code = np.unique(column("entry"), return_inverse=True)
         counts = np.ones(len(residues), dtype=bool)
         if chains is not None:
-            counts = np.isin(*chain_keys(residues, chains))
+            residue_chain, chosen = chain_keys(residues, chains)
+            counts = np.isin(residue_chain, chosen)
             wanted &= np.isin(entry_code, entry_code[counts])
         kept = np.flatnonzero(wanted)
         taken = frames.take(pa.array(kept)) if len(kept) < len(frames) else frames

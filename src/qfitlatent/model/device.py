@@ -20,7 +20,8 @@ def choose_device(name: str) -> torch.device:
         name = next((kind for kind, is_here in here.items() if is_here), "cpu")
     if not here.get(name, name == "cpu"):
         raise QfitLatentError(f"There is no device {name} here: use auto or cpu.")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) if name == "cuda" else None)
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device(name, rank) if name == "cuda" else torch.device(name)
 
 
 def device_memory_bytes(device: torch.device) -> float:

@@ -62,22 +62,11 @@ class MixtureHead(nn.Module):
 HARMONICS = (1, 2, 3)
 """Earlier angles enter as sin and cos of these multiples: three rotamers need the third."""
 
-
 HIDDEN = 256
 """Hidden units where ``model.head_hidden`` is 0."""
 
 
-class ChiByChiHead(nn.Module):
-    """A head that gives one chi after the other: a ``density.protocol.Head`` as a module."""
-
-    num_components: int
-    kappa_min: float
-
-    def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> AutoregressiveDensity:
-        return AutoregressiveDensity(self, s, chi_mask, symmetric)
-
-
-class AutoregressiveHead(ChiByChiHead):
+class AutoregressiveHead(nn.Module):
     """From the single representation and the earlier chi to a mixture over the next chi.
 
     With x = W_d s + V_d (sin, cos of 1, 2, 3 times the earlier chi), log pi, mu = atan2 and
@@ -95,11 +84,15 @@ class AutoregressiveHead(ChiByChiHead):
             nn.Linear(prefix * d, hidden, bias=False) for d in range(1, NUM_CHI_MAX)
         )
         self.middle = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(NUM_CHI_MAX))
-        self.last = nn.ModuleList(nn.Linear(hidden, 4 * num_components) for _ in range(NUM_CHI_MAX))
-        for layer in self.last:
+        last = [nn.Linear(hidden, 4 * num_components) for _ in range(NUM_CHI_MAX)]
+        for layer in last:
             nn.init.normal_(layer.weight, std=0.02)
             with torch.no_grad():
                 layer.bias.copy_(spread_bias(num_components, 1))
+        self.last = nn.ModuleList(last)
+
+    def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> AutoregressiveDensity:
+        return AutoregressiveDensity(self, s, chi_mask, symmetric)
 
     def step(
         self, d: int, residue: Tensor, chi: Tensor, known: Tensor

@@ -13,6 +13,8 @@ and everything that is not SPEC 6 is an option of ``ModelConfig`` that is off by
 Shapes: B proteins, N residues of the longest (padded), n real residues of all, D=4 chi.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -171,7 +173,6 @@ class QFitLatent(DensityNetwork):
             pair = self.pair.static(s, x, batch)
         for i, block in enumerate(self.blocks):
             s = block(s, rotation, x, pair, None if seed is None else seed + i * Block.NUM_DROPOUTS)
-            if self.pair_updates is not None:
-                z = self.pair_updates[i](s, pair)
-                pair = ExplicitPair(z, pair.neighbours, pair.mask)
+            if self.pair_updates is not None and isinstance(pair, ExplicitPair):
+                pair = replace(pair, z=self.pair_updates[i](s, pair))
         return self.norm(s)[batch.mask]
