@@ -161,3 +161,13 @@ def parent_name(name: str) -> str:
     name = standard_name(name)
     parent, _ = MODIFIED.get(name, (name, {}))
     return parent if parent in TOKEN else ""
+
+
+_WATERS = frozenset(
+    "DOD H2O HOH OH2 SOL SPC T3P T4P TIP TIP2 TIP3 TIP4 TIP5 TP3 TP4 WAT".split()  # noqa: SIM905
+)
+
+
+def is_water(name: str) -> bool:
+    """Whether a component is water, under the name of any program."""
+    return name.upper() in _WATERS

@@ -1,0 +1,144 @@
+"""The atoms of a file's first model as its raw records give them, before anything is decided.
+
+Shapes: A atoms, G groups: stretches of atoms in the file that say the same of their residue.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from qfitlatent.structure.rejections import Loss
+
+
+class Names:
+    """The names of one file, each an index; the first is empty."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._of_text: dict[str, int] = {"": 0}
+        self._of_bytes = _Codes(self)
+
+    def indices(self, values: np.ndarray) -> np.ndarray:
+        """(n,) int64 from n names in bytes; blanks around a name are no part of it."""
+        return np.fromiter(map(self._of_bytes.__getitem__, values.tolist()), np.int64, len(values))
+
+    def index(self, text: str) -> int:
+        return self._of_text.setdefault(text, len(self._of_text))
+
+    def of_bytes(self, value: bytes) -> int:
+        return self.index(value.decode(self._encoding, errors="replace").strip())
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self._of_text)
+
+
+class _Codes(dict[bytes, int]):
+    """Remembers the index of each name."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def __missing__(self, value: bytes) -> int:
+        self[value] = found = self._names.of_bytes(value)
+        return found
+
+
+@dataclass
+class Sites:
+    """Arrays over atoms and over groups, in the order of the file.
+
+    Names are indices; numbers that the file does not give, or gives as something that is no number,
+    are nan.
+    """
+
+    names: Names
+    atom: np.ndarray  # (A,) bytes, names of atoms without blanks, as deposited
+    element: np.ndarray  # (A,) bytes, may be empty
+    altloc: np.ndarray  # (A,) index, 0 for blank
+    position: np.ndarray  # (A,3) float64, angstrom
+    occupancy: np.ndarray  # (A,) float64
+    b_factor: np.ndarray  # (A,) float32
+    start: np.ndarray  # (G,) first atom of each group
+    component: np.ndarray  # (G,) index, as deposited
+    author_chain: np.ndarray  # (G,) index
+    label_chain: np.ndarray  # (G,) index, as the file gives it; 0 where it does not
+    segment: np.ndarray  # (G,) index
+    number: np.ndarray  # (G,) int64, of the author
+    insertion_code: np.ndarray  # (G,) index
+    label_seq: np.ndarray  # (G,) int64, 0 for none
+    is_het: np.ndarray  # (G,) bool
+    is_declared: np.ndarray  # (G,) bool, the file says that it is in the sequence of a polypeptide
+    stretch: np.ndarray  # (G,) counts the ends of chains (TER, END) before
+    is_closed: np.ndarray  # (G,) bool, a TER ends the stretch
+    header: dict[str, object] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        """(A,) group of each atom."""
+        return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.atom)))
+
+    @cached_property
+    def atom_code(self) -> np.ndarray:
+        """(A,) names in upper case as integers, as :func:`name_codes`."""
+        return name_codes(self.atom)
+
+
+def name_codes(names: np.ndarray) -> np.ndarray:
+    """(n,) uint32 from n names in bytes: upper case, 0 for more than four characters."""
+    short = names if names.dtype.itemsize == 4 else names.astype("S4")
+    if names.dtype.itemsize > 4:
+        short = np.where(short == names, short, b"").astype("S4")
+    byte = np.ascontiguousarray(short).view(np.uint8)
+    is_lower = (byte - np.uint8(ord("a"))) < 26
+    if is_lower.any():
+        byte = byte - 32 * is_lower.astype(np.uint8)
+    return byte.view(np.uint32)
+
+
+def parse_fixed(characters: np.ndarray, decimals: int) -> np.ndarray:
+    """(...) numbers from characters (width, ...) uint8, at the right of their field.
+
+    Those with exactly so many decimals are read at once, others one by one; nan for what is none.
+    """
+    width = len(characters)
+    point = width - decimals - 1
+    digit = characters - np.uint8(ord("0"))
+    is_digit = digit < 10
+    digit *= is_digit
+    is_minus = characters[:point] == ord("-")
+    is_free = is_minus | (characters[:point] == ord(" "))
+    good = (characters[point] == ord(".")) & is_digit[point - 1]
+    good &= is_digit[0] | is_free[0]
+    for i in range(point - 1):
+        # Blanks, then perhaps a minus, then digits to the point.
+        good &= is_digit[i + 1] | (is_free[i + 1] & is_free[i] & ~is_minus[i])
+    whole = digit[0].astype(np.int32 if width < 11 else np.int64)
+    for i in (i for i in range(1, width) if i != point):
+        if i > point:
+            good &= is_digit[i]
+        whole *= 10
+        whole += digit[i]
+    # The quotient of whole numbers is the float nearest to the text.
+    value = whole / 10.0**decimals
+    np.negative(value, out=value, where=is_minus.any(axis=0))
+    if not good.all():
+        for at in zip(*np.nonzero(~good), strict=True):
+            value[at] = parse_number(characters[(slice(None), *at)].tobytes())
+    return value
+
+
+def parse_number(text: bytes) -> float:
+    """A number in any other way to write one; nan for what is none."""
+    text = text.strip()
+    if b" " in text or b"_" in text:  # Python reads 1_000
+        return np.nan
+    if text.endswith(b")"):  # 1.234(5), with its uncertainty
+        text = text[: text.find(b"(")]
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan
+    return value if np.isfinite(value) else np.nan
