@@ -110,7 +110,8 @@ SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
 MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
     # Selenium in the place of sulphur, nothing else.
     "MSE": ("MET", {"SE": "SD"}),
-    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's.
+    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's. It is
+    # predicted as MET, but not built: the builder would take the formyl group for a side chain.
     "FME": ("MET", {}),
 }
 """Modified residues with their parent's side-chain skeleton: parent, and other names of its atoms.
@@ -119,6 +120,10 @@ The list is short on purpose. A phosphate (SEP, TPO, PTR), an oxidised sulphur (
 methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rotamers exist; a ring
 (PCA) has other angles altogether. All of these are unknown residues (token 20).
 """
+
+
+BUILDABLE = frozenset({*RESIDUE_TYPES, "MSE"})
+"""Residues whose side chain can be built anew."""
 
 
 OTHER_ATOM_NAMES: dict[str, dict[str, str]] = {"ILE": {"CD": "CD1"}}

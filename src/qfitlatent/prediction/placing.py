@@ -26,10 +26,11 @@ import numpy as np
 from qfitlatent.chemistry.building import build_side_chains
 from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
+    BUILDABLE,
     NUM_CHI,
     SIDE_CHAIN_ATOMS,
-    TOKEN,
     UNKNOWN_TOKEN,
+    standard_name,
 )
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
@@ -138,7 +139,7 @@ def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | Non
         for residue in chain:
             place = (residue.subchain, residue.seqid.num, residue.seqid.icode.strip())
             count[place] = count.get(place, 0) + 1
-            if residue.name in TOKEN or residue.name == "MSE":
+            if standard_name(residue.name) in BUILDABLE:
                 residues[(*place, residue.name)] = residue
     return [residues.get(key) if count.get(tuple(key[:3])) == 1 else None for key in keys]
 

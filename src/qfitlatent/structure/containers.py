@@ -23,6 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from qfitlatent.base.config import settings
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.tables.reasons import Reason
 
 _MEGABYTE = 1_000_000
@@ -38,7 +39,7 @@ _MAX_LAYERS = 4
 _MAX_FILL_BYTES = 512
 
 
-class FileError(Exception):
+class FileError(QfitLatentError):
     """A file of which nothing can be read: why, from the closed vocabulary, and in words."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

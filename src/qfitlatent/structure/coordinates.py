@@ -1,28 +1,59 @@
-"""Opening a coordinate file: bytes, gzip, mmCIF or PDB format, and writing it back as text."""
+"""A structure to change and to write: as gemmi's, with the residues and chains of the tables."""
 
-import gzip
-import re
-import zlib
 from pathlib import Path
 from textwrap import wrap
 
 import gemmi
+import numpy as np
+
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.chemistry.residues import is_water
+from qfitlatent.structure.atoms import read_sites
+from qfitlatent.structure.containers import default_limits, plain_text, read_bytes
+from qfitlatent.structure.mmcif import is_mmcif
+from qfitlatent.structure.polymer import Polymer
+from qfitlatent.structure.sites import Sites
+
+NAMELESS = "_"
+"""Name in mmCIF of a chain without one."""
 
 
-def isotropic_structure(document: gemmi.cif.Document) -> gemmi.Structure:
-    """As ``gemmi.read_structure``, without anisotropic B-factors, which cost as much as the atoms.
+def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
+    """The first model and, of an mmCIF file, its document, whose other categories are to be kept.
 
-    Raises ValueError where a second block has atoms, too.
+    Residues and subchains are those of the tables. Where gemmi reads the file in another way, the
+    structure is made from the raw records: it then has no anisotropic B factors.
+
+    Raises:
+        QfitLatentError: the file cannot be read, or has names that gemmi cannot hold.
     """
-    if any(document[i].find_mmcif_category("_atom_site.") for i in range(1, len(document))):
-        raise ValueError("more than one data block has atoms")
-    document[0].find_mmcif_category("_atom_site_anisotrop.").erase()
-    structure = gemmi.make_structure_from_block(document[0])
-    structure.merge_chain_parts()
-    return structure
+    limits = default_limits()
+    text = plain_text(read_bytes(path, limits), limits)
+    sites = read_sites(text, limits)
+    polymer = Polymer(sites)
+    document = block = None
+    if is_mmcif(text):
+        document = gemmi.cif.read_string(text)
+        block = next(b for b in document if b.find_mmcif_category("_atom_site."))
+        while document[0].name != block.name or not document[0].find_mmcif_category("_atom_site."):
+            del document[0]
+        block = document[0]
+    try:
+        if block is not None:
+            structure = gemmi.make_structure_from_block(block)
+        else:
+            structure = gemmi.read_pdb_string(text.decode())
+        structure.merge_chain_parts()
+        del structure[1:]
+        _setup_entities(structure)
+    except (ValueError, RuntimeError, IndexError):
+        structure = gemmi.Structure()
+    if not len(structure) or not _agrees(structure[0], sites, polymer):
+        structure = _from_sites(structure, sites, polymer)
+    return structure, document
 
 
-def setup_entities(structure: gemmi.Structure) -> None:
+def _setup_entities(structure: gemmi.Structure) -> None:
     """Polymers and subchains, where the file does not say what they are.
 
     gemmi makes no entity of a chain without a name, as old PDB files have; here it is called _
@@ -30,7 +61,7 @@ def setup_entities(structure: gemmi.Structure) -> None:
     """
     nameless = [chain for chain in structure[0] if not chain.name]
     for chain in nameless:
-        chain.name = "_"
+        chain.name = NAMELESS
         for residue in chain:
             residue.subchain = ""
     structure.setup_entities()
@@ -38,59 +69,99 @@ def setup_entities(structure: gemmi.Structure) -> None:
         chain.name = ""
 
 
-HEAD_BYTES = 1024
+def _agrees(model: gemmi.Model, sites: Sites, polymer: Polymer) -> bool:
+    """Whether gemmi has all atoms, and the residues of the tables in the same subchains."""
+    if model.count_atom_sites() != len(sites.atom) or not np.isfinite(sites.position).all():
+        return False
+    found = {
+        (r.subchain, r.seqid.num, r.seqid.icode.strip(), r.name) for chain in model for r in chain
+    }
+    texts = sites.names.texts
+    wanted = [
+        (texts[chain], int(sites.number[g]), texts[sites.insertion_code[g]], _name(sites, g))
+        for g, chain in zip(polymer.first.tolist(), polymer.chain.tolist(), strict=True)
+    ]
+    return len(set(wanted)) == len(wanted) and found.issuperset(wanted)
 
 
-OPENS_CIF = re.compile(rb"(\xef\xbb\xbf)?(\s|#[^\n]*\n)*data_", re.IGNORECASE)
-"""An mmCIF file opens a data block before anything else but comments."""
+def _name(sites: Sites, group: int) -> str:
+    return sites.names.texts[sites.component[group]]
 
 
-def ends_well(data: bytes) -> bool:
-    """Whether a gzip file ends with a size that its content can have.
+def _from_sites(read: gemmi.Structure, sites: Sites, polymer: Polymer) -> gemmi.Structure:
+    """The atoms of the raw records, with the metadata that gemmi has read."""
+    structure = gemmi.Structure()
+    structure.name, structure.cell = read.name, read.cell
+    structure.spacegroup_hm, structure.info = read.spacegroup_hm, read.info
+    texts = sites.names.texts
+    model = gemmi.Model(1)
+    chains: dict[str, gemmi.Chain] = {}
+    residues: dict[tuple, gemmi.Residue] = {}
+    end = np.r_[sites.start[1:], len(sites.atom)]
+    owner: dict[str, str] = {}  # the subchain of the polymer that has the name of a chain
+    for g, row in enumerate(polymer.residue.tolist()):
+        author, name = texts[sites.author_chain[g]], _name(sites, g)
+        if row >= 0:
+            subchain = texts[polymer.chain[row]]
+            kind = gemmi.EntityType.Polymer
+            if owner.setdefault(author, subchain) != subchain:
+                author = subchain  # a segment or a copy
+            key: tuple = ("polymer", row)
+        else:
+            water = is_water(name)
+            kind = gemmi.EntityType.Water if water else gemmi.EntityType.NonPolymer
+            subchain = texts[sites.label_chain[g]] or f"{author or NAMELESS}x"
+            subchain += "w" if water else f"{g}"
+            key = ("other", g)
+        if key not in residues:
+            residue = gemmi.Residue()
+            residue.name = name
+            code = _one_character(texts[sites.insertion_code[g]], "insertion code")
+            residue.seqid = gemmi.SeqId(int(sites.number[g]), code)
+            residue.label_seq = int(sites.label_seq[g]) or None
+            residue.subchain, residue.entity_type = subchain, kind
+            residue.het_flag = "H" if sites.is_het[g] else "A"
+            residues[key] = residue
+            chains.setdefault(author, gemmi.Chain(author))
+        _add_atoms(residues[key], sites, range(int(sites.start[g]), int(end[g])))
+        residues[key].entity_id = author
+    for residue in residues.values():
+        author = residue.entity_id
+        residue.entity_id = ""
+        chains[author].add_residue(residue)
+    for chain in chains.values():
+        model.add_chain(chain)
+    structure.add_model(model)
+    structure.ensure_entities()
+    for entity in structure.entities:
+        if entity.entity_type == gemmi.EntityType.Polymer:
+            entity.polymer_type = gemmi.PolymerType.PeptideL
+    return structure
 
-    gemmi unpacks faster than zlib of Python, but does not notice a PDB file that ends early. There
-    the last four bytes are no size but anything, and such a file goes through :func:`gunzip`.
-    """
-    size = int.from_bytes(data[-4:], "little")
-    return 1.5 * len(data) < size < 20 * len(data)
+
+def _add_atoms(residue: gemmi.Residue, sites: Sites, atoms: range) -> None:
+    """The atoms that have a position; an occupancy or B that is none is 1 and 0 here."""
+    for i in atoms:
+        if not np.isfinite(sites.position[i]).all():
+            continue
+        atom = gemmi.Atom()
+        atom.name = sites.atom[i].decode("utf-8", errors="replace")
+        atom.altloc = _one_character(sites.names.texts[sites.altloc[i]], "altloc") or "\0"
+        element = sites.element[i].decode("latin-1") or atom.name.lstrip("0123456789")[:1]
+        atom.element = gemmi.Element(element)
+        atom.pos = gemmi.Position(*sites.position[i])
+        atom.occ = float(np.nan_to_num(sites.occupancy[i], nan=1.0))
+        atom.b_iso = float(np.nan_to_num(sites.b_factor[i]))
+        residue.add_atom(atom)
 
 
-def gunzip(data: bytes) -> bytes:
-    """All members of a gzip file. Raises zlib.error or EOFError where it is damaged or short."""
-    out = []
-    while data:
-        stream = zlib.decompressobj(wbits=31)
-        out.append(stream.decompress(data))
-        if not stream.eof:
-            raise EOFError("it ends early")
-        data = stream.unused_data.lstrip(b"\0")
-    return b"".join(out)
-
-
-NAMELESS = "_"
-"""Name in mmCIF of a chain without one, as in structure.py."""
-
-
-def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
-    """The structure and, of an mmCIF file, its document, whose other categories are to be kept.
-
-    Read in the same way as for the tables (structure.py), so that the ids agree.
-    """
-    data = Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    text = data.decode("utf-8", errors="replace")
-    if OPENS_CIF.match(data[:HEAD_BYTES]):
-        document = gemmi.cif.read_string(text)
-        structure = gemmi.make_structure_from_block(document[0])
-        structure.merge_chain_parts()
-    else:
-        document = None
-        structure = gemmi.read_pdb_string(text)
-        structure.merge_chain_parts()
-    del structure[1:]
-    setup_entities(structure)
-    return structure, document
+def _one_character(label: str, what: str) -> str:
+    if len(label) > 1:
+        raise QfitLatentError(
+            f"The {what} {label!r} has several characters, which the written model cannot have: "
+            "rename it to one character."
+        )
+    return label
 
 
 def mmcif_text(

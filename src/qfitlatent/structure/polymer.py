@@ -34,6 +34,10 @@ BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""
 
 
+_CLASH_ANGSTROM = 2.4
+"""Alpha carbons of bonded residues are 2.8 (cis) to 3.9 angstrom apart."""
+
+
 _N, _CA, _C = name_codes(np.array([b"N", b"CA", b"C"])).tolist()
 
 
@@ -90,25 +94,32 @@ class Polymer:
         """(G,) whether a group has a peptide bond to a partner of its chain."""
         sites = self._sites
         position = np.where(self._backbone[:, :, None] >= 0, sites.position[self._backbone], np.nan)
-        n, c = position[:, 0], position[:, 2]
+        n, ca, c = position.transpose(1, 0, 2)
         found = np.zeros(len(groups), dtype=bool)
         for chain in np.unique(sites.author_chain[groups]):
             in_chain = sites.author_chain == chain
             to = np.flatnonzero(partners & in_chain)
             rows = np.flatnonzero(groups & in_chain)
             for some in (rows[i : i + 256] for i in range(0, len(rows), 256)):
-                is_other = some[:, None] != to
-                for one, other in ((n, c), (c, n)):
-                    gap = one[some][:, None] - other[to]
-                    with np.errstate(invalid="ignore", over="ignore"):
-                        near = np.einsum("ijk,ijk->ij", gap, gap) < BOND_ANGSTROM**2
-                    found[some] |= (near & is_other).any(axis=1)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    near = _square(c[some], n[to]) < BOND_ANGSTROM**2
+                    near |= _square(n[some], c[to]) < BOND_ANGSTROM**2
+                    # What lies on top of another ligand is not bonded to it.
+                    near &= ~(_square(ca[some], ca[to]) < _CLASH_ANGSTROM**2)
+                near &= some[:, None] != to
+                found[some] |= near.any(axis=1)
         return found
 
     def _among(self, accepted: np.ndarray) -> np.ndarray:
-        """(G,) whether a group stands among residues of its chain, before the TER of these."""
+        """(G,) whether a group stands among residues of its chain, before the TER of these.
+
+        Where the file declares its sequences, no group does.
+        """
         sites = self._sites
-        key = sites.author_chain * (int(sites.stretch.max()) + 1) + sites.stretch
+        if sites.is_declared.any():
+            return np.zeros(len(accepted), dtype=bool)
+        _, chain = np.unique(self._chain_keys(), return_inverse=True)
+        key = chain * (int(sites.stretch.max()) + 1) + sites.stretch
         last = np.full(int(key.max()) + 1, -1)
         rows = np.flatnonzero(accepted)
         last[key[rows]] = rows
@@ -338,3 +349,9 @@ def _has_breaks(chain: np.ndarray, stretch: np.ndarray) -> bool:
     """Whether a chain goes on behind the end of a stretch."""
     pair = np.unique(chain * (int(stretch.max(initial=0)) + 1) + stretch)
     return len(pair) > len(np.unique(chain))
+
+
+def _square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n,m) squared distances of points (n,3) and (m,3)."""
+    gap = a[:, None] - b[None]
+    return np.einsum("ijk,ijk->ij", gap, gap)

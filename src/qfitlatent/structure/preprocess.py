@@ -25,6 +25,7 @@ from qfitlatent.base.files import find_beside
 from qfitlatent.base.progress import Progress
 from qfitlatent.structure.atoms import Parsed, parse_file
 from qfitlatent.structure.conformers import Conformers
+from qfitlatent.structure.containers import ReadingLimits
 from qfitlatent.structure.records import all_tables, rejected_table
 from qfitlatent.structure.rejections import Rejections, unexpected_errors
 from qfitlatent.structure.residues import Residues
@@ -59,7 +60,7 @@ class EntryRecords:
 
 
 @dataclass(frozen=True)
-class PreprocessSettings:
+class PreprocessSettings(ReadingLimits):
     """The section ``preprocess`` of the configuration."""
 
     max_conformers: int
@@ -92,7 +93,7 @@ def read_entry(
     """
     most = _defaults().max_conformers if max_conformers is None else max_conformers
     _check_max_conformers(most)
-    parsed, trace = _parse(path, Parsed(entry, source, url))
+    parsed, trace = _parse(path, Parsed(entry, source, url), _defaults())
     tables, more = _make_contained([parsed], most)
     return EntryRecords(**tables, traceback=trace + more)
 
@@ -165,7 +166,7 @@ def _in_batches(
     done, alone = 0, 0
     given_up: dict[int, tuple[str, Reason, str]] = {}
     while done < len(rows):
-        work = partial(_batches, rows, done, alone, given_up, chosen.max_conformers)
+        work = partial(_batches, rows, done, alone, given_up, chosen)
         try:
             for piece in contained(work, limits):
                 end, tables = _unpack(piece)
@@ -186,7 +187,7 @@ def _batches(
     start: int,
     alone: int,
     given_up: Mapping[int, tuple[str, Reason, str]],
-    max_conformers: int,
+    chosen: PreprocessSettings,
     watch: Watch,
 ) -> Iterator[bytes]:
     """Packed tables of the rows from ``start`` on; one by one for those before ``alone``."""
@@ -202,7 +203,7 @@ def _batches(
                 reason = Reason(row["reason"])
                 parsed.rejection = ("download", reason, row["detail"] or "")
             elif parsed.rejection is None:
-                parsed, trace = _parse(row["path"], parsed)
+                parsed, trace = _parse(row["path"], parsed, chosen)
                 _report(trace)
             batch.append(parsed)
             num_atoms += len(parsed.atoms.occupancy) if parsed.atoms else 0
@@ -210,15 +211,15 @@ def _batches(
             if at <= alone:
                 break
         watch(first, at - 1)
-        tables, traces = _make_contained(batch, max_conformers)
+        tables, traces = _make_contained(batch, chosen.max_conformers)
         _report(traces)
         yield _pack(at, tables)
 
 
-def _parse(path: str | Path, of: Parsed) -> tuple[Parsed, str]:
+def _parse(path: str | Path, of: Parsed, limits: ReadingLimits) -> tuple[Parsed, str]:
     """The file, and the traceback of an error that nobody foresaw."""
     try:
-        return parse_file(path, of.entry, source=of.source, url=of.url), ""
+        return parse_file(path, of.entry, source=of.source, url=of.url, limits=limits), ""
     except Exception as error:
         return _gave_up(of, error), _traceback(of.entry)
 
