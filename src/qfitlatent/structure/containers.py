@@ -39,6 +39,9 @@ _MAX_LAYERS = 4
 _MAX_FILL_BYTES = 512
 
 
+_HEAD_BYTES = 4096
+
+
 class FileError(QfitLatentError):
     """A file of which nothing can be read: why, from the closed vocabulary, and in words."""
 
@@ -108,6 +111,13 @@ def plain_text(data: bytes, limits: ReadingLimits) -> bytes:
             raise _too_large(limits)
     else:
         raise FileError(Reason.UNREADABLE, "compressed several times over; unpack it first")
+    if b"dataBlocks" in data[:_HEAD_BYTES] and data[0] & 0xF0 in (0x80, 0xD0):
+        # A MessagePack map: a text begins with none of these bytes.
+        raise FileError(
+            Reason.UNREADABLE,
+            "BinaryCIF (bcif), which is not read: fetch the entry as mmCIF, or convert the file to "
+            "mmCIF",
+        )
     return _one_encoding(data)
 
 
