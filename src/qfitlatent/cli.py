@@ -5,40 +5,77 @@ the user's making are one sentence on standard error and exit status 2.
 """
 
 import argparse
+import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from qfitlatent import __version__
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.prediction import commands
 
+Arguments = Callable[[argparse.ArgumentParser], None]
 
-@dataclass(frozen=True)
-class Command:
+
+class Command(NamedTuple):
     """A subcommand: its name, what it does, its arguments, and the function that does it."""
 
     name: str
     about: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Arguments
     run: Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 a negative answer, 2 an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8, or a file name that is no text, is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
-        return options.command.run(options)
+        status = options.command.run(options)
+        sys.stdout.flush()
+        return status
     except QfitLatentError as error:
-        print(f"qfitlatent: {error}", file=sys.stderr)
-        return 2
+        return _stopped(str(error))
     except BrokenPipeError:
         # The reader of our output has had enough (`| head`); nothing is left to tell it.
         sys.stdout = None
         return 0
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        return _stopped(_of_the_machine(error))
+    except MemoryError:
+        return _stopped("There is not enough memory: give less at once, or use a larger machine.")
     except KeyboardInterrupt:
         print("qfitlatent: interrupted.", file=sys.stderr)
         return 130
+
+
+OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ENODEV, errno.ELOOP),
+}
+"""Errors of the file system: a path of the user cannot be read or written, the program is well."""
+
+
+def _of_the_machine(error: OSError) -> str:
+    if error.filename is None:
+        # What is still buffered cannot be written when the program ends either.
+        sys.stdout = None
+        return f"The output cannot be written: {error.strerror}."
+    where = " ".join(str(error.filename).split())
+    return f"{where} cannot be read or written ({error.strerror}): free it or give another path."
+
+
+def _stopped(sentence: str) -> int:
+    print(f"qfitlatent: {sentence}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qfitlatent", description="How the side chains of a protein are distributed."
     )
+    parser.add_argument("--version", action="version", version=f"qfitlatent {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.about, description=command.about)
@@ -54,54 +92,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("entry", help="a structure file, or an id together with --tables")
-    parser.add_argument("--tables", type=Path, help="folder of tables that holds the entry")
-    parser.add_argument(
-        "--multiconformer", action="store_true", help="only residues with two or more conformers"
-    )
-
-
 def _inspect(options: argparse.Namespace) -> int:
     from qfitlatent.dataset.inspect import inspect_entry
 
-    print(
-        inspect_entry(
-            options.entry, options.tables, only_multiconformer=options.multiconformer
-        ).rstrip("\n")
-    )
+    shown = inspect_entry(options.entry, options.tables, only_multiconformer=options.multiconformer)
+    print(shown, end="")
     return 0
-
-
-def _describe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", type=Path, help="a Parquet file of a data set")
 
 
 def _describe(options: argparse.Namespace) -> int:
     from qfitlatent.dataset.inspect import describe_table
 
-    print(describe_table(options.table).rstrip("\n"))
+    print(describe_table(options.table), end="")
     return 0
-
-
-def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="a run folder, such as results/runs/simulated")
 
 
 def _verify(options: argparse.Namespace) -> int:
     from qfitlatent.base.provenance import verify_run
 
     problems = verify_run(options.run)
-    for problem in problems:
-        print(problem)
-    if not problems:
-        print(f"{options.run} is what its manifest says.")
+    print("\n".join(problems or [f"{options.run} is what its manifest says."]))
     return 1 if problems else 0
-
-
-def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="*", help="YAML files, later over earlier ones")
-    parser.add_argument("--table", action="store_true", help="all options as a Markdown table")
 
 
 def _config(options: argparse.Namespace) -> int:
@@ -114,15 +125,6 @@ def _config(options: argparse.Namespace) -> int:
     return 0
 
 
-def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-n", "--entries", type=int, default=10, help="how many (default 10)")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the files")
-    parser.add_argument("--seed", type=int, default=1, help="seed (default 1)")
-    parser.add_argument(
-        "--config", type=Path, action="append", default=[], help="configuration with simulate:"
-    )
-
-
 def _simulate(options: argparse.Namespace) -> int:
     from qfitlatent.base import config
     from qfitlatent.simulate.entry import write_entries
@@ -130,17 +132,10 @@ def _simulate(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)["simulate"] | {"num_entries": options.entries}
     simulator = config.settings(SimulatorSettings, "simulate", settings)
-    paths = write_entries(entry_ids(simulator), options.out, simulator, options.seed)
+    seed = config.load({"seed": options.seed})["seed"]
+    paths = write_entries(entry_ids(simulator), options.out, simulator, seed)
     print(f"{len(paths)} simulated entries in {options.out}, their truth in {options.out}/truth")
     return 0
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, action="append", default=[], help="YAML files")
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
-    parser.add_argument("--split", type=Path, required=True, help="split.parquet")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, made if absent")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -158,12 +153,73 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _takes(*arguments: tuple[Any, ...]) -> Arguments:
+    """A function that adds these arguments: each the flags, and at the end its options."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        for *flags, options in arguments:
+            parser.add_argument(*flags, **options)
+
+    return add
+
+
+_CONFIG = {"type": Path, "action": "append", "default": [], "help": "YAML file of settings"}
+
+
 COMMANDS = (
     *(Command(*command) for command in commands.COMMANDS),
-    Command("inspect", "show an entry's residues and altlocs", _inspect_arguments, _inspect),
-    Command("describe", "show a table's columns and units", _describe_arguments, _describe),
-    Command("verify", "check a run against its manifest", _verify_arguments, _verify),
-    Command("config", "show a configuration with all its defaults", _config_arguments, _config),
-    Command("train", "train a model on tables, without the workflow", _train_arguments, _train),
-    Command("simulate", "write simulated entries", _simulate_arguments, _simulate),
+    Command(
+        "inspect",
+        "show an entry's residues and altlocs",
+        _takes(
+            ("entry", {"help": "a structure file, or an id together with --tables"}),
+            ("--tables", {"type": Path, "help": "folder of tables that holds the entry"}),
+            ("--multiconformer", {"action": "store_true", "help": "residues with altlocs only"}),
+        ),
+        _inspect,
+    ),
+    Command(
+        "describe",
+        "show a table's columns and units",
+        _takes(("table", {"type": Path, "help": "a Parquet file of a data set"})),
+        _describe,
+    ),
+    Command(
+        "verify",
+        "check a run against its manifest",
+        _takes(("run", {"type": Path, "help": "a run folder, such as results/runs/simulated"})),
+        _verify,
+    ),
+    Command(
+        "config",
+        "show a configuration with all its defaults",
+        _takes(
+            ("files", {"type": Path, "nargs": "*", "help": "YAML files, later over earlier ones"}),
+            ("--table", {"action": "store_true", "help": "all options as a Markdown table"}),
+        ),
+        _config,
+    ),
+    Command(
+        "train",
+        "train a model on tables, without the workflow",
+        _takes(
+            ("--config", _CONFIG),
+            ("--tables", {"type": Path, "required": True, "help": "folder of the tables"}),
+            ("--split", {"type": Path, "required": True, "help": "split.parquet"}),
+            ("--run", {"type": Path, "required": True, "help": "folder of the run"}),
+            ("--threads", {"type": int, "default": 1, "help": "threads of each process"}),
+        ),
+        _train,
+    ),
+    Command(
+        "simulate",
+        "write simulated entries",
+        _takes(
+            ("-n", "--entries", {"type": int, "default": 10, "help": "how many (default 10)"}),
+            ("-o", "--out", {"type": Path, "required": True, "help": "folder for the files"}),
+            ("--seed", {"type": int, "default": 1, "help": "seed (default 1)"}),
+            ("--config", _CONFIG),
+        ),
+        _simulate,
+    ),
 )

@@ -283,22 +283,20 @@ def verify_run(run_dir: str | Path) -> list[str]:
         QfitLatentError: no manifest, or not one of ours.
     """
     path = Path(run_dir) / "manifest.json"
-    try:
-        record = read_json(path)
-        files = [("inputs", record["inputs"]), ("outputs", record["outputs"])]
-    except OSError as error:
+    if not path.is_file():
         raise QfitLatentError(
             f"{run_dir} holds no manifest.json: give a run folder, such as results/runs/<run>."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
+        )
+    try:
+        record = read_json(path)
+        inputs = [(Path(fact["path"]), fact["sha256"]) for fact in record["inputs"].values()]
+        outputs = [
+            (Path(run_dir) / name, fact["sha256"]) for name, fact in record["outputs"].items()
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise QfitLatentError(f"{path} is not a manifest of this program.") from error
-    problems = []
-    for kind, expected in files:
-        for name, fact in expected.items():
-            file = Path(run_dir) / name if kind == "outputs" else Path(fact["path"])
-            if not file.is_file():
-                if kind == "outputs":
-                    problems.append(f"{file} is missing.")
-            elif sha256_file(file) != fact["sha256"]:
-                problems.append(f"{file} has changed since the run was made.")
+    problems = [f"{file} is missing." for file, _ in outputs if not file.is_file()]
+    for file, expected in [*inputs, *outputs]:
+        if file.is_file() and sha256_file(file) != expected:
+            problems.append(f"{file} has changed since the run was made.")
     return problems

@@ -14,6 +14,7 @@ from qfitlatent.structure.preprocess import read_entry_in_limits
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 from qfitlatent.tables.names import TABLES
 from qfitlatent.tables.parquet import read_table
+from qfitlatent.tables.schemas import SCHEMAS
 
 
 def inspect_entry(
@@ -68,9 +69,12 @@ def inspect_entry(
 
 def _of_entry(path: Path, entry: str) -> pa.Table:
     """Rows of one entry; row groups that cannot hold it are not read."""
-    if not path.exists():
-        return read_table(path)  # raises the error that says what to do
-    return pq.read_table(path, filters=[("entry", "=", entry)])
+    columns = SCHEMAS[path.stem].names
+    try:
+        return pq.read_table(path, columns=columns, filters=[("entry", "=", entry)])
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        read_table(path, columns)  # raises the error that says what to do
+        raise
 
 
 def _headline(row: dict) -> str:

@@ -147,8 +147,11 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         QfitLatentError: the file is absent or no Parquet, or has no such column.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise QfitLatentError(f"The table {path} is not a file: give a Parquet file.")
     try:
-        with pq.ParquetFile(path) as file:
+        # Opened here: Arrow takes no path that is no text.
+        with open(path, "rb") as source, pq.ParquetFile(source) as file:
             present = file.schema_arrow.names
             absent = [name for name in columns or [] if name not in present]
             if absent:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import torch
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import sha256_file
+from qfitlatent.base.files import sha256_file, sweep
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import choose_device
 from qfitlatent.training.artifacts import data_files, refuse_finished, write_artifacts
@@ -53,6 +53,8 @@ def train_run(
     data = data_files(tables_dir, split_path)
     digests = {path.name: sha256_file(path) for path in data.values()}
     identity = identity_of(config, processes.world, digests)
+    if processes.rank == 0:
+        sweep(run_dir)
     state = read_state(run_dir, identity)
     if state is not None:
         trainer.resume(state, run_dir)
