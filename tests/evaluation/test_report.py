@@ -4,6 +4,8 @@ import html
 import json
 import re
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from helpers.browser import check_in_browser, check_self_contained, tags
@@ -116,6 +118,26 @@ def test_the_folder_explains_itself(tiny):
 def test_the_report_can_be_made_again_from_the_tables(tiny, page):
     write_report(tiny.out, tiny.run)
     assert (tiny.out / "report.html").read_text() == page
+
+
+def test_baselines_alone_have_a_report(tiny, tmp_path, metrics):
+    for name in ("by_group", "calibration", "curves", "scores", "altlocs"):
+        table = pq.read_table(tiny.out / f"{name}.parquet")
+        pq.write_table(table.filter(pc.field("method") != "model"), tmp_path / f"{name}.parquet")
+    populations = {}
+    for name, found in metrics["populations"].items():
+        methods = {m: figures for m, figures in found["methods"].items() if m != "model"}
+        populations[name] = {"methods": methods}
+    run = {"is_simulated": True}
+    alone = metrics | {"populations": populations, "run": run}
+    (tmp_path / "metrics.json").write_text(json.dumps(alone))
+    write_report(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    check_self_contained(text)
+    assert "No model: the baselines alone" in text
+    assert "those of the type library" in text
+    assert not (tmp_path / "MODEL_CARD.md").exists()
+    assert (tmp_path / "DATASET_CARD.md").exists()
 
 
 def test_hostile_names_are_texts(tiny, tmp_path, metrics, page):
