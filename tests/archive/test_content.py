@@ -61,6 +61,10 @@ def test_content_decides_what_a_file_is():
     assert suffix(b"\xef\xbb\xbf# comment\n\n  \ndata_1ABC\n") == ".cif"
     assert suffix(b"DATA_x") == ".cif"
     assert suffix(b"CRYST1   10.0") == ".pdb"
+    assert suffix(b"USER  MOD reduce.3.23\n") == ".pdb"
+    assert suffix(b"MADE BY A PROGRAM\n" + ATOM) == ".pdb"
+    assert suffix(ATOM.lower()) == ".pdb"
+    assert suffix(b"  # comment\n  data_x") == ".cif"
     assert suffix(b"REMARK 1\n", packed=True) == ".pdb.gz"
     for other in (b"", b"  \n", b"<html>", b"{}", b"\x00\x01", b"database", b"\x1f\x8b\x08"):
         with pytest.raises(http.Fault):

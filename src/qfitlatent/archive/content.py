@@ -21,10 +21,13 @@ _SLICE_BYTES = 16384
 
 
 _PDB_RECORDS = frozenset(
-    b"ANISOU ATOM AUTHOR CAVEAT CISPEP COMPND CRYST1 DBREF EXPDTA HEADER HELIX HET HETATM HETNAM "
-    b"JRNL KEYWDS LINK MASTER MDLTYP MODEL MODRES MTRIX1 NUMMDL OBSLTE ORIGX1 REMARK REVDAT SCALE1 "
-    b"SEQADV SEQRES SHEET SITE SOURCE SPLIT SPRSDE SSBOND TER TITLE".split()
+    b"ANISOU ATOM AUTHOR CAVEAT CISPEP COMPND CRYST1 DBREF EXPDTA FTNOTE HEADER HELIX HET HETATM "
+    b"HETNAM JRNL KEYWDS LINK MASTER MDLTYP MODEL MODRES MTRIX1 NUMMDL OBSLTE ORIGX1 REMARK REVDAT "
+    b"SCALE1 SEQADV SEQRES SHEET SITE SOURCE SPLIT SPRSDE SSBOND TER TITLE USER".split()
 )
+
+
+_PDB_ATOM = re.compile(rb"^(ATOM  |HETATM)[^\n]{24}", re.MULTILINE | re.IGNORECASE)
 
 
 class Unpacker:
@@ -91,9 +94,10 @@ class Unpacker:
 def structure_suffix(text: bytes, packed: bool = False, encoding: str | None = None) -> str:
     """``.cif`` or ``.pdb``, with ``.gz`` where the bytes are gzip, by content alone.
 
-    A structure file is known by its first line that is not a comment. The header Content-Encoding
-    is not believed: servers label a .cif.gz so, and some label plain text so. It is only named in
-    the message when the content is neither.
+    A structure file is known by its first line that is not a comment; PDB format also by an atom,
+    behind whatever a program wrote above. The header Content-Encoding is not believed: servers
+    label a .cif.gz so, and some label plain text so. It is only named in the message when the
+    content is neither.
 
     Args:
         text: the first bytes of the file, unpacked.
@@ -102,11 +106,11 @@ def structure_suffix(text: bytes, packed: bool = False, encoding: str | None = N
     """
     suffix = ".gz" if packed else ""
     for line in io.BytesIO(text.removeprefix(b"\xef\xbb\xbf")):
-        if not line.strip() or line.startswith(b"#"):
+        if not line.strip() or line.lstrip().startswith(b"#"):
             continue
-        if line[:5].lower() == b"data_":
+        if line.lstrip()[:5].lower() == b"data_":
             return ".cif" + suffix
-        if line[:6].strip() in _PDB_RECORDS:
+        if line[:6].strip().upper() in _PDB_RECORDS or _PDB_ATOM.search(text):
             return ".pdb" + suffix
         break
     if not text.strip():
