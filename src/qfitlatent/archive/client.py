@@ -273,7 +273,7 @@ class Archive:
         digest, num_bytes = hashlib.sha256(), 0
         with atomic_path(final) as temporary:
             with open(temporary, "wb") as file:
-                for piece in chain([first], pieces):
+                for piece in chain([bytes(first)], pieces):
                     file.write(piece)
                     digest.update(piece)
                     num_bytes += len(piece)

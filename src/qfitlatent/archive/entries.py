@@ -116,7 +116,7 @@ def _from_search(text: str, path: Path) -> list[tuple[int, str, str | None]]:
 
 def _from_table(text: str, path: Path, source: str) -> list[tuple[int, str, str | None]]:
     reader = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    found = []
+    found: list[tuple[int, str, str | None]] = []
     try:
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -166,11 +166,11 @@ def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
     try:
         with os.scandir(folder) as items:
             names = sorted(
-                item.name
+                (item.name, stem)
                 for item in items
                 if not item.name.startswith(".")
                 and fnmatch.fnmatchcase(item.name, pattern)
-                and structure_stem(item.name)
+                and (stem := structure_stem(item.name))
                 and item.is_file()
             )
     except OSError as error:
@@ -184,8 +184,7 @@ def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
             "files end in .cif, .mmcif, .pdb or .ent, plain or .gz."
         )
     files: dict[str, str] = {}
-    for name in names:
-        stem = structure_stem(name)
+    for name, stem in names:
         if stem in files:
             raise QfitLatentError(
                 f"{files[stem]} and {name} in {folder} both are the entry {stem}: "

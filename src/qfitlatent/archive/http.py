@@ -257,9 +257,10 @@ class Session:
         settings = self._settings
         try:
             prepared = self._session.prepare_request(request)
-            how = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-            how["timeout"] = (settings["connect_timeout_s"], settings["read_timeout_s"])
-            return self._session.get_adapter(prepared.url).send(prepared, **how)
+            url = prepared.url or request.url
+            environment: Any = self._session.merge_environment_settings(url, {}, True, None, None)
+            timeout = (settings["connect_timeout_s"], settings["read_timeout_s"])
+            return self._session.get_adapter(url).send(prepared, timeout=timeout, **environment)
         except requests.Timeout as error:
             raise Fault(
                 Reason.TIMEOUT, f"no answer from {_host(request.url)}: {plain(error)}"

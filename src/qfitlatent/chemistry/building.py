@@ -209,9 +209,11 @@ def build_side_chains(
     for column in range(1, MAX_SIDE_CHAIN_ATOMS):
         n = every[~np.isnan(geometry.length[row, column])]
         r = row[n]
-        parents = geometry.parents[r, column]
+        a, b, c = (slots[n, parent] for parent in geometry.parents[r, column].T)
         slots[n, 2 + column] = place_atom(
-            *(slots[n, parents[:, i]] for i in range(3)),
+            a,
+            b,
+            c,
             geometry.length[r, column],
             angle[n, column],
             geometry.dihedral[r, column] + chi[n, geometry.chi[r, column]],

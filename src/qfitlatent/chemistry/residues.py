@@ -59,7 +59,7 @@ CHI_PATH: dict[str, tuple[str, ...]] = {
 """Chi-defining atoms in order: chi d is the dihedral of atoms d-1 .. d+2 of this path."""
 
 
-CHI_ATOMS: dict[str, tuple[tuple[str, str, str, str], ...]] = {
+CHI_ATOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     name: tuple(tuple(path[d : d + 4]) for d in range(max(0, len(path) - 3)))
     for name, path in CHI_PATH.items()
 }
