@@ -615,7 +615,7 @@ def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path)
     for path in structures[:2]:
         shutil.copy(path, folder)
     (folder / "broken.pdb").write_text("this is no structure\n")
-    settings = {"predict": {"structures": str(folder), "model": str(model_path)}}
+    settings = {"predict": {"structures": str(folder), "model": str(model_path), "workers": 1}}
     checkout = Checkout(tmp_path / "one", TINY | settings)
     assert checkout.plan("predict") == {"predict_structures": 1}
     checkout.run("predict")
