@@ -476,6 +476,24 @@ def test_a_chain_without_a_name_is_predicted_too(one_chain, tmp_path):
     check_conformers(records, placement, built, pdb, 2e-3)
 
 
+@pytest.mark.parametrize("change", [str.lower, lambda line: line])
+def test_other_names_of_residues_are_built(one_chain, tmp_path, change):
+    """Names of force fields and lower case: built as their residues, under the names they have."""
+    other = {"HIS": "HIE", "CYS": "CYX", "GLU": "GLH", "LYS": "LYN", "ASP": "ASH"}
+    lines = [
+        line[:17] + change(other.get(line[17:20], line[17:20])) + line[20:]
+        for line in residue_lines(one_chain)
+    ]
+    path = minimal_pdb(lines, "names.pdb", tmp_path)
+    _, placement, built, (cif, _) = write_both(path, tmp_path)
+    names = {key[3] for key in placement.key}
+    assert len(names & {change(name) for name in other.values()}) >= 3
+    with_chi = {k for k, n in zip(placement.key, NUM_CHI[placement.token], strict=True) if n}
+    assert with_chi == built  # ALA and GLY have theirs
+    after = gemmi.read_structure(str(cif))[0]
+    assert {residue.name for chain in after for residue in chain} == names
+
+
 # --- Formats ----------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from qfitlatent.base.files import write_text
 from qfitlatent.chemistry.names import residue_label
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, parent_name
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
 from qfitlatent.prediction.page import page
@@ -247,7 +247,7 @@ _NOTED = ("chain", "index", "name", *_FLAGS)
 
 def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
     """Why a residue keeps its atoms; empty where a missing side chain is as it should be."""
-    if row["name"] in ("GLY", "ALA"):
+    if parent_name(row["name"]) in ("GLY", "ALA"):
         return why.get((row["chain"], row["index"]), "")
     if (row["chain"], row["index"]) in why and missing:
         return why[row["chain"], row["index"]]

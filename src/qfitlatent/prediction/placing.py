@@ -9,9 +9,11 @@ What is done to each residue, in words:
 - Its backbone is that which gave the frame. Of alternative backbones the others go, and the one
   that stays is blank with occupancy 1.00: the prediction is made on that backbone and no other.
 - B factors of built atoms are the mean over N, CA and C of the residue.
-- Everything else stays as it was: residues without a prediction, modified residues other than MSE,
-  positions with several residue types, ligands, waters, nucleic acids, cell, symmetry and header.
-  Only the first model is kept.
+- Everything else stays as it was: residues without a prediction, modified residues whose side chain
+  is not that of their parent, positions with several residue types, ligands, waters, nucleic acids,
+  cell, symmetry and header. Only the first model is kept.
+- Names of force fields and lower case stand for their residues; the residue keeps its name, and its
+  atoms have those of the dictionary, SE of MSE included.
 
 Shapes: N residues, J modes.
 """
@@ -27,9 +29,11 @@ from qfitlatent.chemistry.building import build_side_chains
 from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
     BUILDABLE,
+    MODIFIED,
     NUM_CHI,
     SIDE_CHAIN_ATOMS,
     UNKNOWN_TOKEN,
+    is_water,
     standard_name,
 )
 
@@ -40,7 +44,10 @@ BLANK = "\0"
 """Altloc of atoms that all conformers share, as gemmi has it."""
 
 
-_TERMINAL_NAMES = ("OXT", "OT1", "OT2", "HXT", "HN", "HT1", "HT2", "HT3")
+_TERMINAL_NAMES = (
+    "OXT", "OT1", "OT2", "O1", "O2", "OC1", "OC2", "HXT", "HN", "HT1", "HT2", "HT3"
+)  # fmt: skip
+"""At the ends of a chain, as programs call them."""
 
 
 _HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
@@ -104,8 +111,8 @@ def hundredths(weight: np.ndarray) -> np.ndarray:
 def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[int]:
     """Edit the structure in place; returns which of the N residues have new side-chain atoms.
 
-    Residues that are not found, are modified (other than MSE), or share their position with
-    another residue type, stay as they are.
+    Residues that are not found, have another side chain than their parent, or share their position
+    with another residue type, stay as they are.
     """
     del structure[1:]
     found = _find(structure[0], placement.key)
@@ -113,6 +120,8 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
     for n, residue in enumerate(found):
         if residue is None or placement.token[n] == UNKNOWN_TOKEN:
             continue
+        for atom in residue:
+            atom.name = atom.name.upper()
         atoms = _backbone(residue, placement.frame_altloc[n])
         if atoms is not None:
             backbone[n] = atoms
@@ -138,9 +147,10 @@ def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | Non
     for chain in model:
         for residue in chain:
             place = (residue.subchain, residue.seqid.num, residue.seqid.icode.strip())
-            count[place] = count.get(place, 0) + 1
             if standard_name(residue.name) in BUILDABLE:
                 residues[(*place, residue.name)] = residue
+            if not is_water(residue.name):
+                count[place] = count.get(place, 0) + 1
     return [residues.get(key) if count.get(tuple(key[:3])) == 1 else None for key in keys]
 
 
@@ -160,7 +170,7 @@ def _build(placement: Placement, standing: list[int], occupancy: np.ndarray, nit
     n = np.asarray(standing)
     num_modes = occupancy.shape[1]
     at = np.repeat(n, num_modes)
-    selenium = np.array([placement.key[i][3] == "MSE" for i in standing])
+    selenium = np.array(["SD" in _own_names(placement.key[i][3]) for i in standing])
     coords, exists = build_side_chains(
         placement.rotation[at],
         placement.translation[at],
@@ -171,6 +181,12 @@ def _build(placement: Placement, standing: list[int], occupancy: np.ndarray, nit
     )
     shape = (len(n), num_modes, coords.shape[1])
     return coords.reshape(*shape, 3), exists.reshape(shape)
+
+
+def _own_names(name: str) -> dict[str, str]:
+    """Atoms of the parent that this residue calls otherwise, and how."""
+    _, others = MODIFIED.get(standard_name(name), ("", {}))
+    return {parent: own for own, parent in others.items()}
 
 
 def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> bool:
@@ -200,11 +216,11 @@ def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> 
         return False
     atom = gemmi.Atom()
     atom.b_iso = b_iso
-    selenium = residue.name == "MSE"
+    own_names = _own_names(residue.name)
     for a, name in enumerate(names):
         shared = len(modes) == 1 or name == "CB"
-        atom.name = "SE" if selenium and name == "SD" else name
-        atom.element = gemmi.Element("Se" if selenium and name == "SD" else name[0])
+        atom.name = own_names.get(name, name)
+        atom.element = gemmi.Element(own_names.get(name, name[0]))
         for altloc, mode in zip(ALTLOCS, modes[:1] if shared else modes, strict=False):
             if not exists[mode, a]:
                 continue
