@@ -24,6 +24,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import find_beside
 from qfitlatent.base.progress import Progress
 from qfitlatent.structure.atoms import Parsed, parse_file
+from qfitlatent.structure.backbone import backbone_of
 from qfitlatent.structure.conformers import Conformers
 from qfitlatent.structure.containers import ReadingLimits
 from qfitlatent.structure.records import all_tables, rejected_table
@@ -303,4 +304,4 @@ def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Ta
         empty = {name: schema.empty_table() for name, schema in schemas.SCHEMAS.items()}
         return empty | {"rejected": rejected_table(names, rejections, None)}
     residues = Residues(names, read, rejections)
-    return all_tables(residues, Conformers(residues, max_conformers))
+    return all_tables(residues, backbone_of(residues), Conformers(residues, max_conformers))

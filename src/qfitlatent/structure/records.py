@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qfitlatent.structure.backbone import Backbone
 from qfitlatent.structure.conformers import Conformers
 from qfitlatent.structure.rejections import Loss, Rejections
 from qfitlatent.structure.residues import Residues
@@ -13,7 +14,9 @@ from qfitlatent.tables import schemas
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 
 
-def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table]:
+def all_tables(
+    residues: Residues, backbone: Backbone, conformers: Conformers
+) -> dict[str, pa.Table]:
     """The five tables."""
     losses = [(e, loss) for e, parsed in residues.read for loss in parsed.losses]
     residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
@@ -31,15 +34,15 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "label_seq": pa.array(residue["label_seq"], mask=residue["label_seq"] == 0),
         "name": name_of.take(pa.array(residue["residue_name"])),
         "token": residues.token,
-        "segment": residues.segment,
+        "segment": backbone.segment,
         "is_modified": residues.is_modified,
         "is_het": residue["is_het"],
         "is_d_residue": residues.is_d,
         "is_microheterogeneous": residues.num_residue_types > 1,
         "num_residue_types": residues.num_residue_types,
-        "phi_rad": angle_column(residues.phi),
-        "psi_rad": angle_column(residues.psi),
-        "omega_rad": angle_column(residues.omega),
+        "phi_rad": angle_column(backbone.phi),
+        "psi_rad": angle_column(backbone.psi),
+        "omega_rad": angle_column(backbone.omega),
         "num_chi": residues.num_chi,
         "num_conformers": conformers.num_conformers,
         "num_distinct_conformers": conformers.num_distinct,
@@ -47,16 +50,14 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         "occupancy_sum": conformers.occupancy_sum,
         "has_occupancy_disagreement": conformers.disagreement,
         "b_rank": null_where_nan(conformers.b_rank),
-        "num_neighbours": pa.array(residues.num_neighbours, mask=~residues.frame_ok),
-        "secondary": _SECONDARY.take(pa.array(residues.secondary)),
+        "num_neighbours": pa.array(backbone.num_neighbours, mask=~backbone.ok),
+        "secondary": _SECONDARY.take(pa.array(backbone.secondary)),
     }
     frames = key | {
-        "rotation": float_lists(residues.rotation.reshape(-1, 9), residues.frame_ok),
-        "translation_angstrom": float_lists(residues.translation, residues.frame_ok),
-        "altloc": name_of.take(
-            pa.array(np.maximum(residues.frame_label, 0), mask=residues.frame_label < 0)
-        ),
-        "is_observed": pa.array(residues.frame_observed, mask=~residues.frame_ok),
+        "rotation": float_lists(backbone.rotation.reshape(-1, 9), backbone.ok),
+        "translation_angstrom": float_lists(backbone.translation, backbone.ok),
+        "altloc": name_of.take(pa.array(np.maximum(backbone.label, 0), mask=backbone.label < 0)),
+        "is_observed": pa.array(backbone.is_observed, mask=~backbone.ok),
     }
     conformer = conformers.columns
     row = pa.array(conformer["row"])
@@ -76,7 +77,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
         **{n: conformer[n] for n in schemas.CONFORMERS.names if n in conformer},
     }
     return {
-        "entries": make_table(_entries(residues, conformers), schemas.ENTRIES),
+        "entries": make_table(_entries(residues, backbone, conformers), schemas.ENTRIES),
         "residues": make_table(residue_columns, schemas.RESIDUES),
         "frames": make_table(frames, schemas.FRAMES),
         "conformers": make_table(conformer_columns, schemas.CONFORMERS),
@@ -84,7 +85,7 @@ def all_tables(residues: Residues, conformers: Conformers) -> dict[str, pa.Table
     }
 
 
-def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
+def _entries(residues: Residues, backbone: Backbone, conformers: Conformers) -> dict[str, object]:
     num = len(residues.names)
 
     def count(rows: np.ndarray) -> np.ndarray:
@@ -109,7 +110,7 @@ def _entries(residues: Residues, conformers: Conformers) -> dict[str, object]:
         "num_conformers_rejected": _num_rejected(residues, "conformer"),
         "num_multiconformer": count(conformers.num_conformers >= 2),
         "num_heterogeneous": count(conformers.num_distinct >= 2),
-        "num_frames": count(residues.frame_ok),
+        "num_frames": count(backbone.ok),
     }
     which = np.array([e for e, _ in residues.read])
     columns: dict[str, object] = {n: values[which] for n, values in per_entry.items()}

@@ -55,7 +55,6 @@ from collections.abc import Sequence
 import gemmi
 import numpy as np
 
-from qfitlatent.chemistry import geometry
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, standard_name
 from qfitlatent.structure.atoms import (
     ATOM_NAMES,
@@ -68,13 +67,6 @@ from qfitlatent.structure.atoms import (
 )
 from qfitlatent.structure.rejections import Rejections
 from qfitlatent.tables.reasons import Reason
-
-BOND_ANGSTROM = 2.0
-"""C(i)-N(i+1) below this is a bond (SPEC 2)."""
-
-
-NEIGHBOUR_ANGSTROM = 10.0
-
 
 _D_RESIDUES = frozenset(
     {"DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"}
@@ -95,15 +87,8 @@ MAX_B_ANGSTROM2 = 1e5
 _NUM_SLOTS = 8
 
 
-_BACKBONE = np.array([0, 1, C_SLOT])
-
-
-# Runs of residues with these backbone angles, in degrees, at least so long, are called so. Regions
-# and lengths after the usual contours of the Ramachandran plot (Lovell et al. 2003).
-_HELIX = ((-115.0, -35.0), (-75.0, 0.0), 4)
-
-
-_STRAND = ((-180.0, -45.0), (90.0, 190.0), 3)
+BACKBONE = np.array([0, 1, C_SLOT])
+"""Slots of N, CA and C."""
 
 
 def _is_d_residue(name: str) -> bool:
@@ -159,8 +144,6 @@ class Residues:
         self._choose_residue_types()
         self._describe_types()
         self._find_altlocs()
-        self._make_frames()
-        self._follow_backbone()
 
     def _number_places(self, chain: np.ndarray, place: np.ndarray) -> None:
         """place of each residue read, and what holds for each place: entry, chain, index.
@@ -181,7 +164,7 @@ class Residues:
         used = np.flatnonzero(self.atom_slot >= 0)
         there = np.zeros((len(self.place), _NUM_SLOTS), dtype=bool)
         there[self.atom_residue[used], self.atom_slot[used]] = True
-        self.has_backbone = there[:, _BACKBONE].all(axis=1)
+        self.has_backbone = there[:, BACKBONE].all(axis=1)
 
     def _leave_out_what_is_no_number(self) -> None:
         """Atoms without a position lose their slot; occupancies and B factors become nan.
@@ -320,45 +303,6 @@ class Residues:
         """(n,) mean over the atoms of each row that have one; nan where none has."""
         return np.round(mean_of(self.occupancy, atoms), 6)
 
-    def _make_frames(self) -> None:
-        """backbone (N,3,3) positions of N, CA, C; rotation, frame_ok and frame_label (-1: none)."""
-        chosen = self.blank[:, _BACKBONE]
-        label = np.where((chosen >= 0).all(axis=1), 0, -1)
-        own = self.own[:, _BACKBONE]
-        merged = np.where(own >= 0, own, chosen[self.group_row])
-        fits = np.flatnonzero(
-            (own >= 0).any(axis=1) & (merged >= 0).all(axis=1) & (label[self.group_row] < 0)
-        )
-        occupancy = self.mean_occupancy(own[fits])
-        occupancy[np.isnan(occupancy)] = -1.0
-        worst_first = fits[np.lexsort((-self.group_label[fits], occupancy))]
-        chosen[self.group_row[worst_first]] = merged[worst_first]
-        label[self.group_row[worst_first]] = self.group_label[worst_first]
-        self.backbone = self.points(chosen)
-        self.rotation, self.translation, self.frame_ok = geometry.frames(
-            *self.backbone.transpose(1, 0, 2)
-        )
-        self.frame_label = np.where(self.frame_ok, label, -1)
-        self.frame_observed = (self.occupancy[chosen] != 0).all(axis=1)
-
-        incomplete = np.flatnonzero(label < 0)
-        missing = self._missing_backbone(incomplete)
-        self.reject("frame", Reason.INCOMPLETE_BACKBONE, incomplete, missing)
-        degenerate = np.flatnonzero((label >= 0) & ~self.frame_ok)
-        self.reject(
-            "frame", Reason.DEGENERATE_BACKBONE, degenerate, "N, CA and C coincide or are on a line"
-        )
-
-    def _missing_backbone(self, rows: np.ndarray) -> list[str]:
-        """What lacks, in words: atoms in no altloc, or no altloc that has all three."""
-        anywhere = self.blank[:, _BACKBONE] >= 0
-        np.logical_or.at(anywhere, self.group_row, self.own[:, _BACKBONE] >= 0)
-        atoms = np.array(["N", "CA", "C"])
-        return [
-            f"no {', '.join(atoms[~there])}" if not there.all() else "no altloc has N, CA and C"
-            for there in anywhere[rows]
-        ]
-
     def reject(
         self,
         scope: str,
@@ -371,33 +315,6 @@ class Residues:
         self.rejections.add(
             "preprocess", scope, reason, self.entry[rows], detail, rows, name, altloc
         )
-
-    def _follow_backbone(self) -> None:
-        """segment, phi, psi, omega, secondary structure and number of neighbours."""
-        n, ca, c = self.backbone.transpose(1, 0, 2)
-        gap = n[1:] - c[:-1]
-        with np.errstate(invalid="ignore"):
-            near = np.einsum("ij,ij->i", gap, gap) < BOND_ANGSTROM**2
-        bonded = np.r_[False, near & ~self.first_in_chain[1:]]  # to the residue before
-        broken = np.cumsum(~bonded)
-        starts = np.maximum.accumulate(np.where(self.first_in_chain, np.arange(len(n)), 0))
-        self.segment = broken - broken[starts]
-
-        before = np.flatnonzero(bonded)
-        after = before - 1
-        num = len(n)
-        self.phi, self.psi, self.omega = np.full((3, num), np.nan)
-        self.phi[before] = geometry.dihedral(c[after], n[before], ca[before], c[before])
-        self.psi[after] = geometry.dihedral(n[after], ca[after], c[after], n[before])
-        self.omega[before] = geometry.dihedral(ca[after], c[after], n[before], ca[before])
-        self.secondary = _secondary(self.phi, self.psi, broken)
-
-        cb = geometry.virtual_cb(n, ca, c)
-        self.num_neighbours = np.zeros(num, dtype=np.int64)
-        ends = np.flatnonzero(np.r_[self.entry[1:] != self.entry[:-1], True]) + 1
-        for start, end in zip(np.r_[0, ends[:-1]], ends, strict=True):
-            rows = start + np.flatnonzero(self.frame_ok[start:end])
-            self.num_neighbours[rows] = _count_within(cb[rows], NEIGHBOUR_ANGSTROM)
 
 
 def _not_numbers(values: np.ndarray, limit: float) -> np.ndarray:
@@ -415,36 +332,3 @@ def mean_of(values: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     number = (~np.isnan(found)).sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.nansum(found, axis=1) / number
-
-
-def _secondary(phi: np.ndarray, psi: np.ndarray, run: np.ndarray) -> np.ndarray:
-    """(N,) 0 loop, 1 helix, 2 strand; run numbers the stretches of bonded residues."""
-    phi, psi = np.degrees(phi), np.degrees(psi)
-    found = np.zeros(len(phi), dtype=np.int64)
-    for kind, ((phi_low, phi_high), (psi_low, psi_high), least) in ((1, _HELIX), (2, _STRAND)):
-        with np.errstate(invalid="ignore"):
-            turned = np.where(psi < psi_low, psi + 360.0, psi)
-            inside = (phi >= phi_low) & (phi <= phi_high) & (turned >= psi_low)
-            inside &= turned <= psi_high
-        same = inside[1:] & inside[:-1] & (run[1:] == run[:-1])
-        stretch = np.cumsum(np.r_[True, ~same])
-        long = np.bincount(stretch)[stretch] >= least
-        found[inside & long] = kind
-    return found
-
-
-def _count_within(points: np.ndarray, radius: float) -> np.ndarray:
-    """(n,) number of other points within the radius; blocks of rows keep memory flat."""
-    if len(points) == 0:
-        return np.zeros(0, dtype=np.int64)
-    # Half the time of float64; about the centre it tells distances apart to 1e-4 angstrom.
-    points = (points - points.mean(axis=0)).astype(np.float32)
-    square = np.einsum("ij,ij->i", points, points)
-    one = np.ones_like(square)
-    right = np.concatenate([-2 * points.T, square[None], one[None]])
-    left = np.concatenate([points, one[:, None], square[:, None]], axis=1)
-    counts = [
-        np.count_nonzero(left[start : start + 256] @ right <= radius**2, axis=1)
-        for start in range(0, len(points), 256)
-    ]
-    return np.concatenate(counts) - 1
