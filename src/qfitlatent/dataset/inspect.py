@@ -40,7 +40,10 @@ def inspect_entry(
                 f"There is no file {entry}: give the path of a structure, or an id and the folder "
                 "of the tables that hold it."
             )
-        found = read_entry_in_limits(path, structure_stem(path.name) or path.name).tables()
+        name = structure_stem(path.name) or path.name
+        # A file name need not be text; what Arrow holds must be.
+        name = name.encode("utf-8", "backslashreplace").decode()
+        found = read_entry_in_limits(path, name).tables()
     else:
         found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in TABLES}
         if not len(found["entries"]) and not len(found["rejected"]):

@@ -174,8 +174,8 @@ def _in_batches(
                 yield end - done, tables
                 done = end
         except Stopped as stop:
-            if stop.first < 0:
-                raise
+            if stop.first < 0 or stop.first in given_up:
+                raise  # not the file, but what is left of it without its content
             if stop.first < stop.last:
                 alone = stop.last + 1
                 continue
