@@ -105,11 +105,13 @@ TITLES = {
     "tables.FRAMES": "tables/frames.parquet",
     "tables.CONFORMERS": "tables/conformers.parquet",
     "tables.REJECTED": "tables/rejected.parquet",
-    "tables.SPLIT": "split.parquet",
+    "dataset.SCHEMA": "split.parquet",
     "archive.LOG_SCHEMA": "download.parquet",
     "simulate.TRUTH_SCHEMA": "simulated/truth/<id>.parquet",
     "prediction.MIXTURE": "<id>.mixture.parquet, which predict writes",
     "prediction.RESIDUES": "<id>.residues.csv, which predict writes",
+    "prediction.SUMMARY": "summary.csv, a row a structure",
+    "prediction.FAILURES": "failures.csv, a row a structure that could not be used",
     "prediction.SCORES": "The table that score writes",
     "prediction.SAMPLES": "<id>.samples.parquet, which sample writes",
     "evaluation.SCORES": "evaluation/scores.parquet",
@@ -123,11 +125,11 @@ TITLES = {
     "evaluation.MIXTURES": "A table of mixtures for `evaluate.external`",
     "evaluation.SAMPLES": "A table of samples for `evaluate.external`",
 }
-"""The file that has this schema; a schema that is not here appears under its own name."""
+"""The file that has a schema, in the order of the page; a test asks that none is missing."""
 
 
-def tables() -> str:
-    """Every schema in the package, with the file that has it."""
+def schemas() -> dict[str, pa.Schema]:
+    """Every schema in the package as ``room.NAME``."""
     found: dict[str, pa.Schema] = {}
     for room in ROOMS:
         for path in _modules(room):
@@ -136,10 +138,14 @@ def tables() -> str:
             for name, value in vars(import_module(f"qfitlatent.{room}.{path.stem}")).items():
                 if isinstance(value, pa.Schema) and all(value is not v for v in found.values()):
                     found[f"{room}.{name}"] = value
-    order = list(TITLES)
-    names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    return found
+
+
+def tables() -> str:
+    """The columns of every table, with the file that has them."""
+    found = schemas()
     return "\n".join(
-        f"### {_cell(TITLES.get(name, name))}\n\n{_columns(found[name])}\n" for name in names
+        f"### {_cell(title)}\n\n{_columns(found[name])}\n" for name, title in TITLES.items()
     )
 
 
