@@ -6,10 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.pages.reasons import reason_help
 from qfitlatent.tables import columns, parquet, schemas
 from qfitlatent.tables.names import TABLES
-from qfitlatent.tables.reasons import Reason
 
 SCHEMA = columns.make_schema(
     (
@@ -45,11 +43,6 @@ def test_every_column_says_what_it_is():
             for suffix, expected in (("_angstrom", "angstrom"), ("_rad", "radian")):
                 assert field.name.endswith(suffix) == (unit == expected), field.name
     assert tuple(schemas.SCHEMAS) == TABLES
-
-
-def test_every_reason_is_explained():
-    assert set(reason_help()) == set(Reason)
-    assert all(meaning and advice for meaning, advice in reason_help().values())
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_come(tmp_path, monkeypatch):

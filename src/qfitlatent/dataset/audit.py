@@ -5,9 +5,7 @@ the Parquet files alone, so anyone can recompute it with pandas or DuckDB.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,17 +19,13 @@ from qfitlatent.dataset.invariants import (
     KEY,
     NUM_SHOWN,
     Tables,
-    Violation,
     check_invariants,
     read_tables,
     uncounted_entries,
 )
-from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save
+from qfitlatent.dataset.page import audit_page
 from qfitlatent.pages.readmes import write_readme
-from qfitlatent.pages.reasons import reason_help
-from qfitlatent.pages.render import embedded, render
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
-from qfitlatent.tables.names import SPLITS
 from qfitlatent.tables.reasons import Reason
 
 NUM_SUSPICIOUS = 20
@@ -262,7 +256,7 @@ def make_audit(
     ]
     out_dir = Path(out_dir)
     write_json(out_dir / "audit.json", summary)
-    write_text(out_dir / "index.html", _page(summary, violations, out_dir / "figures"))
+    write_text(out_dir / "index.html", audit_page(summary, violations, out_dir / "figures"))
     write_readme("readmes/audit.md", out_dir)
     if violations:
         listed = "\n\n".join(map(str, violations))
@@ -279,82 +273,3 @@ def make_audit(
             f"these files, or raise the limit.\n{uncounted.head(NUM_SHOWN).to_string(index=False)}"
         )
     return summary
-
-
-SPLIT_NUMBERS = ("entries", "chains", "clusters", "residues", "multiconformer_residues")
-
-
-def _page(s: Mapping[str, Any], violations: list[Violation], folder: Path) -> str:
-    if violations:
-        return render("pages/audit.html.j2", violations=[str(v) for v in violations])
-    pictures = {name: embedded(path) for name, path in _pictures(s, folder).items()}
-    split = s.get("split", {})
-    return render(
-        "pages/audit.html.j2",
-        violations=[],
-        s=s,
-        pictures=pictures,
-        counts=[[name.replace("_", " "), number] for name, number in s["counts"].items()],
-        left_out=[
-            [r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]]]
-            for r in s["rejected"]
-        ],
-        split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in SPLITS if n in split],
-        unexpected=[[r["entry"], r["detail"]] for r in s["unexpected_errors"]],
-        uncounted=[list(r.values()) for r in s["census"]["entries_where_it_does_not_hold"]],
-        suspicious=[
-            [r["residue"], r["entry"], r["chain"], r["index"], r["why"]] for r in s["suspicious"]
-        ],
-    )
-
-
-def _pictures(s: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """The numbers of the page drawn; name -> SVG, with a PNG beside it."""
-    figures = {"chi": _chi_figure(s["chi_density"])}
-    for name, key, xlabel, ylabel in (
-        ("resolution", "entries_by_resolution_angstrom", "resolution / Å", "entries"),
-        ("occupancy", "altlocs_by_occupancy", "occupancy", "conformers"),
-        ("differences", "altlocs_by_largest_chi_difference_degrees", "degrees", "altlocs"),
-    ):
-        figures[name], axes = new_figure(9, 2.8)
-        edges = np.array(s[key]["edges"])
-        axes.bar(edges[:-1], s[key]["counts"], np.diff(edges), align="edge", color=BLUE)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-
-    figures["types"], panels = new_figure(9, 2.8, columns=2)
-    for axes, title, key, colour in (
-        (panels[0], "all", "residues_by_type", BLUE),
-        (panels[1], "with distinct conformers", "heterogeneous_residues_by_type", ORANGE),
-    ):
-        axes.bar(list(s[key]), list(s[key].values()), color=colour)
-        axes.set_title(title)
-        axes.tick_params(axis="x", rotation=90, labelsize=7)
-
-    figures["conformers"], axes = new_figure(9, 2.8)
-    numbers = s["residues_by_number_of_distinct_conformers"]
-    axes.bar(list(numbers), list(numbers.values()), color=BLUE)
-    axes.set(xlabel="distinct conformers", ylabel="residues with chi", yscale="log")
-
-    if "split" in s:
-        figures["clusters"], axes = new_figure(9, 2.8)
-        sizes = {int(size): number for size, number in s["clusters_by_chains"].items()}
-        axes.scatter(list(sizes), list(sizes.values()), color=BLUE, s=12)
-        axes.set(xlabel="chains in the cluster", ylabel="clusters", xscale="log", yscale="log")
-    return {name: save(figure, folder / name) for name, figure in figures.items()}
-
-
-def _chi_figure(density: Mapping[str, list]) -> Figure:
-    figure, panels = new_figure(9, 5.1, 3, 6)
-    ticks = [0, NUM_CHI_BINS / 2, NUM_CHI_BINS]
-    for axes, (name, values) in zip(panels.flat, density.items(), strict=True):
-        root = np.sqrt(np.array(values))
-        if root.ndim == 1:
-            axes.bar(np.arange(len(root)) + 0.5, root, 1.0, color=BLUE)
-            axes.set_yticks([])
-        else:
-            extent = (0, NUM_CHI_BINS, 0, NUM_CHI_BINS)
-            axes.imshow(root.T, origin="lower", cmap="Blues", extent=extent, aspect="auto")
-            axes.set_yticks(ticks, ["−180", "0", "180"], fontsize=6)
-        axes.set_xticks(ticks, ["−180", "0", "180"], fontsize=6)
-        axes.set_title(name, fontsize=8)
-    return figure
