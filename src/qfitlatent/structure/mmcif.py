@@ -152,7 +152,10 @@ def read_loop(text: bytes, limits: ReadingLimits) -> tuple[gemmi.cif.Block, _Col
         rest, columns = found
         return _document(rest)[0], columns
     document = _document(text)
-    blocks = [block for block in document if block.find_mmcif_category("_atom_site.")]
+    try:
+        blocks = [block for block in document if block.find_mmcif_category("_atom_site.")]
+    except RuntimeError as error:  # a loop that mixes items of several categories
+        raise FileError(Reason.UNREADABLE, f"its loop of atoms is no loop: {error}") from None
     if not blocks:
         raise FileError(Reason.EMPTY, "the file holds no atoms: no block has a loop _atom_site")
     if len(blocks) > 1:
