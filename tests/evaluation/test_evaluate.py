@@ -118,14 +118,14 @@ def test_predictions_are_modes_heaviest_first(tiny):
 
 
 def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
+    """Without a model; the report says so."""
     entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
     pq.write_table(read_truth(tiny.truth, entries), tmp_path / "mine.parquet")
     external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
     log, out = io.StringIO(), tmp_path / "out"
     own = settings(external=external, baselines=["uniform"])
-    evaluate_run(
-        None, tiny.tables, tiny.split, out, own, truth_dir=tiny.truth, report=False, log=log
-    )
+    evaluate_run(None, tiny.tables, tiny.split, out, own, truth_dir=tiny.truth, log=log)
+    assert "No model" in (out / "report.html").read_text()
     scores = pd.read_parquet(out / "scores.parquet")
     mine, truth = (
         scores[scores["method"] == name].drop(columns="method").reset_index(drop=True)

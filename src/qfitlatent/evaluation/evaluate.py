@@ -222,13 +222,11 @@ def overall_figures(by_group: pa.Table, calibration: pa.Table) -> dict[str, Any]
 
 def describe_run(loaded: LoadedModel | None, is_simulated: bool) -> dict[str, Any]:
     """What the report says of the run; the model's settings come from its own file."""
+    config = {} if loaded is None else loaded.config
+    told = {name: config.get(name) for name in ("run", "dataset")} | {"is_simulated": is_simulated}
     if loaded is None:
-        return {"is_simulated": is_simulated}
-    config = loaded.config
-    return {
-        "is_simulated": is_simulated,
-        "run": config.get("run"),
-        "dataset": config.get("dataset"),
+        return told
+    return told | {
         "model": config["model"],
         "num_parameters": sum(p.numel() for p in loaded.model.parameters()),
         "train": config.get("train", {}),
