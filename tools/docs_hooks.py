@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+import qfitlatent
 from qfitlatent.base import config
 from qfitlatent.cli import build_parser
 from qfitlatent.pages.reasons import reason_table
@@ -173,6 +174,14 @@ def commands() -> str:
     )
 
 
+def names() -> str:
+    """The public names of the package, each with a link to what it is."""
+    rows = ["| name | what it is |", "|---|---|"]
+    for name, (module, there) in qfitlatent._PUBLIC.items():
+        rows.append(f"| `qfitlatent.{name}` | [`{module}.{there}`][qfitlatent.{module}.{there}] |")
+    return "\n".join(rows)
+
+
 def rooms() -> str:
     """Every room with its purpose and its files, from their own first sentences."""
     rows = ["| room | what for | files |", "|---|---|---|"]
@@ -208,6 +217,7 @@ def _about(room: str) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "names": names,
     "options": options,
     "reasons": reason_table,
     "rooms": rooms,

@@ -8,7 +8,7 @@ What most programs need has a short name here. It is imported when it is asked f
 
     import qfitlatent
     density = qfitlatent.load_model().model.predict(protein)
-    qfitlatent.predict(["1abc.cif"], out_dir="predictions")
+    qfitlatent.predict(["1abc.cif"], out="predictions")
 """
 
 from importlib import import_module
