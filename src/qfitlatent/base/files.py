@@ -109,6 +109,11 @@ def find_beside(path: str | Path, anchor: str | Path) -> Path:
     return next((found for found in above if found.exists()), path)
 
 
+def printable(text: str | Path) -> str:
+    """The text as any file can hold it, bytes of a file's name that are no UTF-8 as escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def sha256_file(path: str | Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

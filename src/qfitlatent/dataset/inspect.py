@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import structure_stem
+from qfitlatent.base.files import printable, structure_stem
 from qfitlatent.chemistry.names import residue_label
 from qfitlatent.structure.preprocess import read_entry_in_limits
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
@@ -40,9 +40,7 @@ def inspect_entry(
                 f"There is no file {entry}: give the path of a structure, or an id and the folder "
                 "of the tables that hold it."
             )
-        name = structure_stem(path.name) or path.name
-        # A file name need not be text; what Arrow holds must be.
-        name = name.encode("utf-8", "backslashreplace").decode()
+        name = printable(structure_stem(path.name) or path.name)
         found = read_entry_in_limits(path, name).tables()
     else:
         found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in TABLES}

@@ -18,7 +18,7 @@ import pyarrow as pa
 from qfitlatent.base.config import settings
 from qfitlatent.base.contained import Limits, Stopped, Watch, contained
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import STRUCTURE_SUFFIXES, sha256_file, structure_stem
+from qfitlatent.base.files import STRUCTURE_SUFFIXES, printable, sha256_file, structure_stem
 from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import EntryRecords, PreprocessSettings, read_entry
 
@@ -85,11 +85,6 @@ def structure_id(path: str | Path) -> str:
     """The file's name without .gz and without the ending of its format."""
     name = Path(path).name
     return structure_stem(name) or name
-
-
-def printable(text: str | Path) -> str:
-    """The text as any file can hold it, bytes of a file's name that are no UTF-8 as escapes."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def find_structures(paths: Iterable[str | Path]) -> list[Path]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import (
     atomic_paths,
+    printable,
     read_json,
     sha256_file,
     sweep,
@@ -24,7 +25,7 @@ from qfitlatent.base.files import (
     write_text,
 )
 from qfitlatent.prediction.columns import FAILURES, SUMMARY
-from qfitlatent.prediction.records import Input, Written, printable, structure_id
+from qfitlatent.prediction.records import Input, Written, structure_id
 from qfitlatent.tables.parquet import conform, write_csv
 
 # The last fields of Written, in their order.

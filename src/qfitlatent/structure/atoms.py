@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qfitlatent.base.files import printable
 from qfitlatent.chemistry.residues import (
     CHI_PATH,
     MODIFIED,
@@ -126,7 +127,7 @@ def _shown_path(path: str | Path) -> str:
     """Relative to the working directory where below it, so that tables do not name machines."""
     absolute = os.path.abspath(path)
     here = os.getcwd() + os.sep
-    return Path(absolute.removeprefix(here)).as_posix()
+    return printable(Path(absolute.removeprefix(here)).as_posix())
 
 
 def _protein_atoms(sites: Sites, polymer: Polymer) -> Atoms:
