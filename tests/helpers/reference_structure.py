@@ -107,10 +107,7 @@ def read(path: str, max_conformers: int = 6) -> Result:
     author = {}
     for chain in structure[0]:
         for residue in chain:
-            is_cap = residue.name not in STANDARD and "CA" not in residue
-            if is_cap or residue.entity_type != gemmi.EntityType.Polymer:
-                continue
-            if is_peptide.get(residue.subchain):
+            if residue.entity_type == gemmi.EntityType.Polymer and is_peptide.get(residue.subchain):
                 key = (residue.seqid.num, residue.seqid.icode)
                 of_chain = places.setdefault(residue.subchain, {})
                 of_chain.setdefault(key, []).append(residue)

@@ -118,7 +118,7 @@ def read_sites(text: bytes, limits: ReadingLimits) -> Sites:
     Raises:
         FileError: there are none.
     """
-    if not text.strip():
+    if not text or text.isspace():
         raise FileError(Reason.EMPTY, "the file holds nothing")
     return read_mmcif(text, limits) if is_mmcif(text) else read_pdb(text)
 

@@ -18,7 +18,7 @@ import gemmi
 import numpy as np
 
 from qfitlatent.structure.containers import FileError, ReadingLimits
-from qfitlatent.structure.sites import Names, Sites, parse_fixed, parse_number
+from qfitlatent.structure.sites import Names, Sites, as_float32, parse_fixed, parse_number
 from qfitlatent.tables.reasons import Reason
 
 
@@ -58,26 +58,29 @@ class _Plain:
     """Values cut at white space: start (A,W) and length (A,W) in the buffer, with their quotes."""
 
     def __init__(self, buffer: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
-        first = buffer[start]
+        self._buffer, self._start, self._length = buffer, start, length
+
+    def _place(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of a column begin, and how long they are, without quotes."""
+        start, length = self._start[:, column], self._length[:, column]
+        first = self._buffer[start]
         is_quoted = (first == ord("'")) | (first == ord('"'))
         is_null = (length == 1) & ((first == ord(".")) | (first == ord("?")))
-        self._buffer = buffer
-        self._start = start + is_quoted
-        self._length = np.where(is_null, 0, length - 2 * is_quoted)
+        return start + is_quoted, np.where(is_null, 0, length - 2 * is_quoted)
 
     def text(self, column: int) -> np.ndarray:
-        length = self._length[:, column]
+        start, length = self._place(column)
         width = max(1, int(length.max()))
         ahead = np.arange(width)[:, None]
-        found = self._buffer.take(self._start[:, column] + ahead, mode="clip")
+        found = self._buffer.take(start + ahead, mode="clip")
         found *= ahead < length
         return np.ascontiguousarray(found.T).view(f"S{width}")[:, 0]
 
     def numbers(self, column: int, decimals: int) -> np.ndarray:
-        length = self._length[:, column]
+        start, length = self._place(column)
         width = max(decimals + 2, int(length.max()))
         back = np.arange(-width, 0)[:, None]
-        found = self._buffer.take(self._start[:, column] + length + back, mode="clip")
+        found = self._buffer.take(start + length + back, mode="clip")
         found[back < -length] = ord(" ")
         return parse_fixed(found, decimals)
 
@@ -125,7 +128,7 @@ def _header(block: gemmi.cif.Block) -> dict[str, object]:
         "method": "; ".join(values("_exptl.method")) or None,
         "resolution_angstrom": next((v for v in resolutions if 0 < v < np.inf), None),
         "r_free": next((v for v in r_free if 0 < v < 1), None),
-        "deposition_date": next(iter(values(_DATE)), None),
+        "deposition_date": next(iter(values(*_DATE)), None),
     }
 
 
@@ -136,19 +139,26 @@ _RESOLUTION = (
 )
 
 
-_DATE = "_pdbx_database_status.recvd_initial_deposition_date"
+_DATE = (
+    "_pdbx_database_status.recvd_initial_deposition_date",
+    "_database_PDB_rev.date_original",
+)
 
 
 def read_loop(text: bytes, limits: ReadingLimits) -> tuple[gemmi.cif.Block, _Columns]:
     """The block with atoms, and the values of its atoms."""
-    lower = text.lower()
-    num_items = lower.count(b"\n_") + lower.count(b"\ndata_")
+    buffer = np.frombuffer(text, dtype=np.uint8)
+    line = np.r_[0, np.flatnonzero(buffer == ord("\n")) + 1]
+    line = line[line < len(text)]
+    lead = buffer[line]
+    blocks = _that_begin(text, line[(lead | 0x20) == ord("d")], b"data_")
+    num_items = len(blocks) + np.count_nonzero(lead == ord("_"))
     if num_items > limits.max_items:
         raise FileError(
             Reason.BEYOND_LIMIT,
             f"{num_items} data blocks and items; preprocess.max_items allows {limits.max_items}",
         )
-    if (found := _plain_loop(text, lower)) is not None:
+    if len(blocks) == 1 and (found := _plain_loop(text, line, lead)) is not None:
         rest, columns = found
         return _document(rest)[0], columns
     document = _document(text)
@@ -180,24 +190,25 @@ def _document(text: bytes) -> gemmi.cif.Document:
         raise FileError(Reason.UNREADABLE, f"no mmCIF that parses: {detail}") from None
 
 
-def _plain_loop(text: bytes, lower: bytes) -> tuple[bytes, _Columns] | None:
-    """The rest of the text and the loop's values, where these are simple; None where not."""
-    begin = lower.find(b"\nloop_\n_atom_site.") + 1
-    if begin == 0 or lower.startswith(b"data_") + lower.count(b"\ndata_") != 1:
+def _that_begin(text: bytes, line: np.ndarray, word: bytes) -> list[int]:
+    """Those of the lines that begin with a word, in either case."""
+    return [at for at in line.tolist() if text[at : at + len(word)].lower() == word]
+
+
+def _plain_loop(text: bytes, line: np.ndarray, lead: np.ndarray) -> tuple[bytes, _Columns] | None:
+    """The rest of the text and the loop's values, where these are simple; None where not.
+
+    line: where each line begins; lead: its first character.
+    """
+    found = _loop(text, line, lead, b"_atom_site.")
+    if found is None:
         return None
-    if lower.rfind(b"\ndata_") > begin:
+    begin, items, at, end = found
+    if text.find(b"\n_atom_site.", end - 1) >= 0:
         return None
-    items, at = [], begin + len(b"loop_\n")
-    while lower.startswith(b"_atom_site.", at):
-        end = lower.find(b"\n", at)
-        items.append(lower[at + len(b"_atom_site.") : end].decode().strip())
-        at = end + 1
-    end = _end_of_loop(lower, at)
     body = text[at:end].rstrip()
     while (last := body.rfind(b"\n") + 1) and body.startswith(b"#", last):
         body = body[:last].rstrip()
-    if b"\n;" in body or body.startswith(b";") or b"\n_atom_site." in lower[end:]:
-        return None
     buffer = np.frombuffer(b" " + body + b" ", dtype=np.uint8)
     is_space = buffer <= ord(" ")
     edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
@@ -211,21 +222,38 @@ def _plain_loop(text: bytes, lower: bytes) -> tuple[bytes, _Columns] | None:
         is_quoted = (first == ord("'")) | (first == ord('"'))
         if (is_odd & ~(is_quoted & (first == last) & (length > 1))).any():
             return None
-    rest = text[:begin] + text[end:]
-    other = rest.find(b"\nloop_\n_atom_site_anisotrop.") + 1
-    if other:
-        at = rest.find(b"\n_atom_site_anisotrop.", other)
-        while rest.startswith(b"_atom_site_anisotrop.", at + 1):
-            at = rest.find(b"\n", at + 1)
-        rest = rest[:other] + rest[_end_of_loop(rest.lower(), at) :]
+    other = _loop(text, line, lead, b"_atom_site_anisotrop.", end)
+    if other is None:
+        rest = text[:begin] + text[end:]
+    else:
+        rest = text[:begin] + text[end : other[0]] + text[other[3] :]
     shape = (-1, len(items))
     return rest, _Columns(items, _Plain(buffer, start.reshape(shape), length.reshape(shape)))
 
 
-def _end_of_loop(lower: bytes, at: int) -> int:
-    """Where the next item, loop or block begins."""
-    found = [lower.find(word, at - 1) for word in (b"\n_", b"\nloop_", b"\ndata_", b"\nsave_")]
-    return min((place + 1 for place in found if place >= 0), default=len(lower))
+def _loop(
+    text: bytes, line: np.ndarray, lead: np.ndarray, category: bytes, after: int = 0
+) -> tuple[int, list[str], int, int] | None:
+    """Where a loop begins, its items, where its values begin and end; None where there is none."""
+    begin = text.find(b"\nloop_\n" + category, after) + 1
+    if begin == 0:
+        return None
+    items, at = [], begin + len(b"loop_\n")
+    while text.startswith(category, at):
+        end = text.find(b"\n", at)
+        items.append(text[at + len(category) : end].decode().strip().lower())
+        at = end + 1
+    first = np.searchsorted(line, at)
+    for place in line[first:][_ENDS_LOOP[lead[first:]]].tolist():
+        word = text[place : place + 5].lower()
+        if word.startswith(b"_") or word in (b"loop_", b"data_", b"save_"):
+            return begin, items, at, place
+        if word.startswith(b";"):
+            return None
+    return begin, items, at, len(text)
+
+
+_ENDS_LOOP = np.isin(np.arange(256), list(b"_lLdDsS;"))
 
 
 _HAS_MEANING = np.isin(np.arange(256), list(b"#_$[]'\""))
@@ -291,7 +319,11 @@ def _sites(columns: _Columns, polypeptides: set[bytes]) -> Sites:
     of_group = {name: values[start] for name, values in fields.items()}
     names = Names("utf-8")
     code = {n: names.indices(v) for n, v in of_group.items() if n not in ("number", "label_seq")}
-    number, insertion_code = _numbers(of_group["number"], names, code["insertion_code"])
+    number, insertion_code = of_group["number"], code["insertion_code"]
+    try:
+        number = _integers(number, "auth_seq_id")
+    except FileError:
+        number, insertion_code = _numbers(number, names, insertion_code)
     label_seq = _integers(of_group["label_seq"], "label_seq_id")
     is_sequence = (label_seq > 0) & np.isin(entity[start], list(polypeptides) or [b""])
     return Sites(
@@ -301,7 +333,7 @@ def _sites(columns: _Columns, polypeptides: set[bytes]) -> Sites:
         altloc=names.indices(altloc),
         position=position,
         occupancy=occupancy,
-        b_factor=b_factor.astype(np.float32),
+        b_factor=as_float32(b_factor),
         start=start,
         component=code["component"],
         author_chain=code["author_chain"],
@@ -336,12 +368,11 @@ def _integers(values: np.ndarray, item: str) -> np.ndarray:
 
 def _numbers(values: np.ndarray, names: Names, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Author numbers, and insertion codes, which some programs write behind the number."""
-    behind = [re.fullmatch(rb"([+-]?\d+)([A-Za-z])", value) for value in set(values.tolist())]
-    behind = {found[0]: found for found in behind if found}
-    if behind:
+    found = {value: re.fullmatch(rb"([+-]?\d+)([A-Za-z])", value) for value in set(values.tolist())}
+    if any(found.values()):
         code = code.copy()
         for i, value in enumerate(values.tolist()):
-            if value in behind and code[i] == 0:
-                code[i] = names.of_bytes(behind[value][2])
-        values = np.array([behind[v][1] if v in behind else v for v in values.tolist()])
+            if found[value] and code[i] == 0:
+                code[i] = names.of_bytes(found[value][2])
+        values = np.array([m[1] if (m := found[v]) else v for v in values.tolist()])
     return _integers(values, "auth_seq_id"), code

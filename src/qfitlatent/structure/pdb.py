@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from qfitlatent.chemistry.residues import TOKEN, is_water, standard_name
 from qfitlatent.structure.containers import FileError
-from qfitlatent.structure.sites import Names, Sites, parse_fixed
+from qfitlatent.structure.sites import Names, Sites, as_float32, parse_fixed
 from qfitlatent.tables.reasons import Reason
 
 _WIDTH = 80
@@ -157,7 +157,7 @@ def _sites(
         altloc=code_of_label[column[16]],
         position=position,
         occupancy=occupancy,
-        b_factor=parse_fixed(column[60:66], 2).astype(np.float32),
+        b_factor=as_float32(parse_fixed(column[60:66], 2)),
         start=start,
         component=component,
         author_chain=chain,

@@ -5,8 +5,9 @@ Residue
     chain, before or after TER, whatever it is called; one with the name of an amino acid, as ATOM
     or in the sequence that the file declares, also where atoms are missing or neighbours are. An
     amino acid of HETATM records without a bond is one where it stands among the residues of its
-    chain, before their TER. Waters, nucleotides and caps without CA are none. What has N, CA and C
-    and is no residue is a loss, with a reason.
+    chain, before their TER; so is a cap that is bonded there (ACE), whose C gives its neighbour a
+    phi. Waters and nucleotides are none. What has N, CA and C and is no residue is a loss, with a
+    reason.
 Chain
     What the file calls so: label_asym_id; in a PDB file the chain and, where there are several, the
     segment. Where a residue comes again with the same atoms a copy of the chain begins.
@@ -78,11 +79,14 @@ class Polymer:
         has_ca = self._backbone[:, 1] >= 0
         is_amino = kind == _AMINO
         accepted = is_amino & (~sites.is_het | sites.is_declared)
-        accepted |= sites.is_declared & has_ca & (kind != _NEVER)
+        accepted |= sites.is_declared & (kind != _NEVER)
         is_open = ~accepted & (kind != _NEVER) & (has_ca | is_amino)
         if is_open.any():
             accepted |= is_open & self._bonded(is_open, accepted | is_open)
             accepted |= is_open & is_amino & self._among(accepted)
+        is_cap = ~accepted & (kind == _OTHER) & ~has_ca & (self._backbone >= 0).any(axis=1)
+        if is_cap.any():
+            accepted |= is_cap & self._among(accepted) & self._bonded(is_cap, accepted)
         is_piece = ~accepted & (kind != _NEVER)
         if is_piece.any():
             # More atoms of a residue, such as those of one altloc at the end of the chain.

@@ -142,3 +142,9 @@ def parse_number(text: bytes) -> float:
     except ValueError:
         return np.nan
     return value if np.isfinite(value) else np.nan
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """What float32 cannot hold becomes infinite, which is no number either."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
