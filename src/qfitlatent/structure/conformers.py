@@ -3,6 +3,8 @@
 Shapes: N kept residues, G named altlocs of residues, M conformers.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from qfitlatent.chemistry import geometry
@@ -24,111 +26,127 @@ _PATH = slice(0, C_SLOT)
 _CA = 1
 
 
+@dataclass(frozen=True)
 class Conformers:
-    """The conformers of the residues, in the order of the table; the others are rejected.
+    """The conformers of the residues, in the order of the table, and what they say of these."""
 
-    columns: (M,) or (M,4) arrays, ``row`` among them; (N,) num_conformers, num_distinct, b_rank,
-    occupancy_sum and disagreement of each residue; num_conformers_read of each entry.
-    """
+    columns: dict[str, np.ndarray]  # (M,) or (M,4), ``row`` of the residue among them
+    num_read: np.ndarray  # of each entry, with those that are rejected
+    num: np.ndarray  # (N,)
+    num_distinct: np.ndarray  # (N,)
+    occupancy_sum: np.ndarray  # (N,)
+    disagreement: np.ndarray  # (N,) bool: own atoms of a conformer differ in occupancy
+    b_rank: np.ndarray  # (N,) nan where there is none
 
-    def __init__(self, residues: Residues, max_conformers: int) -> None:
-        own = residues.own[:, _PATH]
-        has_chi = residues.num_chi > 0
-        of_chi = has_chi[residues.group_row]
-        is_own = (own >= 0).any(axis=1)
-        no_own = np.flatnonzero(of_chi & ~is_own)
-        residues.reject(
-            "conformer",
-            Reason.NO_OWN_CHI_ATOMS,
-            residues.group_row[no_own],
-            "",
-            residues.group_label[no_own],
-        )
-        named = np.flatnonzero(of_chi & is_own)
-        shared = residues.blank[:, _PATH]
-        blank, blank_own = _blank_conformers(residues.group_row[named], own[named], shared, has_chi)
-        row = np.r_[residues.group_row[named], blank]
-        label = np.r_[residues.group_label[named], np.zeros(len(blank), dtype=np.int64)]
-        # Column by column in memory: sums over the few atoms of a row are then fast.
-        own = np.asfortranarray(np.concatenate([own[named], blank_own]))
-        atoms = np.asfortranarray(np.where(own >= 0, own, shared[row]))
-        read = np.r_[row, residues.group_row[no_own]]
-        self.num_conformers_read = np.bincount(residues.entry[read], minlength=len(residues.names))
 
-        points = residues.points(atoms)
-        chi = np.full((len(row), NUM_CHI_MAX), np.nan)
-        has_occupancy = (atoms < 0) | (residues.occupancy[atoms] != 0)
-        observed = np.stack(
-            [has_occupancy[:, d : d + 4].all(axis=1) for d in range(NUM_CHI_MAX)], axis=1
-        )
-        for d in range(NUM_CHI_MAX):
-            of = np.flatnonzero(residues.num_chi[row] > d)
-            chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
-        there = own >= 0
-        num_own, num_there = there.sum(axis=1), (atoms >= 0).sum(axis=1)
-        of_atom = np.where(there, residues.occupancy[own], np.nan)
-        occupancy = residues.mean_occupancy(own)
-        self.columns = {
-            "row": row,
-            "label": label,
-            "chi": chi,
-            "observed": observed,
-            "occupancy": occupancy,
-            "occupancy_min": np.fmin.reduce(of_atom, axis=1),
-            "occupancy_max": np.fmax.reduce(of_atom, axis=1),
-            "num_atoms_own": num_own,
-            "num_atoms_shared": num_there - num_own,
-            "num_atoms_missing": residues.path_length[row] - num_there,
-            "mean_b": mean_of(residues.b_factor, own),
-        }
-        kept = self._reject(residues, Reason.NO_CHI, np.isfinite(chi).any(axis=1), None)
-        kept = self._reject(residues, Reason.NO_OCCUPANCY, ~np.isnan(occupancy), kept)
-        kept = self._reject(residues, Reason.NEGATIVE_OCCUPANCY, occupancy >= 0, kept)
-        total = np.bincount(row[kept], occupancy[kept], len(has_chi))
-        kept = self._reject(residues, Reason.ZERO_OCCUPANCY, total[row] > 0, kept)
+def conformers_of(residues: Residues, max_conformers: int) -> Conformers:
+    """Those that are left out become rejected rows of the scope conformer."""
+    num_residues, has_chi = len(residues.token), residues.num_chi > 0
+    row, label, own = _candidates(residues, has_chi)
+    num_read = np.bincount(residues.entry[row], minlength=len(residues.names))
+    is_own = (own >= 0).any(axis=1) | (label == 0)
+    residues.reject("conformer", Reason.NO_OWN_CHI_ATOMS, row[~is_own], "", label[~is_own])
+    columns = _measured(residues, row[is_own], label[is_own], own[is_own])
+    columns = _kept(residues, columns, max_conformers)
 
-        order = np.flatnonzero(kept)
-        order = order[np.lexsort((label[order], -occupancy[order], row[order]))]
-        of_row = row[order]
-        first = np.flatnonzero(np.r_[True, of_row[1:] != of_row[:-1]][: len(order)])
-        rank = np.full(len(row), -1)
-        rank[order] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-        kept = self._reject(residues, Reason.OVER_LIMIT, rank < max_conformers, kept)
-        order = order[kept[order]]
-        self.columns = {n: values[order] for n, values in self.columns.items()}
-        self.columns["rank"] = rank[order]
+    row, occupancy = columns["row"], columns["occupancy"]
+    occupancy_sum = np.bincount(row, occupancy, num_residues)
+    columns["occupancy_normalised"] = occupancy / occupancy_sum[row]
+    spread = columns["occupancy_max"] - columns["occupancy_min"]
+    # 0.31 - 0.30 is no disagreement, whatever binary fractions make of it.
+    disagrees = spread > OCCUPANCY_DISAGREEMENT + 1e-9
+    chi = np.where(columns["observed"], columns["chi"], np.nan)
+    columns["group"] = distinct_groups(row, chi, PI_SYMMETRIC[residues.token[row]])
+    num_distinct = np.zeros(num_residues, dtype=np.int64)
+    np.maximum.at(num_distinct, row, columns["group"] + 1)
+    return Conformers(
+        columns=columns,
+        num_read=num_read,
+        num=np.bincount(row, minlength=num_residues),
+        num_distinct=num_distinct,
+        occupancy_sum=occupancy_sum,
+        disagreement=np.bincount(row, disagrees, num_residues) > 0,
+        b_rank=_b_rank(residues, has_chi),
+    )
 
-        row, occupancy = self.columns["row"], self.columns["occupancy"]
-        self.num_conformers = np.bincount(row, minlength=len(has_chi))
-        self.occupancy_sum = np.bincount(row, occupancy, len(has_chi))
-        self.columns["occupancy_normalised"] = occupancy / self.occupancy_sum[row]
-        spread = self.columns["occupancy_max"] - self.columns["occupancy_min"]
-        # 0.31 - 0.30 is no disagreement, whatever binary fractions make of it.
-        disagrees = spread > OCCUPANCY_DISAGREEMENT + 1e-9
-        self.disagreement = np.bincount(row, disagrees, len(has_chi)) > 0
-        chi = np.where(self.columns["observed"], self.columns["chi"], np.nan)
-        group = distinct_groups(row, chi, PI_SYMMETRIC[residues.token[row]])
-        self.columns["group"] = group
-        self.num_distinct = np.zeros(len(has_chi), dtype=np.int64)
-        np.maximum.at(self.num_distinct, row, group + 1)
-        self.b_rank = _b_rank(residues, has_chi)
 
-    def _reject(
-        self, residues: Residues, reason: Reason, good: np.ndarray, before: np.ndarray | None
-    ) -> np.ndarray:
-        """The conformers that were kept before and are good; the others become rejected rows."""
-        before = np.ones(len(good), dtype=bool) if before is None else before
-        lost = np.flatnonzero(before & ~good)
-        if len(lost):
-            detail = [f"occupancy {o:.3g}" for o in self.columns["occupancy"][lost]]
-            residues.reject(
-                "conformer",
-                reason,
-                self.columns["row"][lost],
-                "" if reason in (Reason.NO_CHI, Reason.NO_OCCUPANCY) else detail,
-                self.columns["label"][lost],
-            )
-        return before & good
+def _candidates(
+    residues: Residues, has_chi: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every altloc of a residue with chi: row (m,), label (m,), own atoms of the path (m,7)."""
+    altlocs = np.flatnonzero(has_chi[residues.group_row])
+    row, own = residues.group_row[altlocs], residues.own[altlocs][:, _PATH]
+    owners = (own >= 0).any(axis=1)
+    blank, blank_own = _blank_conformers(
+        row[owners], own[owners], residues.blank[:, _PATH], has_chi
+    )
+    return (
+        np.r_[row, blank],
+        np.r_[residues.group_label[altlocs], np.zeros(len(blank), dtype=np.int64)],
+        np.concatenate([own, blank_own]),
+    )
+
+
+def _measured(
+    residues: Residues, row: np.ndarray, label: np.ndarray, own: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of these conformers: chi and whether they were observed, occupancies, atoms, B."""
+    # Column by column in memory: sums over the few atoms of a row are then fast.
+    own = np.asfortranarray(own)
+    atoms = np.asfortranarray(np.where(own >= 0, own, residues.blank[row][:, _PATH]))
+    points = residues.points(atoms)
+    has_occupancy = (atoms < 0) | (residues.occupancy[atoms] != 0)
+    chi = np.full((len(row), NUM_CHI_MAX), np.nan)
+    observed = np.zeros(chi.shape, dtype=bool)
+    for d in range(NUM_CHI_MAX):
+        of = np.flatnonzero(residues.num_chi[row] > d)
+        chi[of, d] = geometry.dihedral(*points[of, d : d + 4].transpose(1, 0, 2))
+        observed[:, d] = has_occupancy[:, d : d + 4].all(axis=1)
+    of_atom = np.where(own >= 0, residues.occupancy[own], np.nan)
+    num_own, num_there = (own >= 0).sum(axis=1), (atoms >= 0).sum(axis=1)
+    return {
+        "row": row,
+        "label": label,
+        "chi": chi,
+        "observed": observed,
+        "occupancy": residues.mean_occupancy(own),
+        "occupancy_min": np.fmin.reduce(of_atom, axis=1),
+        "occupancy_max": np.fmax.reduce(of_atom, axis=1),
+        "num_atoms_own": num_own,
+        "num_atoms_shared": num_there - num_own,
+        "num_atoms_missing": residues.path_length[row] - num_there,
+        "mean_b": mean_of(residues.b_factor, own),
+    }
+
+
+def _kept(
+    residues: Residues, columns: dict[str, np.ndarray], max_conformers: int
+) -> dict[str, np.ndarray]:
+    """The conformers that count, by residue and falling occupancy; the others are rejected."""
+    row, label, occupancy = (columns[name] for name in ("row", "label", "occupancy"))
+    kept = np.ones(len(row), dtype=bool)
+
+    def keep(reason: Reason, good: np.ndarray) -> None:
+        lost = np.flatnonzero(kept & ~good)
+        of_occupancy = reason not in (Reason.NO_CHI, Reason.NO_OCCUPANCY)
+        detail = [f"occupancy {o:.3g}" if of_occupancy else "" for o in occupancy[lost]]
+        residues.reject("conformer", reason, row[lost], detail, label[lost])
+        kept[lost] = False
+
+    keep(Reason.NO_CHI, np.isfinite(columns["chi"]).any(axis=1))
+    keep(Reason.NO_OCCUPANCY, ~np.isnan(occupancy))
+    keep(Reason.NEGATIVE_OCCUPANCY, occupancy >= 0)
+    total = np.bincount(row[kept], occupancy[kept], len(residues.token))
+    keep(Reason.ZERO_OCCUPANCY, total[row] > 0)
+    order = np.flatnonzero(kept)
+    order = order[np.lexsort((label[order], -occupancy[order], row[order]))]
+    of_row = row[order]
+    first = np.flatnonzero(np.r_[True, of_row[1:] != of_row[:-1]][: len(order)])
+    rank = np.full(len(row), -1)
+    rank[order] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    keep(Reason.OVER_LIMIT, rank < max_conformers)
+    order = order[kept[order]]
+    return {name: values[order] for name, values in columns.items()} | {"rank": rank[order]}
 
 
 def _blank_conformers(

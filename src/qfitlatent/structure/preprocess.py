@@ -25,7 +25,7 @@ from qfitlatent.base.files import find_beside
 from qfitlatent.base.progress import Progress
 from qfitlatent.structure.atoms import Parsed, parse_file
 from qfitlatent.structure.backbone import backbone_of
-from qfitlatent.structure.conformers import Conformers
+from qfitlatent.structure.conformers import conformers_of
 from qfitlatent.structure.containers import ReadingLimits
 from qfitlatent.structure.records import all_tables, rejected_table
 from qfitlatent.structure.rejections import Rejections, unexpected_errors
@@ -304,4 +304,5 @@ def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Ta
         empty = {name: schema.empty_table() for name, schema in schemas.SCHEMAS.items()}
         return empty | {"rejected": rejected_table(names, rejections, None)}
     residues = Residues(names, read, rejections)
-    return all_tables(residues, backbone_of(residues), Conformers(residues, max_conformers))
+    conformers = conformers_of(residues, max_conformers)
+    return all_tables(residues, backbone_of(residues), conformers)
