@@ -12,7 +12,6 @@ from scipy import stats
 
 from qfitlatent.density.loss import nll_sum
 from qfitlatent.density.mixture import VonMisesMixture
-from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     fold,
@@ -346,16 +345,21 @@ def test_only_residues_with_two_altlocs_and_a_chi_enter_the_loss():
     defined = mixture.chi_mask[rows].clone()
     defined[3:] = False
     occupancy = torch.tensor([1.0, 0.6, 0.4, 0.5, 0.5], dtype=torch.float64)
-    total, weight = nll_sum(mixture, chi, defined, occupancy, rows)
+    observed = (chi, defined, occupancy, rows)
+    total, weight = nll_sum(mixture, *observed)
     assert float(weight) == 1.0
     log_prob = mixture.log_prob(chi, defined, rows, folded=True)
     assert float(total) == pytest.approx(float(-(0.6 * log_prob[1] + 0.4 * log_prob[2])))
 
-    total, weight = nll_sum(mixture, chi, defined, occupancy, rows, single_weight=0.25)
+    total, weight = nll_sum(mixture, *observed, single_weight=0.25)
     assert float(weight) == 1.25
     assert float(total) == pytest.approx(
         float(-0.25 * log_prob[0] - 0.6 * log_prob[1] - 0.4 * log_prob[2])
     )
+    # Altlocs that show one conformation weigh as a single one, where the caller says so.
+    distinct = torch.tensor([False, False, True, False])
+    _, weight = nll_sum(mixture, *observed, single_weight=0.25, several=distinct)
+    assert float(weight) == 0.5
 
 
 def test_nothing_to_score_gives_zero_and_zero_gradients():
@@ -445,24 +449,6 @@ def test_entropy_of_a_mixture_agrees_with_quadrature(d):
         exact = -float((log_p.exp() * log_p).mean()) * (2 * math.pi) ** int(mask.sum())
         assert float(estimate[residue]) == pytest.approx(exact, abs=0.03)
     assert (estimate > -10).all()
-
-
-def test_highest_density_regions_cover_what_they_say():
-    """The level of draws from the density itself is uniform on [0, 1]."""
-    mixture = random_mixture(num=5, seed=9, dtype=torch.float32)
-    generator = torch.Generator().manual_seed(1)
-    num = 1000  # as many as the level is estimated from: a two-sample test
-    uniform = (np.arange(num) + 0.5) / num
-    draws = mixture.sample(num, generator)
-    others = mixture.sample_with_log_prob(num, generator)
-    for residue in (0, 1):
-        at = torch.full((num,), residue)
-        defined = mixture.chi_mask[at]
-        level = hdr_level(mixture, *others, draws[:, residue], defined, at)
-        assert stats.ks_2samp(level.numpy(), uniform).pvalue > 1e-3
-        defined = defined & (torch.arange(4) != 1)  # a missing chi is integrated out
-        level = hdr_level(mixture, *others, draws[:, residue], defined, at)
-        assert stats.ks_2samp(level.numpy(), uniform).pvalue > 1e-3
 
 
 # --- Modes ------------------------------------------------------------------------------------

@@ -100,6 +100,15 @@ def test_figures_can_be_recomputed_from_the_scores(tiny, scores):
         assert own["low"] <= own["value"] <= own["high"]
 
 
+def test_every_table_explains_itself(tiny):
+    paths = sorted(tiny.out.glob("*.parquet"))
+    assert len(paths) == 7
+    for path in paths:
+        for field in pq.read_schema(path):
+            assert field.metadata[b"description"], f"{path.name}: {field.name}"
+            assert b"unit" in field.metadata
+
+
 def test_information_gain_is_the_gain_over_the_type_library(metrics):
     methods = metrics["populations"]["all"]["methods"]
     expected = methods["type_library"]["nll"]["value"] - methods["model"]["nll"]["value"]

@@ -12,7 +12,6 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.density import autoregressive
 from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.loss import nll_sum
-from qfitlatent.density.regions import hdr_level
 from qfitlatent.model.average import AverageHead
 from qfitlatent.model.batch import collate
 from qfitlatent.model.network import QFitLatent
@@ -122,52 +121,6 @@ def test_means_start_spread_over_the_circle():
         density = QFitLatent(ModelConfig.from_dict(settings)).predict(make_protein(10))
         gaps = density.mean[:, :, 0].sort(dim=1).values.diff(dim=1)
         assert gaps.min() > 0.4
-
-
-@pytest.mark.parametrize("num_chi", [1, 2])
-def test_autoregressive_density_integrates_to_one(num_chi):
-    model = make_model(RICH)
-    protein = make_protein(30)
-    density = model.predict(protein)
-    assert isinstance(density, AutoregressiveDensity)
-    kind = torch.nonzero(density.chi_mask.sum(1) == num_chi)[:3, 0]
-    num = 400
-    axis = (torch.arange(num) + 0.5) * 2 * math.pi / num - math.pi
-    grid = torch.cartesian_prod(*[axis] * num_chi).view(-1, num_chi)
-    chi = torch.zeros(len(grid), 4)
-    chi[:, :num_chi] = grid
-    for row in kind:
-        rows = torch.full((len(grid),), int(row))
-        value = density.log_prob(chi, torch.ones_like(chi, dtype=torch.bool), rows).exp()
-        assert float(value.sum() * (2 * math.pi / num) ** num_chi) == pytest.approx(1, abs=2e-4)
-
-
-def test_autoregressive_samples_follow_the_density():
-    density = make_model(RICH).predict(make_protein(12))
-    generator = torch.Generator().manual_seed(0)
-    samples, log_p = density.sample_with_log_prob(4000, generator)
-    torch.testing.assert_close(log_p, density.sample_log_prob(samples), atol=1e-4, rtol=1e-4)
-    # E_p[q/p] = 1 for any density q: here the uniform one.
-    log_q = -math.log(2 * math.pi) * density.chi_mask.sum(1)
-    ratio = (log_q - log_p).exp().mean(0)
-    has_one = density.chi_mask.sum(1) == 1
-    torch.testing.assert_close(ratio[has_one], torch.ones(int(has_one.sum())), atol=0.15, rtol=0)
-
-
-@pytest.mark.parametrize("num_defined", [2, 1])
-def test_autoregressive_regions_hold_their_mass(num_defined):
-    """A draw lies in the region of mass p with probability p, also where chi2 is not looked at."""
-    density = make_model(RICH).predict(make_protein(40))
-    generator = torch.Generator().manual_seed(0)
-    row = torch.nonzero(density.chi_mask.sum(1) == 2)[0]
-    num = 200
-    draws = density.select(row).sample(num, generator)[:, 0]
-    defined = torch.zeros(num, 4, dtype=torch.bool)
-    defined[:, :num_defined] = True
-    others = density.sample_with_log_prob(256, generator)
-    level = hdr_level(density, *others, draws, defined, row.expand(num)).sort().values
-    # Kolmogorov-Smirnov at 0.1 %.
-    assert (level - (torch.arange(num) + 0.5) / num).abs().max() < 1.95 / math.sqrt(num)
 
 
 def test_the_mixture_of_a_one_chi_residue_is_near_its_density():
