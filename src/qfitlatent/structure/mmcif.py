@@ -350,20 +350,27 @@ def _sites(columns: _Columns, polypeptides: set[bytes]) -> Sites:
     )
 
 
+_TOO_LARGE = 10**9
+
+
 def _integers(values: np.ndarray, item: str) -> np.ndarray:
     """(n,) int64, 0 where nothing is given.
 
     Raises:
-        FileError: a value that is no integer.
+        FileError: a value that is no integer, or has more than nine digits.
     """
     try:
-        return np.where(values == b"", b"0", values).astype(np.int64)
-    except ValueError:
-        wrong = next(v for v in values.tolist() if not re.fullmatch(rb"[+-]?\d*", v))
-        shown = wrong.decode(errors="replace")
-        raise FileError(
-            Reason.UNREADABLE, f"_atom_site.{item} is {shown!r}, which is no integer number"
-        ) from None
+        numbers = np.where(values == b"", b"0", values).astype(np.int64)
+    except (ValueError, OverflowError):
+        numbers = np.array([_TOO_LARGE])
+    if np.abs(numbers).max(initial=0) < _TOO_LARGE:
+        return numbers
+    wrong = next(v for v in values.tolist() if not re.fullmatch(rb"[+-]?\d{0,9}", v))
+    shown = wrong.decode(errors="replace")
+    raise FileError(
+        Reason.UNREADABLE,
+        f"_atom_site.{item} is {shown!r}, which is no integer number of at most nine digits",
+    )
 
 
 def _numbers(values: np.ndarray, names: Names, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

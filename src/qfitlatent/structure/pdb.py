@@ -287,7 +287,9 @@ def _header(text: bytes) -> dict[str, object]:
         if text.startswith(name) or begin:
             records.append(text[begin if begin else 0 : text.find(b"\n", last) + 1])
     try:
-        structure = gemmi.read_pdb_string(b"".join(records).decode("latin-1"))
+        # In ASCII: gemmi cuts columns by bytes, also within a letter of several.
+        ascii_text = re.sub(rb"[^\n -~]", b"?", b"".join(records)).decode()
+        structure = gemmi.read_pdb_string(ascii_text)
     except (ValueError, RuntimeError):  # words that are no numbers in the remarks
         structure = gemmi.Structure()
     info = dict(structure.info.items())
