@@ -2,6 +2,9 @@
 
 import itertools
 import random
+import shutil
+import ssl
+import subprocess
 import time
 from email.utils import formatdate
 from itertools import chain
@@ -284,6 +287,41 @@ def test_each_read_is_in_time_and_the_whole_never(run, steps):
     with RawServer(lambda path: steps) as server:
         row = run("1abc", rcsb_url=server.url + "/{id}", read_timeout_s=0.3, attempts=1)["1abc"]
     assert_missing(run, row, Reason.TIMEOUT, "bytes arrived in")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Path:
+    """Key and certificate of 127.0.0.1, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -keyout - -out -"
+    options = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    made = subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    path.write_bytes(made.stdout)
+    return path
+
+
+@pytest.mark.parametrize("case", ["good", "drips", "unknown"])
+def test_encrypted_connections_are_bounded_too(run, certificate, case, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    if case != "unknown":
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    data = gzipped(mmcif("1abc", 500))
+    steps = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data]
+    if case == "drips":
+        steps = SLOW["a header that drips"]
+    with RawServer(lambda path: steps, context) as server:
+        settings = {"rcsb_url": server.url + "/{id}", "attempts": 1}
+        settings["read_timeout_s"] = 0.3 if case == "drips" else 20.0
+        row = run("1abc", **settings)["1abc"]
+    if case == "good":
+        assert_there(run, row, data)
+    elif case == "drips":
+        assert_missing(run, row, Reason.TIMEOUT, "bytes arrived in")
+    else:
+        assert_missing(run, row, Reason.CONNECTION_ERROR, "certificate")
 
 
 def test_a_transfer_is_bounded_as_a_whole(run):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -16,10 +18,13 @@ for the next request, unless the answer said that it would close."""
 class RawServer:
     """Sends to each request the steps that ``answer(path)`` gives."""
 
-    def __init__(self, answer: Callable[[str], Iterable[Step]]) -> None:
-        self.answer, self.closing = answer, threading.Event()
+    def __init__(
+        self, answer: Callable[[str], Iterable[Step]], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.answer, self.closing, self._tls = answer, threading.Event(), tls
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def __enter__(self) -> RawServer:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,8 +44,12 @@ class RawServer:
 
     def _serve(self, connection: socket.socket) -> None:
         connection.settimeout(20)
-        with connection:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
             try:
+                if self._tls:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                    stack.enter_context(connection)
                 while path := self._request(connection):
                     sent = b""
                     for step in self.answer(path):
