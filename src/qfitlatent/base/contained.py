@@ -70,7 +70,9 @@ def contained(work: Callable[[Watch], Iterator[bytes]], limits: Limits) -> Itera
             if now != seen or now[0] < 0:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > limits.seconds:
-                raise Stopped(*now[:2], f"it took longer than {limits.seconds:g} seconds", True)
+                raise Stopped(
+                    now[0], now[1], f"it took longer than {limits.seconds:g} seconds", True
+                )
         process.join()
         if process.exitcode:
             raise _stopped(process.exitcode, state)
@@ -82,9 +84,9 @@ def contained(work: Callable[[Watch], Iterator[bytes]], limits: Limits) -> Itera
 
 def _stopped(exitcode: int, state: MutableSequence[int]) -> Stopped:
     if exitcode == -9:  # SIGKILL
-        return Stopped(*state[:2], "the process was killed, as for want of memory", True)
+        return Stopped(state[0], state[1], "the process was killed, as for want of memory", True)
     how = f"died of signal {-exitcode}" if exitcode < 0 else "ended with an error"
-    return Stopped(*state[:2], f"the process {how}", False)
+    return Stopped(state[0], state[1], f"the process {how}", False)
 
 
 def _run(

@@ -83,12 +83,10 @@ def summarise(tables: Tables) -> dict[str, object]:
         "altlocs_by_largest_chi_difference_degrees": _histogram(
             differences["degrees"], np.linspace(0, 180, 19)
         ),
-        "rejected": [
-            {"stage": stage, "scope": scope, "reason": reason, "rows": int(rows)}
-            for (stage, scope, reason), rows in rejected.groupby(["stage", "scope", "reason"])
-            .size()
-            .items()
-        ],
+        "rejected": rejected.groupby(["stage", "scope", "reason"])
+        .size()
+        .reset_index(name="rows")
+        .to_dict("records"),
         "suspicious": _suspicious(residues, conformers, differences),
     }
     if "split" in tables:
@@ -205,23 +203,20 @@ def _suspicious(
         ["points", *KEY], ascending=[False, True, True, True]
     )
     found = []
-    for row in rows.head(NUM_SUSPICIOUS).itertuples():
+    for row in rows.head(NUM_SUSPICIOUS).to_dict("records"):
         why = []
-        if row.excess > 0.005:
-            why.append(f"occupancies sum to {row.occupancy_sum:.2f}")
-        if row.spread > 0.005:
-            why.append(f"atoms of one conformer differ by {row.spread:.2f} in occupancy")
-        if row.alike:
+        if row["excess"] > 0.005:
+            why.append(f"occupancies sum to {row['occupancy_sum']:.2f}")
+        if row["spread"] > 0.005:
+            why.append(f"atoms of one conformer differ by {row['spread']:.2f} in occupancy")
+        if row["alike"]:
             why.append("two altlocs have the same chi")
         found.append(
             {
-                "entry": row.entry,
-                "chain": row.chain,
-                "index": int(row.index),
+                **{name: row[name] for name in (*KEY, "points")},
                 "residue": residue_label(
-                    row.author_chain, row.name, row.author_number, row.insertion_code
+                    row["author_chain"], row["name"], row["author_number"], row["insertion_code"]
                 ),
-                "points": float(row.points),
                 "why": "; ".join(why),
             }
         )

@@ -122,7 +122,7 @@ def cluster_chains(
     # Most data sets repeat sequences: each distinct one is clustered once.
     distinct: dict[bytes, int] = {}
     copy_of = np.array(
-        [distinct.setdefault(chains.tokens(i).tobytes(), len(distinct)) for i in linking],
+        [distinct.setdefault(chains.tokens(int(i)).tobytes(), len(distinct)) for i in linking],
         dtype=np.int64,
     )
     sequences = [np.frombuffer(key, dtype=np.int8) for key in distinct]

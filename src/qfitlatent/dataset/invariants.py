@@ -204,11 +204,14 @@ def _angles(tables: Tables) -> _Checks:
         conformers.loc[(seen == np.isnan(chi)).any(axis=1), [*shown, *OBSERVED_COLUMNS]],
     )
     yield "a conformer has at least one chi", conformers.loc[np.isnan(chi).all(axis=1), shown]
-    outside = (chi <= -np.pi) | (chi > np.pi)
-    yield "chi is in (-pi, pi]", conformers.loc[outside.any(axis=1), shown]
+    yield "chi is in (-pi, pi]", conformers.loc[_outside(chi), shown]
     torsion = tables["residues"][["phi_rad", "psi_rad", "omega_rad"]].to_numpy(dtype=np.float64)
-    outside = ((torsion <= -np.pi) | (torsion > np.pi)).any(axis=1)
-    yield "phi, psi and omega are in (-pi, pi]", tables["residues"].loc[outside, KEY]
+    yield "phi, psi and omega are in (-pi, pi]", tables["residues"].loc[_outside(torsion), KEY]
+
+
+def _outside(angles: np.ndarray) -> np.ndarray:
+    """(n,) whether one of the angles (n,k) is not in (-pi, pi]."""
+    return np.any((angles <= -np.pi) | (angles > np.pi), axis=1)
 
 
 def _types(tables: Tables) -> _Checks:
@@ -271,8 +274,8 @@ def _accounting(tables: Tables) -> _Checks:
     yield "conformers of a residue are as many as counted", joined[wrong]
     frames = tables["frames"]
     without = frames.loc[frames["altloc"].isna(), KEY]
-    listed = rejected.loc[rejected["scope"] == "frame", KEY].astype({"index": "int32"})
-    yield "a residue without frame has a reason", _absent(without, listed, KEY)
+    explained = rejected.loc[rejected["scope"] == "frame", KEY].astype({"index": "int32"})
+    yield "a residue without frame has a reason", _absent(without, explained, KEY)
     left_out = rejected.loc[rejected["scope"] == "entry", ["entry"]]
     both = left_out[left_out["entry"].isin(entries["entry"])]
     yield "an entry is kept or rejected, not both", both

@@ -180,8 +180,7 @@ def _rejected_columns(
         **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
     }
     if residues is None:
-        absent = ("chain", "index", "author_chain", "author_number", "insertion_code")
-        absent += ("name", "altloc")
+        absent = [n for n in schemas.REJECTED.names if n not in columns]
         return columns | {name: [None] * len(position) for name in absent}
     at = np.maximum(position, 0)
     residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}

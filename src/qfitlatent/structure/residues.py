@@ -110,7 +110,7 @@ class Residues:
         rejections: Rejections,
     ) -> None:
         self.names, self.read, self.rejections = names, read, rejections
-        atoms = [parsed.atoms for _, parsed in read]
+        atoms = [parsed.atoms for _, parsed in read if parsed.atoms is not None]
         self.vocabulary = sorted({"", *(name for a in atoms for name in a.names)})
         code = {name: i for i, name in enumerate(self.vocabulary)}
         codes = [np.array([code[name] for name in a.names]) for a in atoms]
@@ -164,7 +164,7 @@ class Residues:
         used = np.flatnonzero(self.atom_slot >= 0)
         there = np.zeros((len(self.place), _NUM_SLOTS), dtype=bool)
         there[self.atom_residue[used], self.atom_slot[used]] = True
-        self.has_backbone = there[:, BACKBONE].all(axis=1)
+        self.has_backbone: np.ndarray = np.all(there[:, BACKBONE], axis=1)
 
     def _leave_out_what_is_no_number(self) -> None:
         """Atoms without a position lose their slot; occupancies and B factors become nan.

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -43,15 +44,20 @@ class TableWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> bool | None:
-        if error[0] is None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if kind is None:
             try:
                 self._flush(everything=True)
             except BaseException as failure:
                 if not self._stack.__exit__(type(failure), failure, failure.__traceback__):
                     raise
                 return None
-        return self._stack.__exit__(*error)
+        return self._stack.__exit__(kind, error, traceback)
 
     def write(self, table: pa.Table) -> None:
         """Append these rows.
