@@ -74,7 +74,7 @@ def settings(kind: type[T], section: str, values: Mapping[str, Any] | None = Non
     """
     node = {"properties": {section: schema()["properties"][section]}, "additionalProperties": False}
     resolved = _checked(node, {section: dict(values or {})})[section]
-    return kind(**{field.name: resolved[field.name] for field in dataclasses.fields(kind)})
+    return kind(**{field.name: resolved[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def _checked(node: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

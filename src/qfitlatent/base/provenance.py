@@ -155,7 +155,7 @@ def _strip_texts(tree: ast.AST) -> None:
             node.keywords = [word for word in node.keywords if word.arg != "description"]
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [
+            node.body = [  # type: ignore[attr-defined]
                 statement
                 for statement in body
                 if not (

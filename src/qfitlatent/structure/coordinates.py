@@ -184,7 +184,7 @@ def mmcif_text(
         groups.atoms = groups.group_pdb = groups.auth_all = True
         structure.update_mmcif_block(document[0], groups)
     document[0].set_pairs("_qfitlatent.", {k: gemmi.cif.quote(v) for k, v in note.items()})
-    return document.as_string(gemmi.cif.Style.Pdbx)
+    return document.as_string(gemmi.cif.WriteOptions(gemmi.cif.Style.Pdbx))
 
 
 def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:

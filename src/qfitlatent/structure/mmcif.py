@@ -151,14 +151,14 @@ def read_loop(text: bytes, limits: ReadingLimits) -> tuple[gemmi.cif.Block, _Col
     line = np.r_[0, np.flatnonzero(buffer == ord("\n")) + 1]
     line = line[line < len(text)]
     lead = buffer[line]
-    blocks = _that_begin(text, line[(lead | 0x20) == ord("d")], b"data_")
-    num_items = len(blocks) + np.count_nonzero(lead == ord("_"))
+    heads = _that_begin(text, line[(lead | 0x20) == ord("d")], b"data_")
+    num_items = len(heads) + np.count_nonzero(lead == ord("_"))
     if num_items > limits.max_items:
         raise FileError(
             Reason.BEYOND_LIMIT,
             f"{num_items} data blocks and items; preprocess.max_items allows {limits.max_items}",
         )
-    if len(blocks) == 1 and (found := _plain_loop(text, line, lead)) is not None:
+    if len(heads) == 1 and (found := _plain_loop(text, line, lead)) is not None:
         rest, columns = found
         return _document(rest)[0], columns
     document = _document(text)
@@ -270,7 +270,8 @@ def _polypeptides(block: gemmi.cif.Block) -> set[bytes]:
 
 
 def _sites(columns: _Columns, polypeptides: set[bytes]) -> Sites:
-    position = np.stack([columns.numbers(f"cartn_{x}", 3) for x in "xyz"], axis=1)
+    axes = [columns.numbers(f"cartn_{axis}", 3) for axis in "xyz"]
+    position = np.stack([values for values in axes if values is not None], axis=1)
     num = len(position)
     empty = np.zeros(num, dtype="S1")
 
@@ -379,7 +380,7 @@ def _numbers(values: np.ndarray, names: Names, code: np.ndarray) -> tuple[np.nda
     if any(found.values()):
         code = code.copy()
         for i, value in enumerate(values.tolist()):
-            if found[value] and code[i] == 0:
-                code[i] = names.of_bytes(found[value][2])
+            if (match := found[value]) and code[i] == 0:
+                code[i] = names.of_bytes(match[2])
         values = np.array([m[1] if (m := found[v]) else v for v in values.tolist()])
     return _integers(values, "auth_seq_id"), code

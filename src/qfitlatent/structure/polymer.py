@@ -208,8 +208,8 @@ class Polymer:
         """place, copy of the chain and residue of each group; first group of each residue."""
         sites = self._sites
         end = np.r_[sites.start[1:], len(sites.atom)]
-        is_repeated = np.unique(key, return_inverse=True, return_counts=True)
-        is_repeated = is_repeated[2][is_repeated[1]] > 1
+        _, inverse, count = np.unique(key, return_inverse=True, return_counts=True)
+        is_repeated = count[inverse] > 1
         code, altloc = sites.atom_code, sites.altloc
         current: dict[int, int] = defaultdict(int)
         found: dict[tuple[int, int, int], dict[int, tuple[int, set]]] = {}

@@ -14,8 +14,9 @@ import torch
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
-from qfitlatent.model.average import build_model
+from qfitlatent.model.average import AverageModel, build_model
 from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights
+from qfitlatent.model.network import QFitLatent
 from qfitlatent.training.artifacts import METRICS, data_files, write_artifacts
 
 
@@ -39,8 +40,10 @@ def average_runs(
     _refuse_other_data(members, data)
     model = build_model(config)
     rows: list[dict[str, float]] = []
+    assert isinstance(model, AverageModel)  # the configuration names members
     for own, member in zip(model.members, members, strict=True):
         loaded = load_model(member)
+        assert isinstance(own, QFitLatent)
         load_weights(own, loaded.model.state_dict(), member)
         rows += _history(loaded.path.parent / "metrics.csv", len(rows))
         if log is not None:

@@ -53,7 +53,7 @@ def train(
             text=True,
             errors="replace",
         ) as process:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 log.write(line)
                 if line.startswith(_ERROR):
                     said = line.removeprefix(_ERROR).strip()

@@ -87,7 +87,8 @@ def read_state(run_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         state = load_tensors(path)
         held = _without_constants(state["identity"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return _afresh(f"{path} cannot be resumed from ({error})")
+        _say_afresh(f"{path} cannot be resumed from ({error})")
+        return None
     settings, own = ({n: x for n, x in part.items() if n != "data"} for part in (held, identity))
     difference = first_difference(settings, own)
     if difference is not None:
@@ -99,11 +100,13 @@ def read_state(run_dir: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
     if held["data"] != identity["data"]:
         names = held["data"].keys() | identity["data"].keys()
         other = [n for n in sorted(names) if held["data"].get(n) != identity["data"].get(n)]
-        return _afresh(f"{path} was trained with another {', '.join(other)}")
+        _say_afresh(f"{path} was trained with another {', '.join(other)}")
+        return None
     try:
         load_tensors(run_dir / BEST_FILE)
     except (OSError, ValueError) as error:
-        return _afresh(f"{run_dir / BEST_FILE} cannot be resumed from ({error})")
+        _say_afresh(f"{run_dir / BEST_FILE} cannot be resumed from ({error})")
+        return None
     return state
 
 
@@ -137,5 +140,5 @@ def _without_constants(identity: Mapping[str, Any]) -> dict[str, Any]:
     return held
 
 
-def _afresh(reason: str) -> None:
+def _say_afresh(reason: str) -> None:
     print(f"{reason}: training starts afresh.", file=sys.stderr)

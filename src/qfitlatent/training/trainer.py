@@ -190,7 +190,7 @@ class Trainer:
         if proteins:
             loss, weight = self.loss(collate(proteins).to(self.device))
         else:  # the other processes have a batch more
-            loss = sum(p.sum() * 0.0 for p in self.model.parameters())
+            loss = torch.stack([p.sum() * 0.0 for p in self.model.parameters()]).sum()
             weight = torch.zeros((), device=self.device)
         total = self.processes.sum(weight.detach().clone())
         if not torch.isfinite(loss):
