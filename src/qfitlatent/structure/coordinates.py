@@ -31,16 +31,13 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
     text = plain_text(read_bytes(path, limits), limits)
     sites = read_sites(text, limits)
     polymer = Polymer(sites)
-    document = block = None
-    if is_mmcif(text):
-        document = gemmi.cif.read_string(text)
-        block = next(b for b in document if b.find_mmcif_category("_atom_site."))
-        while document[0].name != block.name or not document[0].find_mmcif_category("_atom_site."):
-            del document[0]
-        block = document[0]
+    document = None
     try:
-        if block is not None:
-            structure = gemmi.make_structure_from_block(block)
+        if is_mmcif(text):
+            document = gemmi.cif.read_string(text)
+            while not document[0].find_mmcif_category("_atom_site."):
+                del document[0]
+            structure = gemmi.make_structure_from_block(document[0])
         else:
             structure = gemmi.read_pdb_string(text.decode())
         structure.merge_chain_parts()
@@ -71,12 +68,17 @@ def _setup_entities(structure: gemmi.Structure) -> None:
 
 def _agrees(model: gemmi.Model, sites: Sites, polymer: Polymer) -> bool:
     """Whether gemmi has all atoms, and the residues of the tables in the same subchains."""
-    if model.count_atom_sites() != len(sites.atom) or not np.isfinite(sites.position).all():
+    texts = sites.names.texts
+    labels = {texts[i] or "\0" for i in np.unique(sites.altloc).tolist()}
+    if (
+        model.count_atom_sites() != len(sites.atom)
+        or not np.isfinite(sites.position).all()
+        or labels != {atom.altloc for chain in model for residue in chain for atom in residue}
+    ):
         return False
     found = {
         (r.subchain, r.seqid.num, r.seqid.icode.strip(), r.name) for chain in model for r in chain
     }
-    texts = sites.names.texts
     wanted = [
         (texts[chain], int(sites.number[g]), texts[sites.insertion_code[g]], _name(sites, g))
         for g, chain in zip(polymer.first.tolist(), polymer.chain.tolist(), strict=True)
@@ -117,7 +119,7 @@ def _from_sites(read: gemmi.Structure, sites: Sites, polymer: Polymer) -> gemmi.
             residue = gemmi.Residue()
             residue.name = name
             code = _one_character(texts[sites.insertion_code[g]], "insertion code")
-            residue.seqid = gemmi.SeqId(int(sites.number[g]), code)
+            residue.seqid = gemmi.SeqId(int(sites.number[g]), code or " ")
             residue.label_seq = int(sites.label_seq[g]) or None
             residue.subchain, residue.entity_type = subchain, kind
             residue.het_flag = "H" if sites.is_het[g] else "A"
@@ -183,6 +185,9 @@ def mmcif_text(
         groups = gemmi.MmcifOutputGroups(False)
         groups.atoms = groups.group_pdb = groups.auth_all = True
         structure.update_mmcif_block(document[0], groups)
+    for row in document[0].find(["_atom_site.label_alt_id"]):
+        if not row[0].isalnum() and row[0] != ".":
+            row[0] = gemmi.cif.quote(row[0])  # gemmi 0.7 writes such labels without quotes
     document[0].set_pairs("_qfitlatent.", {k: gemmi.cif.quote(v) for k, v in note.items()})
     return document.as_string(gemmi.cif.WriteOptions(gemmi.cif.Style.Pdbx))
 

@@ -1,0 +1,45 @@
+"""What a prediction opens and writes is what the tables read, on every readable file of the cases."""
+
+from pathlib import Path
+
+import pytest
+
+from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.preprocess import read_entry
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+FOLDERS = sorted(path for path in CASES.glob("[0-9]*") if path.is_dir())
+
+
+@pytest.mark.parametrize(
+    "folder",
+    FOLDERS or [pytest.param(None, marks=pytest.mark.skip("no ../shared/cases"))],
+    ids=lambda folder: folder.name if folder else "none",
+)
+def test_opened_and_written_as_in_the_tables(folder, tmp_path):
+    for path in sorted(folder.iterdir()):
+        residues = read_entry(path, "x").residues.to_pylist()
+        if path.suffix == ".json" or not residues:
+            continue
+        try:
+            structure, document = open_structure(path)
+        except QfitLatentError as error:
+            assert "several characters" in str(error)
+            continue
+        found = {
+            (residue.subchain, residue.seqid.num, residue.seqid.icode.strip(), residue.name)
+            for chain in structure[0]
+            for residue in chain
+        }
+        key = ("chain", "author_number", "insertion_code", "name")
+        assert {tuple(row[name] for name in key) for row in residues} <= found, path.name
+        pdb_text(structure, {"content": "x"})
+        again = tmp_path / "again.cif"
+        again.write_text(mmcif_text(structure, document, {"content": "x"}), "utf-8")
+        written = read_entry(again, "x").residues.to_pylist()
+        assert _ids(written) == _ids(residues), path.name
+
+
+def _ids(residues):
+    return sorted((r["author_number"], r["insertion_code"], r["name"]) for r in residues)
