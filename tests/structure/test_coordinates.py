@@ -1,4 +1,4 @@
-"""What a prediction opens and writes is what the tables read, on every readable file of the cases."""
+"""What a prediction opens and writes is what the tables read, on every file of the cases."""
 
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from qfitlatent.structure.preprocess import read_entry
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 FOLDERS = sorted(path for path in CASES.glob("[0-9]*") if path.is_dir())
 
+LONG_LABELS = frozenset(
+    ("numbers_to_12.cif", "two_characters.cif", "words.cif", "icode_of_two_characters.cif")
+)
+
 
 @pytest.mark.parametrize(
     "folder",
@@ -22,11 +26,11 @@ def test_opened_and_written_as_in_the_tables(folder, tmp_path):
         residues = read_entry(path, "x").residues.to_pylist()
         if path.suffix == ".json" or not residues:
             continue
-        try:
-            structure, document = open_structure(path)
-        except QfitLatentError as error:
-            assert "several characters" in str(error)
+        if path.name in LONG_LABELS:
+            with pytest.raises(QfitLatentError, match="several characters"):
+                open_structure(path)
             continue
+        structure, document = open_structure(path)
         found = {
             (residue.subchain, residue.seqid.num, residue.seqid.icode.strip(), residue.name)
             for chain in structure[0]
