@@ -6,9 +6,11 @@ which the tutorial was followed first. ``yaml`` blocks are read as configuration
 docs/tables.md are run by test_readme.py.
 """
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from argparse import ArgumentParser, _SubParsersAction
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import chain
@@ -56,6 +58,7 @@ def run(page: str, folder: Path) -> None:
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script(page)],
         cwd=folder,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=900,
