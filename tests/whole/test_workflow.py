@@ -19,38 +19,6 @@ DATA = "results/data/tiny"
 RUN = "results/runs/tiny"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A checkout in which everything has run once. Tests must leave it as it was."""
-    checkout = Checkout(tmp_path_factory.mktemp("workflow") / "one", TINY)
-    checkout.run()
-    return checkout
-
-
-@pytest.fixture
-def config(finished):
-    """Changes of the configuration that are taken back."""
-    yield finished.change_config
-    finished.write_config(TINY)
-
-
-@pytest.fixture
-def edit(finished):
-    """Replaces text in a file of the checkout, and puts it back."""
-    kept = {}
-
-    def replace(path, old, new):
-        file = finished.folder / path
-        kept.setdefault(file, file.read_text())
-        changed = file.read_text().replace(old, new)
-        assert changed != file.read_text()
-        file.write_text(changed)
-
-    yield replace
-    for file, text in kept.items():
-        file.write_text(text)
-
-
 def digests(folder, *patterns):
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -95,57 +63,6 @@ def test_every_job_left_a_log_without_control_characters(finished):
     assert len(logs) >= 10
     for path in logs:
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", path.read_text()), path
-
-
-def test_changed_learning_rate_reruns_training_and_evaluation_only(finished, config):
-    config("train", learning_rate=0.002)
-    assert finished.plan() == {"train_model": 1, "evaluate_model": 1}
-
-
-def test_changed_evaluation_reruns_evaluation_only(finished, config):
-    config("evaluate", bootstrap_samples=120)
-    assert finished.plan() == {"evaluate_model": 1}
-
-
-def test_changed_altloc_limit_reruns_from_preprocessing(finished, config):
-    config("preprocess", max_conformers=5)
-    jobs = finished.plan()
-    assert jobs["preprocess_entries"] == 2
-    assert {"merge_tables", "split_entries", "train_model", "evaluate_model"} <= set(jobs)
-    assert not {"simulate_entries", "merge_downloads"} & set(jobs)
-
-
-def test_changed_split_reruns_from_the_split(finished, config):
-    config("split", sequence_identity=0.4)
-    jobs = finished.plan()
-    assert {"split_entries", "audit_tables", "train_model", "evaluate_model"} <= set(jobs)
-    assert not {"preprocess_entries", "merge_tables"} & set(jobs)
-
-
-def test_a_changed_comment_reruns_nothing(finished, edit):
-    edit(
-        "src/qfitlatent/dataset/split.py",
-        '"""Write ``split.parquet``',
-        '# Why.\n    """Writes a table',
-    )
-    edit("workflow/scripts/split_entries.py", '"""Divides', '"""Cuts')
-    edit("workflow/scripts/train_model.py", "with job(", "# Words.\nwith job(")
-    assert finished.plan() == {}
-
-
-def test_changed_code_reruns_the_stages_that_run_it(finished, edit):
-    edit("src/qfitlatent/dataset/clusters.py", "MIN_LINKING_LENGTH = 15", "MIN_LINKING_LENGTH = 16")
-    jobs = finished.plan()
-    assert "split_entries" in jobs
-    assert "preprocess_entries" not in jobs
-    assert "simulate_entries" not in jobs
-
-
-def test_an_added_entry_reruns_its_shard_and_the_merges(finished, config):
-    config("simulate", num_entries=17)
-    jobs = finished.plan("preprocess")
-    expected = {"simulate_entries", "merge_downloads", "preprocess_entries", "merge_tables"}
-    assert jobs == dict.fromkeys([*expected, "split_entries"], 1)
 
 
 def test_each_stage_can_be_forced_alone(finished):

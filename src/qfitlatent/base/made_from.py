@@ -82,11 +82,12 @@ def forget_others(path: str | Path) -> None:
 
 
 def _records(path: Path) -> list[Path]:
-    """Records of the same stage beside ``path``, the newest first."""
+    """Records of the same stage beside ``path``; first the oldest, that of the results, before
+    those of runs that were only planned."""
     stage = path.name.rsplit(".", 2)[0]
     found = [other for other in path.parent.glob(f"{stage}.*.json") if other.name != path.name]
     own = [other for other in found if other.name.rsplit(".", 2)[0] == stage]
-    return sorted(own, key=lambda other: other.stat().st_mtime_ns, reverse=True)
+    return sorted(own, key=lambda other: other.stat().st_mtime_ns)
 
 
 def _read(path: Path) -> Any:
