@@ -6,6 +6,7 @@ log I0, with a series for its derivative at large kappa. Angles in radians on (-
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,12 +51,12 @@ def bessel_ratio_minus_one(kappa: Tensor) -> Tensor:
 
 class _LogI0e(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kappa: Tensor) -> Tensor:
+    def forward(ctx: Any, kappa: Tensor) -> Tensor:
         ctx.save_for_backward(kappa)
         return torch.special.i0e(kappa).log()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (kappa,) = ctx.saved_tensors
         return gradient * bessel_ratio_minus_one(kappa)
 

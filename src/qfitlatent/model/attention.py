@@ -22,9 +22,12 @@ Shapes: B proteins, H heads, N residues, J keys of a query (all N, or its neighb
 P query/key points, V value points, X width of Q and K, Y width of the values, Z = d_z.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +56,16 @@ class StaticBiasAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, table, coefficient, pair, keep):
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        table: Tensor,
+        coefficient: Tensor,
+        pair: StaticPair,
+        keep: bool,
+    ) -> Tensor:
         """q, k (B,H,N,X); v (B,H,N,Y); table (H,bins); coefficient (H,); pair a StaticPair."""
         bins, distance = pair.bins, pair.distance
         num_proteins, num_heads, num_residues, _ = q.shape
@@ -75,7 +87,7 @@ class StaticBiasAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad_out):
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, table, coefficient, out, *saved = ctx.saved_tensors
         bins, distance, bin_sums = ctx.pair.bins, ctx.pair.distance, ctx.pair.bin_sums
         num_proteins, num_heads, num_residues, _ = q.shape
@@ -108,7 +120,15 @@ def _query_blocks(num_heads: int, num_residues: int) -> list[slice]:
     return [slice(i, min(i + size, num_residues)) for i in range(0, num_residues, size)]
 
 
-def _logits(q, k, table, coefficient, bins, distance, rows) -> Tensor:
+def _logits(
+    q: Tensor,
+    k: Tensor,
+    table: Tensor,
+    coefficient: Tensor,
+    bins: Tensor,
+    distance: Tensor,
+    rows: slice,
+) -> Tensor:
     """(H, n, N) logits of the queries ``rows`` of one protein."""
     bias = table.index_select(1, bins[rows].reshape(-1))  # (H, n N)
     bias.addmm_(coefficient[:, None], distance[rows].reshape(1, -1))
@@ -235,7 +255,13 @@ class InvariantPointAttention(nn.Module):
             features = self._attend(_full(projected), rotation, translation, pair)
         return self.output(features.to(s.dtype))
 
-    def _attend(self, projected: Tensor, rotation: Tensor, translation: Tensor, pair) -> Tensor:
+    def _attend(
+        self,
+        projected: Tensor,
+        rotation: Tensor,
+        translation: Tensor,
+        pair: StaticPair | ExplicitPair,
+    ) -> Tensor:
         """(B,N,H (C + 4 P_v [+ Z])) what each residue gathers, in its own frame."""
         q, k, v, q_points, k_points, v_points = projected.split(self.widths, dim=-1)
         heads = (self.num_heads, -1)
@@ -275,7 +301,9 @@ class InvariantPointAttention(nn.Module):
             features.append(out_pair.flatten(2))
         return torch.cat(features, dim=-1)
 
-    def _static(self, q, k, v, pair: StaticPair, bias_weight: Tensor) -> Tensor:
+    def _static(
+        self, q: Tensor, k: Tensor, v: Tensor, pair: StaticPair, bias_weight: Tensor
+    ) -> Tensor:
         """(B,N,H,Y) from q, k (B,N,H,X) and v (B,N,H,Y)."""
         table = bias_weight @ pair.relative.T
         coefficient = bias_weight @ pair.distance_vector
@@ -290,7 +318,9 @@ class InvariantPointAttention(nn.Module):
             out = StaticBiasAttention.apply(q, k, v, table, coefficient, pair, keep)
         return out.transpose(1, 2)
 
-    def _explicit(self, q, k, v, pair: ExplicitPair, bias_weight: Tensor):
+    def _explicit(
+        self, q: Tensor, k: Tensor, v: Tensor, pair: ExplicitPair, bias_weight: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """(B,N,H,Y) and, with pair values, (B,N,H,Z)."""
         z = _full(pair.z)
         bias = (z @ bias_weight.T).permute(0, 3, 1, 2)  # (B,H,N,J)

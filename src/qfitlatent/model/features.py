@@ -11,6 +11,7 @@ the frames alone. Shapes: B proteins, N residues, J keys of a residue.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ RADIAL_WIDTH = 1.2
 EXPOSURE_RADII = (8.0, 11.0, 15.0)
 
 
-def residue_features(sets, torsion: Tensor, atoms: Tensor, mask: Tensor) -> Tensor:
+def residue_features(sets: Sequence[str], torsion: Tensor, atoms: Tensor, mask: Tensor) -> Tensor:
     """(B,N,F) of torsion (B,N,3) with nan, atoms (B,N,4,3) and mask (B,N)."""
     parts = []
     if "torsions" in sets:
@@ -67,7 +68,9 @@ def global_atoms(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.einsum("bnij,aj->bnai", rotation, local) + translation[..., None, :]
 
 
-def pair_features(sets, rotation: Tensor, atoms: Tensor, gather) -> Tensor:
+def pair_features(
+    sets: Sequence[str], rotation: Tensor, atoms: Tensor, gather: Callable[[Tensor], Tensor]
+) -> Tensor:
     """(B,N,J,F) of rotation (B,N,3,3) and atoms (B,N,4,3); gather as in ``ExplicitPair``."""
     parts = []
     near = gather(atoms.flatten(2)).unflatten(-1, (4, 3))  # (B,N,J,4,3) or (B,1,N,4,3)

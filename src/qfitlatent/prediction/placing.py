@@ -31,6 +31,7 @@ from qfitlatent.chemistry.residues import (
     BUILDABLE,
     MODIFIED,
     NUM_CHI,
+    RESIDUE_TYPES,
     SIDE_CHAIN_ATOMS,
     UNKNOWN_TOKEN,
     is_water,
@@ -65,9 +66,6 @@ BACKBONE_NAMES = frozenset(
     )
 )
 """Atoms that stay where they are; side-chain hydrogens do not."""
-
-
-TOKENS = (*SIDE_CHAIN_ATOMS, None)
 
 
 @dataclass(frozen=True)
@@ -124,18 +122,19 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
             atom.name = atom.name.upper()
         atoms = _backbone(residue, placement.frame_altloc[n])
         if atoms is not None:
-            backbone[n] = atoms
+            backbone[n] = residue, atoms
     standing = list(backbone)
     if not standing:
         return []
     occupancy = hundredths(placement.weight[standing])
-    nitrogen = np.array([backbone[n][0].pos.tolist() for n in standing])
+    nitrogen = np.array([backbone[n][1][0].pos.tolist() for n in standing])
     coords, exists = _build(placement, standing, occupancy, nitrogen)
     built = []
     for i, n in enumerate(standing):
-        b_iso = float(np.mean([atom.b_iso for atom in backbone[n]]))
+        residue, atoms = backbone[n]
+        b_iso = float(np.mean([atom.b_iso for atom in atoms]))
         kind, altloc = int(placement.token[n]), placement.frame_altloc[n]
-        if _rebuild(found[n], kind, altloc, occupancy[i], coords[i], exists[i], b_iso):
+        if _rebuild(residue, kind, altloc, occupancy[i], coords[i], exists[i], b_iso):
             built.append(n)
     return built
 
@@ -165,7 +164,9 @@ def _backbone(residue: gemmi.Residue, altloc: str) -> list[gemmi.Atom] | None:
     return atoms
 
 
-def _build(placement: Placement, standing: list[int], occupancy: np.ndarray, nitrogen: np.ndarray):
+def _build(
+    placement: Placement, standing: list[int], occupancy: np.ndarray, nitrogen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """coords (n,J,A,3) and exists (n,J,A) of all modes of all residues, in one call."""
     n = np.asarray(standing)
     num_modes = occupancy.shape[1]
@@ -189,9 +190,17 @@ def _own_names(name: str) -> dict[str, str]:
     return {parent: own for own, parent in others.items()}
 
 
-def _rebuild(residue, token, frame_altloc, occupancy, coords, exists, b_iso) -> bool:
+def _rebuild(
+    residue: gemmi.Residue,
+    token: int,
+    frame_altloc: str,
+    occupancy: np.ndarray,
+    coords: np.ndarray,
+    exists: np.ndarray,
+    b_iso: float,
+) -> bool:
     """Whether atoms were built. occupancy (J,) hundredths, coords (J,A,3), exists (J,A)."""
-    names = SIDE_CHAIN_ATOMS[TOKENS[token]]
+    names = SIDE_CHAIN_ATOMS[RESIDUE_TYPES[token]]
     has_chi = NUM_CHI[token] > 0
     own = {atom.name for atom in residue if frame_altloc and atom.altloc == frame_altloc}
     keeps = BACKBONE_NAMES if has_chi else BACKBONE_NAMES | set(names)

@@ -1,10 +1,12 @@
 """Keys and lists of a table as numpy arrays, and the joins made with them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 
-def read_column(table: pa.Table):
+def read_column(table: pa.Table) -> Callable[[str], np.ndarray]:
     """Column as numpy; a null number becomes nan."""
     return lambda name: table.column(name).to_numpy()
 
