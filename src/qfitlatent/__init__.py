@@ -15,8 +15,6 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-
-
 _PUBLIC = {
     "QfitLatentError": ("base.errors", "QfitLatentError"),
     "load_config": ("base.config", "load"),
@@ -28,7 +26,6 @@ _PUBLIC = {
     "embed": ("prediction.sample", "embed_structures"),
 }
 """Name here -> module and name there."""
-
 
 __all__ = ["__version__", *_PUBLIC]
 

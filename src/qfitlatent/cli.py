@@ -164,8 +164,6 @@ def _takes(*arguments: tuple[Any, ...]) -> Arguments:
 
 
 _CONFIG = {"type": Path, "action": "append", "default": [], "help": "YAML file of settings"}
-
-
 COMMANDS = (
     *(Command(*command) for command in commands.COMMANDS),
     Command(

@@ -60,8 +60,6 @@ from qfitlatent.tables.reasons import Reason
 
 # So many entries in a row without a sensible answer mean that the server or the network is down.
 MAX_FAILURES_IN_A_ROW = 25
-
-
 _OUT_OF_ORDER = (Reason.CONNECTION_ERROR, Reason.TIMEOUT, Reason.SERVER_ERROR)
 
 

@@ -15,17 +15,13 @@ from qfitlatent.tables.reasons import Reason
 # So much of a file, unpacked, tells its format and its id; they stand in the first lines.
 HEAD_BYTES = 65536
 
-
 # zlib copies what is left of its input behind each member of a gzip file: it gets little at a time.
 _SLICE_BYTES = 16384
-
-
 _PDB_RECORDS = frozenset(
     b"ANISOU ATOM AUTHOR CAVEAT CISPEP COMPND CRYST1 DBREF EXPDTA FTNOTE HEADER HELIX HET HETATM "
     b"HETNAM JRNL KEYWDS LINK MASTER MDLTYP MODEL MODRES MTRIX1 NUMMDL OBSLTE ORIGX1 REMARK REVDAT "
     b"SCALE1 SEQADV SEQRES SHEET SITE SOURCE SPLIT SPRSDE SSBOND TER TITLE USER".split()
 )
-
 
 _PDB_ATOM = re.compile(rb"^(ATOM  |HETATM)[^\n]{24}", re.MULTILINE | re.IGNORECASE)
 
@@ -145,8 +141,6 @@ def check_id(text: bytes, suffix: str, entry: str) -> None:
 
 
 _ENTRY_ID = re.compile(rb"^[ \t]*_entry\.id\s+(\S{1,20})", re.MULTILINE | re.IGNORECASE)
-
-
 _BLOCK_NAME = re.compile(rb"^[ \t]*data_(\S{1,20})", re.MULTILINE | re.IGNORECASE)
 
 

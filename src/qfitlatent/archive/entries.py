@@ -23,11 +23,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import structure_stem
 
 ARCHIVE_SOURCES = ("rcsb", "pdb_redo")
-
-
 _PDB_ID = re.compile(r"[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}")
-
-
 _FREE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 

@@ -35,39 +35,23 @@ from qfitlatent.tables.reasons import Reason
 
 # Wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
 BACKOFF_S = 1.0
-
-
 BACKOFF_MAX_S = 60.0
-
 
 # A server that asks for more patience than this is left alone: the entry counts as missing.
 MAX_RETRY_AFTER_S = 300.0
 
-
 # Slower than this over a whole read timeout is a stall, though every single read succeeds.
 MIN_BYTES_PER_S = 1000
-
-
 MAX_REDIRECTS = 5
-
-
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-
-
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
 PIECE_BYTES = 262144
-
 
 # All headers of an answer: http.client would take 6 MB, and requests make 100 MB of them.
 MAX_HEADER_BYTES = 65_536
 
-
 # Lists and answers of services, which are kept in memory: the largest known has a megabyte.
 MAX_DOCUMENT_BYTES = 64_000_000
-
-
 USER_AGENT = f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
 
 

@@ -20,8 +20,6 @@ from qfitlatent.tables.reasons import Reason
 
 # Asking again does not help.
 _FINAL = (Reason.NOT_FOUND, Reason.OBSOLETE_WITHOUT_REPLACEMENT, Reason.REFUSED)
-
-
 LOG_SCHEMA = make_schema(
     (
         Column("entry", TEXT, False, "", "id of the entry as selected"),

@@ -22,8 +22,6 @@ from qfitlatent.base.files import read_json, write_json
 
 # The largest page that the service gives.
 PAGE_ROWS = 10_000
-
-
 RESOLUTION = "rcsb_entry_info.resolution_combined"
 
 

@@ -25,7 +25,6 @@ from qfitlatent.base.mistakes import sentence
 from qfitlatent.base.strict_yaml import read_yaml
 
 T = TypeVar("T")
-
 MAX_INTEGER = 2**53
 """Beyond it an integer is none in every program that reads the configuration."""
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 POLL_S = 0.5
-
-
 CAN_FORK = sys.platform.startswith("linux")
 """Elsewhere a process cannot be copied safely; work is then done in this one, without limits."""
 

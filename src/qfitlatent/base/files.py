@@ -15,7 +15,6 @@ from typing import Any
 STRUCTURE_SUFFIXES = (".cif", ".mmcif", ".pdb", ".ent")
 """Endings of structure files, in any case, plain or with .gz behind."""
 
-
 STALE_AGE_S = 3600.0
 """Temporary files that nobody has written to for so long belong to a process that was killed."""
 

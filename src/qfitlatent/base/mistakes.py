@@ -17,7 +17,6 @@ _TYPE_WORDS = {
     "string": "a text",
 }
 
-
 _EXPONENT_WITHOUT_POINT = re.compile(r"^[-+]?\d+[eE][-+]?\d+$")
 
 

@@ -17,10 +17,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 LOG_INTERVAL_S = 5.0
-
-
 TERMINAL_INTERVAL_S = 0.2
-
 
 # The rate, and with it the time left, is that of the last RATE_WINDOW_S seconds: an average since
 # the start would promise too much after a server has slowed down.

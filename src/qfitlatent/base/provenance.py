@@ -27,14 +27,8 @@ from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.base.machine import memory_bytes
 
 PACKAGE = "qfitlatent"
-
-
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
-
-
 MANIFEST_VERSION = 1
-
-
 _VERSIONED = (
     "gemmi",
     "numpy",
@@ -45,7 +39,6 @@ _VERSIONED = (
     "snakemake",
     "torch",
 )
-
 
 _INCLUDED = re.compile(r"{%-?\s*(?:extends|include|import|from)\s+[\"']([^\"']+)[\"']")
 

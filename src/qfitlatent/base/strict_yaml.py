@@ -14,7 +14,6 @@ from qfitlatent.base.errors import QfitLatentError
 MAX_BYTES = 4_000_000
 """Nobody writes more settings than this; it is read into memory as a whole."""
 
-
 MAX_VALUES = 200_000
 
 

@@ -18,30 +18,21 @@ from qfitlatent.chemistry.geometry import axes, cross, unit
 from qfitlatent.chemistry.residues import NUM_CHI_MAX, NUM_TOKENS, SIDE_CHAIN_ATOMS, TOKEN
 
 MAX_SIDE_CHAIN_ATOMS = max(len(atoms) for atoms in SIDE_CHAIN_ATOMS.values())
-
-
 N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
 """Backbone bond lengths, angstrom (Engh & Huber 1991)."""
-
 
 N_CA_C, CA_C_N, C_N_CA, CA_C_O = np.deg2rad((111.0, 116.6, 121.7, 120.8))
 """Backbone bond angles (Engh & Huber 1991)."""
 
-
 _LOCAL_C = np.array((CA_C, 0.0, 0.0))
-
-
 _LOCAL_N = N_CA * np.array((np.cos(N_CA_C), np.sin(N_CA_C), 0.0))
 """C and N of an ideal residue in its own frame (SPEC 4)."""
-
 
 PRO_MAX_AMPLITUDE = np.deg2rad(52.0)
 """Largest pseudorotation amplitude at which a pyrrolidine ring of ideal bonds still closes."""
 
-
 PRO_PHASE_STEP = np.deg2rad(144.0)
 """Successive torsions of a five-membered ring are 144 degrees apart in phase."""
-
 
 _MSE_ROW = NUM_TOKENS
 """Row of selenomethionine in the geometry tables, after the 21 tokens."""

@@ -9,7 +9,6 @@ import numpy as np
 MIN_SINE = 1e-3
 """Smallest sine of the angle N-CA-C that still gives a frame: below it the plane is noise."""
 
-
 MIN_LENGTH_ANGSTROM = 1e-3
 """Atoms nearer than this coincide."""
 

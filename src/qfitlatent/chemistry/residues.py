@@ -9,26 +9,17 @@ import numpy as np
 NUM_CHI_MAX = 4
 """D of SPEC 6: the largest number of chi angles of a residue type."""
 
-
 RESIDUE_TYPES: tuple[str, ...] = (
     "ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE",
     "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL",
 )  # fmt: skip
 """Token t is ``RESIDUE_TYPES[t]``, alphabetical by three-letter code (SPEC 2)."""
 
-
 UNKNOWN_TOKEN = len(RESIDUE_TYPES)
-
-
 NUM_TOKENS = UNKNOWN_TOKEN + 1
-
-
 TOKEN: dict[str, int] = {name: token for token, name in enumerate(RESIDUE_TYPES)}
-
-
 ONE_LETTER = "ARNDCQEGHILKMFPSTWYVX"
 """One-letter code of each token; X for the unknown token."""
-
 
 _SIDE_CHAIN_PATH: dict[str, tuple[str, ...]] = {
     "ARG": ("CG", "CD", "NE", "CZ"),
@@ -51,27 +42,22 @@ _SIDE_CHAIN_PATH: dict[str, tuple[str, ...]] = {
     "VAL": ("CG1",),
 }
 
-
 CHI_PATH: dict[str, tuple[str, ...]] = {
     name: ("N", "CA", "CB", *_SIDE_CHAIN_PATH[name]) if name in _SIDE_CHAIN_PATH else ()
     for name in RESIDUE_TYPES
 }
 """Chi-defining atoms in order: chi d is the dihedral of atoms d-1 .. d+2 of this path."""
 
-
 CHI_ATOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     name: tuple(tuple(path[d : d + 4]) for d in range(max(0, len(path) - 3)))
     for name, path in CHI_PATH.items()
 }
 
-
 NUM_CHI = np.array([len(CHI_ATOMS[name]) for name in RESIDUE_TYPES] + [0], dtype=np.int8)
 """(21,) number of chi angles of each token."""
 
-
 CHI_DEFINED = np.arange(NUM_CHI_MAX)[None, :] < NUM_CHI[:, None]
 """(21, 4) bool: the residue type has this chi."""
-
 
 PI_SYMMETRIC = np.zeros((NUM_TOKENS, NUM_CHI_MAX), dtype=bool)
 """(21, 4) bool: chi and chi + pi are the same conformation (SPEC 3)."""
@@ -80,8 +66,6 @@ for _name, _chi in (("ASP", 2), ("GLU", 3), ("PHE", 2), ("TYR", 2)):
 
 
 BACKBONE_ATOMS = ("N", "CA", "C", "O")
-
-
 SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
     "ALA": ("CB",),
     "ARG": ("CB", "CG", "CD", "NE", "CZ", "NH1", "NH2"),
@@ -106,7 +90,6 @@ SIDE_CHAIN_ATOMS: dict[str, tuple[str, ...]] = {
 }
 """Heavy side-chain atoms of each residue type, nearest the backbone first."""
 
-
 MODIFIED: dict[str, tuple[str, dict[str, str]]] = {
     # Selenium in the place of sulphur, nothing else.
     "MSE": ("MET", {"SE": "SD"}),
@@ -121,14 +104,11 @@ methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rot
 (PCA) has other angles altogether. All of these are unknown residues (token 20).
 """
 
-
 BUILDABLE = frozenset({*RESIDUE_TYPES, "MSE"})
 """Residues whose side chain can be built anew."""
 
-
 OTHER_ATOM_NAMES: dict[str, dict[str, str]] = {"ILE": {"CD": "CD1"}}
 """Names that force fields give to chi atoms of standard residues, and the dictionary's."""
-
 
 _STATES: dict[str, tuple[str, ...]] = {
     "ARG": ("ARGN",),
@@ -142,7 +122,6 @@ _STATES: dict[str, tuple[str, ...]] = {
     "LYS": ("LSN", "LYN", "LYSH", "LYSN"),
 }  # fmt: skip
 """Protonation states and bridges as Amber, CHARMM, GROMACS and OPLS name them."""
-
 
 _STATE_OF = {state: name for name, states in _STATES.items() for state in states}
 

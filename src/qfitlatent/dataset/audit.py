@@ -29,8 +29,6 @@ from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 from qfitlatent.tables.reasons import Reason
 
 NUM_SUSPICIOUS = 20
-
-
 NUM_CHI_BINS = 36
 
 

@@ -16,14 +16,9 @@ from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.reasons import Reason
 
 ROTATION_TOLERANCE = 1e-5
-
-
 OCCUPANCY_TOLERANCE = 1e-6
-
-
 NUM_SHOWN = 20
 """Rows of a broken invariant that are listed."""
-
 
 KEY = list(KEYS)
 

@@ -140,7 +140,6 @@ def rotamer_cells(rows: TypeRows, token: int) -> Tensor:
 
 
 _HALF_CELL = math.radians(15.0)
-
 _CELLS: dict[tuple[int, int], tuple[int, float]] = {
     (TOKEN[name], chi - 1): (num, offset)
     for name, chi, num, offset in (

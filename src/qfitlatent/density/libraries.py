@@ -58,7 +58,6 @@ from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.rows import Observed
 
 BASELINES = ("uniform", "nearest_rotamer", "type_library", "backbone_library")
-
 COMPONENT_CHOICES = (4, 8, 16, 32, 64)
 """Numbers of components tried for a residue type, beside the flat background."""
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
-
 SERIES_FROM_KAPPA = 30.0
 """Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
 
@@ -26,7 +25,6 @@ def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
 
 
 _SERIES = _bessel_ratio_series(12)
-
 KAPPA_MAX = 2000.0
 """Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
 
@@ -155,7 +153,6 @@ def categorical_entropy(log_weight: Tensor) -> Tensor:
 
 
 _QUADRATURE_POINTS = 256
-
 _SEPARATE_LOBES_FROM_KAPPA = 50.0
 """From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
 

@@ -19,11 +19,8 @@ from qfitlatent.tables.columns import (
 )
 
 _KEY = IDS[:3]
-
 _RESIDUE = (*_KEY, next(column for column in IDS if column.name == "name"))
-
 _METHOD = Column("method", TEXT, False, "", "model, a baseline, generator, or an external table")
-
 _CHI = tuple(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}, (-pi, pi]") for d in CHI)
 
 
@@ -105,9 +102,7 @@ CHI_MAPS = make_schema(
 )
 
 _POPULATION = Column("population", TEXT, False, "", "multiconformer, single or all")
-
 _METRIC = Column("metric", TEXT, False, "", "a column of scores, or made of one")
-
 _INTERVAL = (
     Column("low", F64, True, "", "2.5 % of the resampled entries"),
     Column("high", F64, True, "", "97.5 % of the resampled entries"),

@@ -26,7 +26,6 @@ from qfitlatent.tables.keys import find_rows, row_keys
 from qfitlatent.tables.parquet import conform, read_table
 
 MODEL = "model"
-
 GENERATOR = "generator"
 
 

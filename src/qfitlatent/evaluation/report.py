@@ -38,7 +38,6 @@ from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
 from qfitlatent.tables.parquet import read_table
 
 NUM_EXTREMES = 20
-
 DIFFERENCES = ("nll", "nll_folded", "all_within_20", "recall", "precision", "wasserstein_rad")
 """Metrics whose paired differences are shown."""
 

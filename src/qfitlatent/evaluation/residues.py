@@ -20,11 +20,8 @@ from qfitlatent.tables.columns import IDS
 from qfitlatent.tables.parquet import read_table
 
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
-
 NEIGHBOUR_EDGES = (10, 15, 20, 25)
-
 SPREAD_EDGES_DEGREES = (20, 40, 80)
-
 COVARIATES = (*(column.name for column in IDS), "num_neighbours", "secondary")
 """What is read of the residues beside what the model reads."""
 

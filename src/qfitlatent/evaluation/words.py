@@ -16,15 +16,12 @@ METHODS: dict[str, dict[str, str]] = WORDS["methods"]
 POPULATIONS: dict[str, str] = WORDS["populations"]
 METRICS: dict[str, dict[str, Any]] = WORDS["metrics"]
 GROUPS: dict[str, str] = WORDS["groups"]
-
 FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
 """What a figure of the tables is multiplied with to be shown in this unit; 1 for the others."""
 
 TRUTH = "generator"
 NONE = "–"
-
 Rows = list[Sequence[str | int | Cell]]
-
 Figure = Mapping[str, Any]
 """``value`` with the interval ``low`` to ``high``, null where there is none."""
 

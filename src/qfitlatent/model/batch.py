@@ -15,7 +15,6 @@ NETWORK_FIELDS = ("token", "rotation", "translation", "position", "chain", "tors
 """What the network reads of each residue."""
 
 RESIDUE_FIELDS = (*NETWORK_FIELDS, "num_distinct", "residue_row")
-
 OBSERVED_FIELDS = ("chi", "defined", "occupancy")
 """What the loss reads of each observed row."""
 

@@ -25,9 +25,7 @@ from qfitlatent.model.average import build_model
 from qfitlatent.model.network import DensityNetwork
 
 FORMAT_VERSION = "1"
-
 MODEL_FILE = "model.safetensors"
-
 HEADER_KEY = "qfitlatent"
 
 

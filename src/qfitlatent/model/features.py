@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 RESIDUE_SETS = {"torsions": 9, "exposure": 6}
-
 PAIR_SETS = {"distances": 256, "directions": 15}
 """Named sets and their widths."""
 
@@ -27,9 +26,7 @@ LOCAL_ATOMS = torch.tensor(
 """N, CA, C and virtual CB in the frame of SPEC 4, angstrom (Engh and Huber 1991)."""
 
 RADIAL_CENTRES = torch.linspace(2.0, 20.0, 16)
-
 RADIAL_WIDTH = 1.2
-
 EXPOSURE_RADII = (8.0, 11.0, 15.0)
 
 

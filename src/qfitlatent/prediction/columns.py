@@ -14,7 +14,6 @@ MIXTURE = make_schema(
     )
 )
 
-
 RESIDUES = make_schema(
     (
         *IDS,
@@ -25,7 +24,6 @@ RESIDUES = make_schema(
         Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
     )
 )
-
 
 SCORES = make_schema(
     (
@@ -46,7 +44,6 @@ SCORES = make_schema(
     )
 )
 
-
 SAMPLES = make_schema(
     (
         *IDS,
@@ -54,7 +51,6 @@ SAMPLES = make_schema(
         *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
     )
 )
-
 
 SUMMARY = make_schema(
     (
@@ -65,7 +61,6 @@ SUMMARY = make_schema(
     )
 )
 """``summary.csv`` of the workflow: what was predicted; what was not is in ``failures.csv``."""
-
 
 FAILURES = make_schema(
     (

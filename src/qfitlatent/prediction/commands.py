@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 MAX_LINES = 20
-
-
 MAX_THREADS = 1024
-
-
 EXAMPLE = Path(str(files("qfitlatent").joinpath("data/example.cif.gz")))
 """A small simulated structure; tools/make_example.py writes it."""
 

@@ -45,7 +45,6 @@ PREDICTION = (
     ".prediction.json",
 )
 
-
 EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
 
@@ -186,8 +185,6 @@ def _placement(
 
 
 _PLACE = ("chain", "author_number", "insertion_code", "name")
-
-
 _LABEL = ("chain", "name", "author_number", "insertion_code")
 
 
@@ -240,8 +237,6 @@ def _summary_table(
 
 
 _FLAGS = ("is_modified", "is_d_residue", "is_microheterogeneous")
-
-
 _NOTED = ("chain", "index", "name", *_FLAGS)
 
 

@@ -39,24 +39,16 @@ from qfitlatent.chemistry.residues import (
 )
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
-
-
 BLANK = "\0"
 """Altloc of atoms that all conformers share, as gemmi has it."""
-
 
 _TERMINAL_NAMES = (
     "OXT", "OT1", "OT2", "O1", "O2", "OC1", "OC2", "HXT", "HN", "HT1", "HT2", "HT3"
 )  # fmt: skip
 """At the ends of a chain, as programs call them."""
 
-
 _HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
-
-
 _OLD_HYDROGENS = ("1H", "2H", "3H", "1HA", "2HA", "1D", "2D", "3D", "1DA", "2DA")
-
-
 BACKBONE_NAMES = frozenset(
     (
         *BACKBONE_ATOMS,

@@ -25,7 +25,6 @@ from qfitlatent.structure.preprocess import EntryRecords, PreprocessSettings, re
 MAX_NAME_BYTES = 190
 """Of an id: the endings of a result and of its temporary files fit behind it in 255 bytes."""
 
-
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of the disk that every other structure would meet, too."""
 

@@ -44,22 +44,17 @@ from qfitlatent.prediction.results import Results, conclude, output_folder
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
 
-
 WINDOW = 32
 """Structures that are sorted by length before they are cut into batches."""
-
 
 PADDING = 0.25
 """A batch's shortest structure is at most so much shorter than its longest."""
 
-
 WORKERS_FROM = 8
 """From so many structures on, reading and writing go to processes of their own."""
 
-
 Compute = Callable[[Input, Protein, Tensor], Any]
 """A structure and its single representation (N,d_s) to what a worker process writes."""
-
 
 Write = Callable[[Input, Any], Written]
 """What was computed to files; without torch, and found by name in a worker process."""

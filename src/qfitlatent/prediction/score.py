@@ -32,7 +32,6 @@ from qfitlatent.tables.parquet import TableWriter, conform
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
 
-
 HDR_SAMPLES = 512
 
 

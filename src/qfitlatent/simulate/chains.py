@@ -23,28 +23,17 @@ _PROPENSITY = {
 """Relative frequency of residue types in helices, strands and loops, rounded, after
 Chou & Fasman, Annu Rev Biochem 47 (1978) 251."""
 
-
 _PROPENSITY_TABLE = {
     state: np.array([values[letter] for letter in ONE_LETTER[:20]]) / sum(values.values())
     for state, values in _PROPENSITY.items()
 }
 
-
 _SEGMENT_LENGTH = {"H": (7, 16), "E": (4, 9), "L": (3, 7)}
-
-
 _LOOP_BASINS = np.deg2rad(((-70, 145), (-95, 5), (-65, -35), (-125, 125), (58, 40)))
-
-
 _LOOP_BASIN_WEIGHT = np.array((0.36, 0.2, 0.18, 0.2, 0.06))
-
-
 _NUM_BACKBONE_TRIALS = 8
-
-
 FAMILY_IDENTITY = (0.65, 0.85)
 """Lowest and highest fraction of positions that a member keeps from its ancestor."""
-
 
 MISSING_RESIDUE_FRACTION = 0.004
 """Probability that a residue inside a chain is not modelled."""

@@ -52,14 +52,11 @@ from qfitlatent.simulate.truth import TRUTH_SCHEMA, TruthMixture, true_mixture
 EXTRA_CHAIN_FRACTION = 0.15
 """Probability of each further chain up to ``max_chains``."""
 
-
 MISSING_ATOM_FRACTION = 0.01
 """Probability that a residue lacks the end of its side chain."""
 
-
 WHOLE_RESIDUE_FRACTION = 0.15
 """Probability that altlocs of a multiconformer residue include its backbone atoms."""
-
 
 UNEVEN_OCCUPANCY_FRACTION = 0.04
 """Probability that the occupancies of a multiconformer residue do not sum to 1."""

@@ -22,8 +22,6 @@ from qfitlatent.chemistry.residues import (
 )
 
 NUM_COMPONENTS = 4
-
-
 _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
     "ARG": ((4, (-67, 180, 180, 180)), (3, (180, 180, 65, 175)),
             (2, (-65, -70, 180, -85)), (2, (62, 180, 180, 85))),
@@ -49,31 +47,25 @@ _ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
 """Relative weight and chi (degrees) of each true component: common rotamers, rounded, after
 Lovell et al., Proteins 40 (2000) 389. The simulator's world holds these and no others."""
 
-
 _SIGMA = np.deg2rad((12.0, 14.0, 16.0, 18.0))
 """Spread of chi1..chi4 within a rotamer."""
-
 
 _SIGMA_PLANAR = np.deg2rad(22.0)
 """Spread of the last chi of a planar group (amides, acids), which is hardly rotameric."""
 
-
 _SIGMA_PROLINE = np.deg2rad(4.0)
 """A pyrrolidine ring puckers within narrow limits: one draw in a thousand is beyond what closes,
 and is built at the nearest amplitude (``building.PRO_MAX_AMPLITUDE``)."""
-
 
 _HYDROPATHY = dict(zip("ARNDCQEGHILKMFPSTWYV", (
     1.8, -4.5, -3.5, -3.5, 2.5, -3.5, -3.5, -0.4, -3.2, 4.5, 3.8, -3.9, 1.9, 2.8, -1.6, -0.8, -0.7,
     -0.9, -1.3, 4.2), strict=True))  # fmt: skip
 """Kyte & Doolittle, J Mol Biol 157 (1982) 105."""
 
-
 _VOLUME = dict(zip("ARNDCQEGHILKMFPSTWYV", (
     88.6, 173.4, 114.1, 111.1, 108.5, 143.8, 138.4, 60.1, 153.2, 166.7, 166.7, 168.6, 162.9, 189.9,
     112.7, 89.0, 116.1, 227.8, 193.6, 140.0), strict=True))  # fmt: skip
 """Residue volumes, cubic angstrom: Zamyatnin, Prog Biophys Mol Biol 24 (1972) 107."""
-
 
 _WELL_EFFECT = np.array(
     # helix, strand, previous hydropathy, previous volume, next hydropathy, next volume
@@ -85,14 +77,11 @@ _WELL_EFFECT = np.array(
 )
 """What a unit of each context feature adds to the log weight of a chi1 well."""
 
-
 _SECOND_EFFECT = np.array((0.7, -0.7, -0.8, 0.7, 0.8, -0.8))
 """The same for components whose chi2 (chi1 for none) is not trans, against those whose is."""
 
-
 _MEAN_SHIFT = np.deg2rad(6.0)
 """Chi1 of every component turns by up to this, with the strand and helix character."""
-
 
 HELIX, STRAND = np.deg2rad((-63.0, -42.0)), np.deg2rad((-120.0, 130.0))
 

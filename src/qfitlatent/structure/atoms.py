@@ -173,7 +173,6 @@ ATOM_NAMES = sorted(
     key=lambda name: int(name_codes(np.array([name.encode()], dtype="S4"))[0]),
 )
 
-
 _ATOM_CODES = name_codes(np.array([name.encode() for name in ATOM_NAMES], dtype="S4"))
 
 

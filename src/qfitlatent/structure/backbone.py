@@ -14,15 +14,11 @@ from qfitlatent.tables.reasons import Reason
 BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""
 
-
 NEIGHBOUR_ANGSTROM = 10.0
-
 
 # Runs of residues with these backbone angles, in degrees, at least so long, are called so. Regions
 # and lengths after the usual contours of the Ramachandran plot (Lovell et al. 2003).
 _HELIX = ((-115.0, -35.0), (-75.0, 0.0), 4)
-
-
 _STRAND = ((-180.0, -45.0), (90.0, 190.0), 3)
 
 

@@ -14,15 +14,10 @@ from qfitlatent.structure.residues import Residues, mean_of
 from qfitlatent.tables.reasons import Reason
 
 OCCUPANCY_DISAGREEMENT = 0.01
-
-
 DISTINCT_RAD = np.radians(10.0)
 """Conformers that differ less in every chi show the same side chain (SPEC 3)."""
 
-
 _PATH = slice(0, C_SLOT)
-
-
 _CA = 1
 
 

@@ -27,18 +27,11 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.tables.reasons import Reason
 
 _MEGABYTE = 1_000_000
-
-
 _GZIP = pa.Codec("gzip")
-
-
 _MAX_LAYERS = 4
 """Compressed files in compressed files."""
 
-
 _MAX_FILL_BYTES = 512
-
-
 _HEAD_BYTES = 4096
 
 

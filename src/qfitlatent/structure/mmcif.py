@@ -138,7 +138,6 @@ _RESOLUTION = (
     "_reflns.d_resolution_high",
 )
 
-
 _DATE = (
     "_pdbx_database_status.recvd_initial_deposition_date",
     "_database_PDB_rev.date_original",
@@ -254,8 +253,6 @@ def _loop(
 
 
 _ENDS_LOOP = np.isin(np.arange(256), list(b"_lLdDsS;"))
-
-
 _HAS_MEANING = np.isin(np.arange(256), list(b"#_$[]'\""))
 
 

@@ -24,11 +24,7 @@ from qfitlatent.structure.sites import Names, Sites, as_float32, parse_fixed
 from qfitlatent.tables.reasons import Reason
 
 _WIDTH = 80
-
-
 _BLANK = ord(" ")
-
-
 _TWO_BLANKS = 0x2020
 
 

@@ -34,17 +34,11 @@ from qfitlatent.tables.reasons import Reason
 BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""
 
-
 _CLASH_ANGSTROM = 2.4
 """Alpha carbons of bonded residues are 2.8 (cis) to 3.9 angstrom apart."""
 
-
 _N, _CA, _C = name_codes(np.array([b"N", b"CA", b"C"])).tolist()
-
-
 _BACKBONE = (_N, _CA, _C)
-
-
 _OTHER, _NEVER, _AMINO = 0, -1, 1
 
 

@@ -37,7 +37,6 @@ from qfitlatent.tables.reasons import Reason
 _BATCH_ATOMS = 150_000
 """Atoms whose tables are made together: bounds memory."""
 
-
 _BATCH_ENTRIES = 64
 
 

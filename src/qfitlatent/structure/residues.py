@@ -73,20 +73,12 @@ _D_RESIDUES = frozenset(
     | {"DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"}
 )
 
-
 MAX_COORDINATE_ANGSTROM = 1e5
 """Beyond this float32 does not tell 0.01 angstrom apart, and no structure is."""
 
-
 MAX_OCCUPANCY = 1e3
-
-
 MAX_B_ANGSTROM2 = 1e5
-
-
 _NUM_SLOTS = 8
-
-
 BACKBONE = np.array([0, 1, C_SLOT])
 """Slots of N, CA and C."""
 

@@ -10,13 +10,8 @@ from qfitlatent.chemistry.residues import NUM_CHI_MAX
 VERSION = "1"
 """Version of all schemas together; it changes when a column changes its name or meaning."""
 
-
 TEXT, FLAG = pa.string(), pa.bool_()
-
-
 I8, I16, I32, I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
-
-
 F32, F64 = pa.float32(), pa.float64()
 
 
@@ -49,26 +44,12 @@ def make_schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 
 KEYS = ("entry", "chain", "index")
-
-
 CHI = range(1, NUM_CHI_MAX + 1)
-
-
 CHI_COLUMNS = [f"chi{d}_rad" for d in CHI]
-
-
 OBSERVED_COLUMNS = [f"chi{d}_observed" for d in CHI]
-
-
 ENTRY = Column("entry", TEXT, False, "", "id of the entry")
-
-
 CHAIN = Column("chain", TEXT, False, "", "label_asym_id; for PDB files gemmi's subchain")
-
-
 INDEX = Column("index", I32, False, "", "residue in the chain, from 0 in the order of the file")
-
-
 AUTHOR = (
     Column("author_chain", TEXT, False, "", "auth_asym_id; the chain of a PDB file"),
     Column("author_number", I32, False, "", "auth_seq_id"),
@@ -77,7 +58,6 @@ AUTHOR = (
     Column("name", TEXT, False, "", "component name as deposited"),
 )
 """What the file calls a residue."""
-
 
 IDS = (
     Column("entry", TEXT, False, "", "name of the file without its ending"),

@@ -3,5 +3,4 @@
 TABLES = ("entries", "residues", "frames", "conformers", "rejected")
 """Tables of a data set: ``tables/<name>.parquet``."""
 
-
 SPLITS = ("train", "validation", "test")

@@ -19,7 +19,6 @@ from qfitlatent.base.files import atomic_path
 ROWS_PER_GROUP = 1 << 17
 """Rows of a row group: large enough to compress, small enough to stream."""
 
-
 _BATCH_ROWS = 1 << 13
 """Rows read from each shard at once while merging: bounds memory with hundreds of shards."""
 

@@ -26,8 +26,6 @@ from qfitlatent.tables.columns import (
 )
 
 _KEY = (ENTRY, CHAIN, INDEX)
-
-
 ENTRIES = make_schema(
     (
         ENTRY,
@@ -57,7 +55,6 @@ ENTRIES = make_schema(
         Column("num_frames", I32, False, "", "residues with a backbone frame"),
     )
 )
-
 
 RESIDUES = make_schema(
     (
@@ -103,7 +100,6 @@ RESIDUES = make_schema(
     )
 )
 
-
 FRAMES = make_schema(
     (
         *_KEY,
@@ -125,7 +121,6 @@ FRAMES = make_schema(
         Column("is_observed", FLAG, True, "", "N, CA and C have occupancy; null if no frame"),
     )
 )
-
 
 CONFORMERS = make_schema(
     (
@@ -152,7 +147,6 @@ CONFORMERS = make_schema(
     )
 )
 
-
 REJECTED = make_schema(
     (
         ENTRY,
@@ -169,7 +163,6 @@ REJECTED = make_schema(
         Column("detail", TEXT, False, "", "the particulars, in words; empty if none"),
     )
 )
-
 
 SCHEMAS: dict[str, pa.Schema] = {
     "entries": ENTRIES,

@@ -21,14 +21,9 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 
 STATE_FILE = "state/last.pt"
-
-
 BEST_FILE = "state/best.pt"
-
-
 RESULT_SECTIONS = ("model", "train", "seed", "dataset")
 """Parts of the configuration that decide the weights: a resume needs them unchanged."""
-
 
 CONSTANTS = {
     "model": {"max_relative_position": 32, "attention": "auto"},
@@ -36,7 +31,6 @@ CONSTANTS = {
 }
 """Keys that are none any more, with the value that they now have everywhere: a training that was
 interrupted when they were still keys goes on."""
-
 
 _MAGIC = b"qfitlatent-state sha256 "
 
