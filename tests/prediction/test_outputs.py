@@ -28,6 +28,7 @@ from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.keys import fixed_list
 
 NOTE = {"model_sha256": "0" * 64, "input_sha256": "1" * 64, "content": "Side chains predicted"}
+KEY = ("chain", "author_number", "insertion_code", "name", "label_seq")
 CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
 
 
@@ -62,9 +63,8 @@ def placement_of(records, seed=0):
     residues, frames = records.residues.filter(has_frame), records.frames.filter(has_frame)
     token = residues["token"].to_numpy()
     weight, chi = random_modes(len(token), token, seed)
-    columns = ("chain", "author_number", "insertion_code", "name")
     return Placement(
-        key=list(zip(*(residues[name].to_pylist() for name in columns), strict=True)),
+        key=list(zip(*(residues[name].to_pylist() for name in KEY), strict=True)),
         frame_altloc=frames["altloc"].to_pylist(),
         rotation=fixed_list(frames["rotation"], (3, 3)),
         translation=fixed_list(frames["translation_angstrom"], (3,)),
@@ -103,13 +103,12 @@ def check_conformers(records, placement, built, path, tolerance):
         found.setdefault(key, []).append(row)
     nameless = "_" if path.suffix == ".cif" else ""
     author = {
-        (r["chain"], r["author_number"], r["insertion_code"], r["name"]): r["author_chain"]
-        or nameless
+        tuple(r[name] for name in KEY): r["author_chain"] or nameless
         for r in records.residues.to_pylist()
     }
     num_checked = 0
     for n, key in enumerate(placement.key):
-        _, number, code, name = key
+        _, number, code, name, _ = key
         token = placement.token[n]
         if key not in built or NUM_CHI[token] == 0:
             continue
@@ -260,7 +259,8 @@ def test_chirality_is_l_and_rings_are_closed(simulated, tmp_path):
     for chain in gemmi.read_structure(str(cif))[0]:
         for residue in chain:
             number = residue.seqid
-            if (residue.subchain, number.num, number.icode.strip(), residue.name) not in built:
+            place = (residue.subchain, number.num, number.icode.strip(), residue.name)
+            if (*place, residue.label_seq) not in built:
                 continue
             assert chirality(residue) > 2.0
             if residue.name == "PRO":
@@ -367,7 +367,7 @@ def test_only_a_missing_cb_of_alanine_is_built(one_chain, tmp_path):
     path = minimal_pdb(lines, "cb.pdb", tmp_path)
     _, _, built, (cif, _) = write_both(path, tmp_path)
     assert [key for key in built if key[3] == "ALA"] == [
-        (gemmi_subchain(path, lost), int(lost[22:26]), lost[26].strip(), "ALA")
+        (gemmi_subchain(path, lost), int(lost[22:26]), lost[26].strip(), "ALA", None)
     ]
     cbs = {
         str(r.seqid): r.find_atom("CB", "\0").pos
@@ -442,7 +442,7 @@ def test_several_residue_types_at_one_place_are_left_alone(one_chain, tmp_path):
     out[at:at] = other
     path = minimal_pdb(out, "micro.pdb", tmp_path)
     _, _, built, (_, pdb) = write_both(path, tmp_path)
-    assert not any(key[1:] == (int(first[22:26]), first[26].strip(), "SER") for key in built)
+    assert not any(key[1:4] == (int(first[22:26]), first[26].strip(), "SER") for key in built)
     place = [x[12:66] for x in pdb.read_text().splitlines() if x[21:27] == first[21:27]]
     wanted = [x[12:66] for x in out if x[21:27] == first[21:27]]
     assert [x for x in place if x[:4] != "    "] == wanted
@@ -559,10 +559,9 @@ def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
 
 def own_chi(records, placement):
     """(N,4) chi of each residue's first conformer; nan where missing."""
-    keys = records.residues.select(["chain", "index", "author_number", "insertion_code", "name"])
     place = {
-        (r["chain"], r["index"]): (r["chain"], r["author_number"], r["insertion_code"], r["name"])
-        for r in keys.to_pylist()
+        (r["chain"], r["index"]): tuple(r[name] for name in KEY)
+        for r in records.residues.to_pylist()
     }
     chi = {}
     for row in records.conformers.filter(

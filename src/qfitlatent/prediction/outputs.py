@@ -78,7 +78,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         listed = f"{given.entry}.residues.csv"
         notes.append(f"{len(left_out)} residues stay as they were; see {listed}")
     if pdb is None:
-        notes.append("no PDB file: that format has no room for chain names of three characters")
+        notes.append("no PDB file: that format has no room for these names of chains or numbers")
     modes = np.count_nonzero(predicted.mode_weight, axis=1)
     written = Written(
         given.entry,
@@ -136,8 +136,8 @@ def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.nd
     if text is None:
         raise Unusable(
             "no_pdb",
-            f"{given.path} has chain names of three characters, for which the PDB format has no "
-            "room: use --format cif.",
+            f"{given.path} has names of chains or numbers of residues for which the PDB format has "
+            "no room: use --format cif.",
         )
     with results.files(given, {"num_residues": len(row)}) as (table_path, model_path):
         write_text(model_path, text)
@@ -184,7 +184,7 @@ def _placement(
     )
 
 
-_PLACE = ("chain", "author_number", "insertion_code", "name")
+_PLACE = ("chain", "author_number", "insertion_code", "name", "label_seq")
 _LABEL = ("chain", "name", "author_number", "insertion_code")
 
 

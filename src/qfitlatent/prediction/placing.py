@@ -64,12 +64,12 @@ BACKBONE_NAMES = frozenset(
 class Placement:
     """What to build on N residues of a structure.
 
-    key (N,) of (label chain, author number, insertion code, residue name); frame_altloc (N,) ""
-    for blank; rotation (N,3,3), translation (N,3) frames; token (N,); weight (N,J) heaviest first,
-    0 for a mode that is not built; chi (N,J,4) radians.
+    key (N,) of (label chain, author number, insertion code, residue name, number in the polymer or
+    None); frame_altloc (N,) "" for blank; rotation (N,3,3), translation (N,3) frames; token (N,);
+    weight (N,J) heaviest first, 0 for a mode that is not built; chi (N,J,4) radians.
     """
 
-    key: Sequence[tuple[str, int, str, str]]
+    key: Sequence[tuple[str, int, str, str, int | None]]
     frame_altloc: Sequence[str]
     rotation: np.ndarray
     translation: np.ndarray
@@ -133,16 +133,21 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
 
 def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | None]:
     """The residue of each key; None where a position holds several residue types."""
-    residues: dict[tuple, gemmi.Residue] = {}
-    count: dict[tuple, int] = {}
+    at: dict[tuple, list[gemmi.Residue]] = {}
     for chain in model:
         for residue in chain:
-            place = (residue.subchain, residue.seqid.num, residue.seqid.icode.strip())
-            if standard_name(residue.name) in BUILDABLE:
-                residues[(*place, residue.name)] = residue
             if not is_water(residue.name):
-                count[place] = count.get(place, 0) + 1
-    return [residues.get(key) if count.get(tuple(key[:3])) == 1 else None for key in keys]
+                number = residue.seqid
+                for label_seq in {residue.label_seq, None}:
+                    place = (residue.subchain, number.num, number.icode.strip(), label_seq)
+                    at.setdefault(place, []).append(residue)
+    found = []
+    for *author, name, label_seq in keys:
+        residues = at.get((*author, label_seq)) or at.get((*author, None), [])
+        only = residues[0] if len(residues) == 1 else None
+        is_it = only is not None and only.name == name and standard_name(name) in BUILDABLE
+        found.append(only if is_it else None)
+    return found
 
 
 def _backbone(residue: gemmi.Residue, altloc: str) -> list[gemmi.Atom] | None:

@@ -1,5 +1,6 @@
 """A structure to change and to write: as gemmi's, with the residues and chains of the tables."""
 
+from collections import Counter
 from pathlib import Path
 from textwrap import wrap
 
@@ -7,7 +8,7 @@ import gemmi
 import numpy as np
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import is_water
+from qfitlatent.chemistry.residues import is_water, standard_name
 from qfitlatent.structure.atoms import read_sites
 from qfitlatent.structure.containers import default_limits, plain_text, read_bytes
 from qfitlatent.structure.mmcif import is_mmcif
@@ -76,14 +77,15 @@ def _agrees(model: gemmi.Model, sites: Sites, polymer: Polymer) -> bool:
         or labels != {atom.altloc for chain in model for residue in chain for atom in residue}
     ):
         return False
-    found = {
+    found = Counter(
         (r.subchain, r.seqid.num, r.seqid.icode.strip(), r.name) for chain in model for r in chain
-    }
-    wanted = [
+    )
+    wanted = {
         (texts[chain], int(sites.number[g]), texts[sites.insertion_code[g]], _name(sites, g))
         for g, chain in zip(polymer.first.tolist(), polymer.chain.tolist(), strict=True)
-    ]
-    return len(set(wanted)) == len(wanted) and found.issuperset(wanted)
+    }
+    # Each once: not in pieces, and no two residues under one number.
+    return len(wanted) == len(polymer.first) and all(found[key] == 1 for key in wanted)
 
 
 def _name(sites: Sites, group: int) -> str:
@@ -195,11 +197,19 @@ def mmcif_text(
 def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:
     """The structure in PDB format; None where that format cannot hold it.
 
-    It has two characters for a chain; longer residue names are shortened as gemmi does.
+    It has two characters for a chain, and a number for each residue of it. Names of force fields
+    that are longer than three characters become the dictionary's; others are shortened as gemmi
+    does.
     """
-    if any(len(chain.name) > 2 for chain in structure[0]):
-        return None
+    for chain in structure[0]:
+        places = [(r.subchain, str(r.seqid)) for r in chain if not all(a.has_altloc() for a in r)]
+        fits = len(chain.name) <= 2 and chain.name.isascii()
+        if not fits or len(set(places)) < len(places):
+            return None
     copy = structure.clone()
+    for site in copy[0].all():
+        if len(site.residue.name) > 3:
+            site.residue.name = standard_name(site.residue.name)
     copy.shorten_ccd_codes()
     lines = copy.make_pdb_string().splitlines(keepends=True)
     at = next(i for i, line in enumerate(lines) if line[:6].strip() not in _TITLE_SECTION)
