@@ -151,7 +151,7 @@ def _add_atoms(residue: gemmi.Residue, sites: Sites, atoms: range) -> None:
         atom = gemmi.Atom()
         atom.name = sites.atom[i].decode("utf-8", errors="replace")
         atom.altloc = _one_character(sites.names.texts[sites.altloc[i]], "altloc") or "\0"
-        element = sites.element[i].decode("latin-1") or atom.name.lstrip("0123456789")[:1]
+        element = sites.element[i].decode("latin-1").strip() or atom.name.lstrip("0123456789")[:1]
         atom.element = gemmi.Element(element)
         atom.pos = gemmi.Position(*sites.position[i])
         atom.occ = float(np.nan_to_num(sites.occupancy[i], nan=1.0))

@@ -274,11 +274,12 @@ def _sites(columns: _Columns, polypeptides: set[bytes]) -> Sites:
 
     def text(*items: str) -> np.ndarray:
         """These items, the next where one is missing or empty."""
-        found = [v for v in (columns.text(item) for item in items) if v is not None]
-        out = found[0] if found else empty
-        for other in found[1:]:
-            if (out == b"").any():
-                out = np.where(out == b"", other, out)
+        out = empty
+        for item in items:
+            if (values := columns.text(item)) is not None:
+                out = values if out is empty else np.where(out == b"", values, out)
+                if not (out == b"").any():
+                    break
         return out
 
     model = text("pdbx_pdb_model_num")

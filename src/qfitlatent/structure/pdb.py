@@ -37,8 +37,8 @@ _MAX_UNREADABLE = 0.1
 """Share of atoms without coordinates above which columns are taken to be shifted."""
 
 
-def read_pdb(text: bytes) -> Sites:
-    """The atoms of the first model.
+def read_pdb(text: bytes, *, with_waters: bool = True) -> Sites:
+    """The atoms of the first model; without most waters where these are not asked for.
 
     Raises:
         FileError: no atoms, or columns that do not hold what they should.
@@ -71,6 +71,8 @@ def read_pdb(text: bytes) -> Sites:
     model = np.searchsorted(np.flatnonzero(is_model), atoms)
     num_models = 1 + np.count_nonzero(model[1:] != model[:-1])
     atoms = atoms[model == model[0]]
+    if not with_waters and (dry := _not_water(buffer, begin[atoms], is_het[atoms])).any():
+        atoms = atoms[dry]
     column = np.ascontiguousarray(_columns(buffer, begin[atoms], end[atoms], _WIDTH).T)
     frames = np.searchsorted(np.flatnonzero(is_end), atoms)
     frames -= frames[0]
@@ -99,6 +101,13 @@ def _columns(buffer: np.ndarray, begin: np.ndarray, end: np.ndarray, width: int)
     if length.min(initial=width) < width:
         found[np.arange(width) >= length[:, None]] = _BLANK
     return found
+
+
+def _not_water(buffer: np.ndarray, begin: np.ndarray, is_het: np.ndarray) -> np.ndarray:
+    """(A,) whether an atom is of anything but HOH: waters are a third of the residues."""
+    name = sliding_window_view(buffer, 4)[np.minimum(begin + 17, len(buffer) - 4)]
+    code = np.ascontiguousarray(name).view(np.uint32)[:, 0]
+    return ~is_het | (code != _four("HOH "))
 
 
 def _text(column: np.ndarray) -> np.ndarray:
@@ -149,7 +158,7 @@ def _sites(
     return Sites(
         names=names,
         atom=_left_justified(column[12:16]),
-        element=_left_justified(column[76:78]),
+        element=_text(column[76:78]),
         altloc=code_of_label[column[16]],
         position=position,
         occupancy=occupancy,
@@ -225,9 +234,10 @@ def _left_justified(column: np.ndarray) -> np.ndarray:
     """(n,) bytes without blanks around them from columns of characters (width, n)."""
     out = column.copy()
     for _ in range(len(out) - 1):
-        leads = np.flatnonzero(out[0] == _BLANK)
-        if len(leads):
-            out[:-1, leads] = out[1:, leads]
+        leads = out[0] == _BLANK
+        if leads.any():
+            for i in range(len(out) - 1):
+                out[i] = np.where(leads, out[i + 1], out[i])
             out[-1, leads] = _BLANK
     out[out == _BLANK] = 0
     return _text(out)

@@ -21,7 +21,7 @@ Shapes: A atoms, G groups, R residues.
 
 from bisect import bisect_left
 from collections import defaultdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import gemmi
 import numpy as np
@@ -84,7 +84,7 @@ class Polymer:
         is_piece = ~accepted & (kind != _NEVER)
         if is_piece.any():
             # More atoms of a residue, such as those of one altloc at the end of the chain.
-            key = self._keys(with_component=True)
+            key = self._key_of_type
             accepted |= is_piece & np.isin(key, key[accepted])
         return accepted
 
@@ -123,30 +123,38 @@ class Polymer:
         last[key[rows]] = rows
         return (last[key] >= 0) & (sites.is_closed | (np.arange(len(key)) < last[key]))
 
-    def _keys(self, *, with_component: bool) -> np.ndarray:
+    @cached_property
+    def _key(self) -> np.ndarray:
         """(G,) int64: equal for groups of one chain, segment, number and insertion code."""
         sites = self._sites
-        columns = [
+        columns = (
             sites.author_chain,
             sites.label_chain,
             sites.segment,
             sites.insertion_code,
             sites.label_seq,
             sites.number,
-        ]
-        if with_component:
-            columns.append(sites.component)
+        )
         key = np.zeros(len(sites.start), dtype=np.int64)
         room = 1
         for values in columns:
             low, high = int(values.min()), int(values.max())
             size = high - low + 1
+            if size == 1:
+                continue
             if room > 2**62 // size:
                 _, key = np.unique(key, return_inverse=True)
                 room = len(key)
             key = key * size + (values - low)
             room *= size
+        if room > 2**62 // len(sites.names.texts):
+            _, key = np.unique(key, return_inverse=True)
         return key
+
+    @cached_property
+    def _key_of_type(self) -> np.ndarray:
+        """(G,) the same, and of one component."""
+        return self._key * len(self._sites.names.texts) + self._sites.component
 
     def _census(self) -> int:
         """Residues with N, CA and C, counted from names and numbers alone.
@@ -155,7 +163,7 @@ class Polymer:
         that each of N, CA and C stands there in one altloc.
         """
         sites = self._sites
-        key = self._keys(with_component=True)
+        key = self._key_of_type
         _, same = np.unique(key, return_inverse=True)
         count = np.bincount(same)
         several = count[same] > 1
@@ -175,7 +183,7 @@ class Polymer:
     def _number(self, groups: np.ndarray) -> None:
         sites = self._sites
         self.residue = np.full(len(sites.start), -1)
-        key = self._keys(with_component=False)[groups]
+        key = self._key[groups]
         chain = self._chain_keys()[groups]
         _, chain_number = np.unique(chain, return_inverse=True)
         is_plain = len(np.unique(key)) == len(key) and not _has_breaks(
@@ -304,7 +312,7 @@ class Polymer:
         if len(lost) == 0:
             return []
         texts = sites.names.texts
-        _, once = np.unique(self._keys(with_component=True)[lost], return_index=True)
+        _, once = np.unique(self._key_of_type[lost], return_index=True)
         return [
             Loss(
                 "residue",

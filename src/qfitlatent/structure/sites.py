@@ -55,7 +55,7 @@ class Sites:
 
     names: Names
     atom: np.ndarray  # (A,) bytes, names of atoms without blanks, as deposited
-    element: np.ndarray  # (A,) bytes, may be empty
+    element: np.ndarray  # (A,) bytes, may be blank
     altloc: np.ndarray  # (A,) index, 0 for blank
     position: np.ndarray  # (A,3) float64, angstrom
     occupancy: np.ndarray  # (A,) float64
