@@ -69,7 +69,7 @@ def ideal_geometry() -> Geometry:
     parents = np.zeros((*shape, 3), dtype=np.int64)
     cb = np.full((shape[0], 4), np.nan)
     for name, atoms in residues.items():
-        row = _MSE_ROW if name == "MSE" else TOKEN[name]
+        row = TOKEN.get(name, _MSE_ROW)
         slot = {"N": 0, "CA": 1} | {atom["atom"]: 2 + i for i, atom in enumerate(atoms)}
         cb[row] = [atoms[0][key] for key in ("toward_n", "toward_c", "across", "length_angstrom")]
         for column, atom in enumerate(atoms[1:], start=1):

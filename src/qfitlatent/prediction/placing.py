@@ -183,8 +183,8 @@ def _build(
 
 def _own_names(name: str) -> dict[str, str]:
     """Atoms of the parent that this residue calls otherwise, and how."""
-    _, others = MODIFIED.get(standard_name(name), ("", {}))
-    return {parent: own for own, parent in others.items()}
+    modified = MODIFIED.get(standard_name(name))
+    return {parent: own for own, parent in modified.atoms.items()} if modified else {}
 
 
 def _rebuild(

@@ -8,25 +8,13 @@ import numpy as np
 
 from qfitlatent.chemistry.building import place_backbone
 from qfitlatent.chemistry.geometry import wrap
-from qfitlatent.chemistry.residues import ONE_LETTER, TOKEN
+from qfitlatent.chemistry.residues import TOKEN
 from qfitlatent.simulate.settings import SimulatorSettings
-from qfitlatent.simulate.truth import HELIX, STRAND
+from qfitlatent.simulate.truth import HELIX, SCALES, STRAND
 
-_PROPENSITY = {
-    "H": dict(zip("ARNDCQEGHILKMFPSTWYV", (
-        12, 7, 3, 4, 1.5, 6, 9, 2, 2, 7, 12, 8, 4, 4, 0.5, 4, 3, 2, 4, 5), strict=True)),
-    "E": dict(zip("ARNDCQEGHILKMFPSTWYV", (
-        5, 5, 2, 2, 3, 4, 4, 3, 3, 10, 9, 4, 3, 7, 0.7, 5, 9, 3, 7, 12), strict=True)),
-    "L": dict(zip("ARNDCQEGHILKMFPSTWYV", (
-        5, 5, 8, 9, 2, 4, 5, 12, 4, 3, 5, 6, 2, 3, 9, 9, 7, 1.5, 4, 4), strict=True)),
-}  # fmt: skip
-"""Relative frequency of residue types in helices, strands and loops, rounded, after
-Chou & Fasman, Annu Rev Biochem 47 (1978) 251."""
-
-_PROPENSITY_TABLE = {
-    state: np.array([values[letter] for letter in ONE_LETTER[:20]]) / sum(values.values())
-    for state, values in _PROPENSITY.items()
-}
+_STATES = {"H": "helix", "E": "strand", "L": "loop"}
+_FREQUENCY = {state: SCALES[name] / sum(SCALES[name]) for state, name in _STATES.items()}
+"""Frequency of residue types in helices, strands and loops."""
 
 _SEGMENT_LENGTH = {"H": (7, 16), "E": (4, 9), "L": (3, 7)}
 _LOOP_BASINS = np.deg2rad(((-70, 145), (-95, 5), (-65, -35), (-125, 125), (58, 40)))
@@ -71,7 +59,7 @@ def _family(seed: int, number: int, settings: SimulatorSettings) -> _Family:
 
 
 def _draw_types(state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    table = np.stack([_PROPENSITY_TABLE[s] for s in state])
+    table = np.stack([_FREQUENCY[s] for s in state])
     return (rng.random((len(state), 1)) >= np.cumsum(table, axis=1)).sum(axis=1).clip(max=19)
 
 
@@ -140,7 +128,6 @@ def fold_chain(
     phi: np.ndarray,
     psi: np.ndarray,
     number: int,
-    settings: SimulatorSettings,
     rng: np.random.Generator,
 ) -> Chain:
     """Place one chain, its residues that are not modelled taken out."""

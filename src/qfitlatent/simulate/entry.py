@@ -27,7 +27,9 @@ Shape legend: N residues, K = 4 components (unused ones have weight 0), D = 4 ch
 import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +84,7 @@ def simulate_entry(entry: str, seed: int, settings: SimulatorSettings) -> Simula
     atoms, truths = [], []
     for number in range(num_chains):
         name = chr(ord("A") + number)
-        chain = fold_chain(token, phi, psi, number, settings, rng)
+        chain = fold_chain(token, phi, psi, number, rng)
         truth = true_mixture(
             chain.token, chain.phi, chain.psi, chain.bonded, settings.context_strength
         )
@@ -115,6 +117,7 @@ def write_entries(
     return paths
 
 
+_CARTN = ("Cartn_x", "Cartn_y", "Cartn_z")
 _ATOM_NAMES = np.full((len(RESIDUE_TYPES), 4 + MAX_SIDE_CHAIN_ATOMS), "", dtype="<U3")
 for _t, _name in enumerate(RESIDUE_TYPES):
     _all = (*BACKBONE_ATOMS, *SIDE_CHAIN_ATOMS[_name])
@@ -195,7 +198,7 @@ def _chain_atoms(
         "label_entity_id": np.full(len(residue), "1"),
         "label_seq_id": (chain.number[residue] + 1).astype(str),
         "pdbx_PDB_ins_code": insertion[residue],
-        "Cartn": xyz[at_row, at_column],
+        **dict(zip(_CARTN, xyz[at_row, at_column].T, strict=True)),
         "occupancy": np.where(own, occupancy[at_row], 1.0),
         "B_iso_or_equiv": b_row[at_row],
         "auth_seq_id": author_number[residue],
@@ -256,7 +259,7 @@ def _waters(name: str, num: int, rng: np.random.Generator) -> dict[str, np.ndarr
         "label_entity_id": np.full(num, "2"),
         "label_seq_id": np.full(num, "."),
         "pdbx_PDB_ins_code": np.full(num, "?"),
-        "Cartn": rng.normal(scale=20.0, size=(num, 3)),
+        **dict(zip(_CARTN, rng.normal(scale=20.0, size=(num, 3)).T, strict=True)),
         "occupancy": np.ones(num),
         "B_iso_or_equiv": np.full(num, 30.0),
         "auth_seq_id": 1001 + np.arange(num),
@@ -282,7 +285,7 @@ def _truth_columns(entry: str, name: str, token: np.ndarray, truth: TruthMixture
     return columns
 
 
-_ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s %d"
+_ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s 1"
 
 
 def _mmcif(
@@ -296,44 +299,19 @@ def _mmcif(
     """The file: written as text, since the loop over atoms is most of the time of an entry."""
     resolution = rng.uniform(0.9, 1.9)
     r_free = 0.1 + 0.05 * resolution + 0.02 * rng.random()
-    chains = [chr(ord("A") + i) for i in range(num_chains + 1)]
-    names = _component_names(token, selenium).tolist()
-    letters = "".join(ONE_LETTER[t] for t in token)
-    header = [
-        f"data_{entry}",
-        f"_entry.id {entry}",
-        f"_struct.entry_id {entry}",
-        "_struct.title 'Simulated multiconformer entry: not an experiment'",
-        f"_exptl.entry_id {entry}",
-        "_exptl.method 'X-RAY DIFFRACTION'",
-        f"_refine.entry_id {entry}",
-        "_refine.pdbx_refine_id 'X-RAY DIFFRACTION'",
-        f"_refine.ls_d_res_high {resolution:.2f}",
-        f"_refine.ls_R_factor_R_free {r_free:.3f}",
-        f"_cell.entry_id {entry}",
-        *(f"_cell.length_{axis} 200.000" for axis in "abc"),
-        *(f"_cell.angle_{angle} 90.00" for angle in ("alpha", "beta", "gamma")),
-        f"_symmetry.entry_id {entry}",
-        "_symmetry.space_group_name_H-M 'P 1'",
-        "loop_\n_entity.id\n_entity.type\n1 polymer\n2 water",
-        "_entity_poly.entity_id 1",
-        "_entity_poly.type 'polypeptide(L)'",
-        f"_entity_poly.pdbx_strand_id {','.join(chains[:-1])}",
-        f"_entity_poly.pdbx_seq_one_letter_code_can\n;{letters}\n;",
-        "loop_\n_entity_poly_seq.entity_id\n_entity_poly_seq.num\n_entity_poly_seq.mon_id",
-        *(f"1 {i} {name}" for i, name in enumerate(names, start=1)),
-        "loop_\n_struct_asym.id\n_struct_asym.entity_id",
-        *(f"{name} {2 if name == chains[-1] else 1}" for name in chains),
-    ]
-    columns = {tag: np.concatenate([part[tag] for part in atoms]) for tag in atoms[0]}
-    named: dict[str, Iterable] = {}
-    for tag, values in columns.items():
-        if tag == "Cartn":
-            named |= {f"Cartn_{axis}": values[:, i].tolist() for i, axis in enumerate("xyz")}
-        else:
-            named[tag] = values.tolist()
-        named.setdefault("id", range(1, len(values) + 1))  # behind the first
-    named["pdbx_PDB_model_num"] = [1] * len(columns["Cartn"])
-    header += ["loop_", *(f"_atom_site.{tag}" for tag in named)]
-    rows = [_ATOM_ROW % row for row in zip(*named.values(), strict=True)]
-    return "\n".join([*header, *rows, "#\n"])
+    chains = [chr(ord("A") + i) for i in range(num_chains)]
+    water = chr(ord("A") + num_chains)
+    names = _component_names(token, selenium)
+    columns = [np.concatenate([part[tag] for part in atoms]).tolist() for tag in atoms[0]]
+    columns.insert(1, list(range(1, len(columns[0]) + 1)))
+    template = files("qfitlatent").joinpath("data", "simulated.cif").read_text("utf-8")
+    return Template(template).substitute(
+        entry=entry,
+        resolution=f"{resolution:.2f}",
+        r_free=f"{r_free:.3f}",
+        strands=",".join(chains),
+        letters="".join(ONE_LETTER[t] for t in token),
+        sequence="\n".join(f"1 {i} {name}" for i, name in enumerate(names, start=1)),
+        chains="\n".join([*(f"{chain} 1" for chain in chains), f"{water} 2"]),
+        atoms="\n".join([_ATOM_ROW % row for row in zip(*columns, strict=True)]),
+    )

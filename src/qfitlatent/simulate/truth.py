@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +17,29 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.geometry import fold, wrap
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
+    NUM_CHI,
     NUM_CHI_MAX,
-    ONE_LETTER,
+    NUM_TOKENS,
     PI_SYMMETRIC,
-    RESIDUE_TYPES,
     TOKEN,
 )
 
 NUM_COMPONENTS = 4
-_ROTAMERS: dict[str, tuple[tuple[float, tuple[float, ...]], ...]] = {
-    "ARG": ((4, (-67, 180, 180, 180)), (3, (180, 180, 65, 175)),
-            (2, (-65, -70, 180, -85)), (2, (62, 180, 180, 85))),
-    "ASN": ((4, (-70, -30)), (3, (180, 30)), (2, (62, 20)), (1, (-70, 110))),
-    "ASP": ((4, (-70, -15)), (3, (180, 5)), (2, (62, -5))),
-    "CYS": ((4, (-65,)), (3, (180,)), (2, (62,))),
-    "GLN": ((4, (-67, 180, -25)), (3, (180, 65, 20)), (2, (-65, -65, -40)), (2, (62, 180, 20))),
-    "GLU": ((4, (-67, 180, -10)), (3, (180, 180, 0)), (2, (-65, -65, -40)), (2, (62, 180, -20))),
-    "HIS": ((4, (-65, -70)), (3, (180, 60)), (2, (62, -75)), (1, (-65, 165))),
-    "ILE": ((5, (-65, 170)), (2, (62, 170)), (2, (180, 165)), (2, (-57, -60))),
-    "LEU": ((5, (-65, 175)), (4, (180, 65)), (1, (62, 80)), (1, (-85, 65))),
-    "LYS": ((4, (-67, 180, 180, 180)), (3, (180, 180, 180, 65)),
-            (2, (-62, -68, 180, 180)), (2, (62, 180, 180, 180))),
-    "MET": ((4, (-65, -65, -70)), (3, (180, 65, 75)), (3, (-67, 180, 75)), (2, (62, 180, -75))),
-    "PHE": ((4, (-65, -85)), (4, (180, 80)), (2, (62, 90)), (1, (-65, -30))),
-    "PRO": ((1, (24, -32)), (1, (-22, 31))),
-    "SER": ((4, (62,)), (3, (-65,)), (3, (180,))),
-    "THR": ((4, (62,)), (4, (-65,)), (1, (-175,))),
-    "TRP": ((4, (-65, 95)), (3, (180, -105)), (2, (62, -90)), (2, (-65, -10))),
-    "TYR": ((4, (-65, -85)), (4, (180, 80)), (2, (62, 90)), (1, (-65, -30))),
-    "VAL": ((4, (175,)), (3, (-60,)), (2, (63,))),
-}  # fmt: skip
-"""Relative weight and chi (degrees) of each true component: common rotamers, rounded, after
-Lovell et al., Proteins 40 (2000) 389. The simulator's world holds these and no others."""
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with files("qfitlatent").joinpath("data", name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+_RESIDUES = _rows("simulator_residues.csv")
+SCALES = {
+    scale: np.array([float(row[scale]) for row in _RESIDUES])
+    for scale in ("helix", "strand", "loop", "hydropathy", "volume")
+}
+"""(20,) of each residue type: its relative frequency in helices, strands and loops, rounded, after
+Chou & Fasman, Annu Rev Biochem 47 (1978) 251; hydropathy, Kyte & Doolittle, J Mol Biol 157 (1982)
+105; volume in cubic angstrom, Zamyatnin, Prog Biophys Mol Biol 24 (1972) 107."""
 
 _SIGMA = np.deg2rad((12.0, 14.0, 16.0, 18.0))
 """Spread of chi1..chi4 within a rotamer."""
@@ -56,16 +50,6 @@ _SIGMA_PLANAR = np.deg2rad(22.0)
 _SIGMA_PROLINE = np.deg2rad(4.0)
 """A pyrrolidine ring puckers within narrow limits: one draw in a thousand is beyond what closes,
 and is built at the nearest amplitude (``building.PRO_MAX_AMPLITUDE``)."""
-
-_HYDROPATHY = dict(zip("ARNDCQEGHILKMFPSTWYV", (
-    1.8, -4.5, -3.5, -3.5, 2.5, -3.5, -3.5, -0.4, -3.2, 4.5, 3.8, -3.9, 1.9, 2.8, -1.6, -0.8, -0.7,
-    -0.9, -1.3, 4.2), strict=True))  # fmt: skip
-"""Kyte & Doolittle, J Mol Biol 157 (1982) 105."""
-
-_VOLUME = dict(zip("ARNDCQEGHILKMFPSTWYV", (
-    88.6, 173.4, 114.1, 111.1, 108.5, 143.8, 138.4, 60.1, 153.2, 166.7, 166.7, 168.6, 162.9, 189.9,
-    112.7, 89.0, 116.1, 227.8, 193.6, 140.0), strict=True))  # fmt: skip
-"""Residue volumes, cubic angstrom: Zamyatnin, Prog Biophys Mol Biol 24 (1972) 107."""
 
 _WELL_EFFECT = np.array(
     # helix, strand, previous hydropathy, previous volume, next hydropathy, next volume
@@ -87,22 +71,24 @@ HELIX, STRAND = np.deg2rad((-63.0, -42.0)), np.deg2rad((-120.0, 130.0))
 
 
 def _rotamer_tables() -> dict[str, np.ndarray]:
-    num = len(RESIDUE_TYPES) + 1
-    log_base = np.full((num, NUM_COMPONENTS), -np.inf)
-    mean = np.zeros((num, NUM_COMPONENTS, NUM_CHI_MAX))
-    kappa = np.zeros((num, NUM_COMPONENTS, NUM_CHI_MAX))
-    effect = np.zeros((num, NUM_COMPONENTS, _WELL_EFFECT.shape[1]))
+    """Of each token and component, from ``data/simulator_rotamers.csv``: relative weight and chi in
+    degrees of common rotamers, rounded, after Lovell et al., Proteins 40 (2000) 389. The
+    simulator's world holds these and no others."""
+    log_base = np.full((NUM_TOKENS, NUM_COMPONENTS), -np.inf)
+    mean, kappa = np.zeros((2, NUM_TOKENS, NUM_COMPONENTS, NUM_CHI_MAX))
+    effect = np.zeros((NUM_TOKENS, NUM_COMPONENTS, _WELL_EFFECT.shape[1]))
     log_base[:, 0] = 0.0  # a type without chi has one empty component
-    for name, rotamers in _ROTAMERS.items():
-        t, d = TOKEN[name], len(rotamers[0][1])
+    for name, rotamers in groupby(_rows("simulator_rotamers.csv"), lambda row: row["name"]):
+        t, d = TOKEN[name], NUM_CHI[TOKEN[name]]
         sigma = _SIGMA[:d].copy()
         if name in ("ASN", "ASP", "GLN", "GLU"):
             sigma[-1] = _SIGMA_PLANAR
         if name == "PRO":
             sigma[:] = _SIGMA_PROLINE
-        for k, (weight, chi) in enumerate(rotamers):
-            angles = np.deg2rad(np.array(chi, dtype=float))
-            log_base[t, k] = np.log(weight)
+        for k, row in enumerate(rotamers):
+            chi = [float(row[f"chi{i + 1}"]) for i in range(d)]
+            angles = np.deg2rad(chi)
+            log_base[t, k] = np.log(float(row["weight"]))
             mean[t, k, :d] = angles
             kappa[t, k, :d] = sigma**-2
             well = int(np.argmax(np.cos(angles[0] - np.deg2rad((60.0, 180.0, -60.0)))))
@@ -114,12 +100,11 @@ def _rotamer_tables() -> dict[str, np.ndarray]:
 _TABLES = _rotamer_tables()
 
 
-def _standardised(values: dict[str, float]) -> np.ndarray:
-    v = np.array([values[letter] for letter in ONE_LETTER[:20]])
-    return np.append((v - v.mean()) / v.std(), 0.0)  # the unknown token is neutral
+def _standardised(scale: np.ndarray) -> np.ndarray:
+    return np.append((scale - scale.mean()) / scale.std(), 0.0)  # the unknown token is neutral
 
 
-_NEIGHBOUR = np.stack((_standardised(_HYDROPATHY), _standardised(_VOLUME)), axis=1)
+_NEIGHBOUR = np.column_stack([_standardised(SCALES[scale]) for scale in ("hydropathy", "volume")])
 
 
 def context_features(

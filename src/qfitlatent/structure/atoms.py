@@ -170,7 +170,7 @@ def template_of(name: str) -> int:
 
 ATOM_NAMES = sorted(
     {"C", *(atom for path in CHI_PATH.values() for atom in ("N", "CA", *path))}
-    | {name for _, names in MODIFIED.values() for name in names}
+    | {name for residue in MODIFIED.values() for name in residue.atoms}
     | {name for names in OTHER_ATOM_NAMES.values() for name in names},
     key=lambda name: int(name_codes(np.array([name.encode()], dtype="S4"))[0]),
 )
@@ -185,7 +185,9 @@ def _template_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     slot = np.full((len(_SKELETONS), len(ATOM_NAMES)), -1, dtype=np.int8)
     column = {name: i for i, name in enumerate(ATOM_NAMES)}
     for t, name in enumerate(_SKELETONS):
-        parent, others = MODIFIED.get(name, (name, OTHER_ATOM_NAMES.get(name, {})))
+        parent, others = name, OTHER_ATOM_NAMES.get(name, {})
+        if name in MODIFIED:
+            parent, others = MODIFIED[name].parent, MODIFIED[name].atoms
         path = CHI_PATH.get(parent, ())
         token[t], path_length[t] = TOKEN.get(parent, UNKNOWN_TOKEN), len(path)
         place = {atom: position for position, atom in enumerate(path or ("N", "CA"))}
