@@ -76,14 +76,15 @@ def read_bytes(path: str | Path, limits: ReadingLimits) -> bytes:
     except (OSError, ValueError) as error:
         detail = getattr(error, "strerror", None) or str(error)
         raise FileError(Reason.UNREADABLE, f"the file cannot be opened: {detail}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise FileError(Reason.UNREADABLE, "this is no file but a folder, a pipe or a device")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise FileError(Reason.UNREADABLE, "this is no file but a folder, a pipe or a device")
         if found.st_size > limits.max_file_mb * _MEGABYTE:
             raise FileError(
                 Reason.BEYOND_LIMIT,
-                f"the file has {found.st_size / _MEGABYTE:.0f} MB; preprocess.max_file_mb allows "
+                f"the file has {found.st_size / _MEGABYTE:.3g} MB; preprocess.max_file_mb allows "
                 f"{limits.max_file_mb:g}",
             )
         return file.read()
