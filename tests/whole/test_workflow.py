@@ -196,6 +196,11 @@ def test_mistakes_are_refused_before_anything_runs(bare, given, words):
     assert "Traceback" not in printed
 
 
+def test_a_key_given_twice_is_refused_by_the_workflow_too(bare):
+    (bare.folder / "own.yaml").write_text("train: {epochs: 2}\nseed: 1\nseed: 2\n")
+    assert "the key seed is given twice" in bare.refused("-n")
+
+
 def test_the_snakefile_is_a_table_of_contents():
     text = (ROOT / "Snakefile").read_text()
     assert not re.search(r"^\s*(shell|script|run|params|def)\b", text, re.MULTILINE)

@@ -23,6 +23,7 @@ from qfitlatent.archive import entries as entry_lists
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.tables.names import TABLES
 from qfitlatent.base.provenance import code_digest
+from qfitlatent.base.strict_yaml import read_yaml
 
 
 def checked(function, *arguments):
@@ -33,6 +34,9 @@ def checked(function, *arguments):
         raise WorkflowError(str(error)) from None
 
 
+# Snakemake keeps the last of a key given twice; reading its files once more refuses that.
+for path in getattr(workflow, "configfiles", []):
+    checked(read_yaml, path)
 config.update(checked(configuration.load, config))
 
 RESULTS = config["results_dir"]
