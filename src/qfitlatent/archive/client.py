@@ -6,7 +6,7 @@ those that are missing; a second run over a complete cache asks the network noth
 same log to the byte.
 
 How the server is treated: ``download.connections`` at once and no more, a User-Agent that names
-the project, bounded attempts with growing, jittered waits (urllib3's ``Retry``), and a
+the project, bounded attempts with growing, jittered waits, and a
 ``Retry-After`` that holds for all connections, not only for the one that was told. When many
 entries in a row find the server out of order, the run stops instead of asking for all the rest.
 
@@ -29,7 +29,6 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 import requests
-from urllib3.exceptions import HTTPError, MaxRetryError
 
 from qfitlatent.archive.cache import Cache, collection, disk_error
 from qfitlatent.archive.content import (
@@ -43,13 +42,12 @@ from qfitlatent.archive.entries import EntryRef, middle
 from qfitlatent.archive.http import (
     Fault,
     Session,
-    new_retry,
     plain,
     read_date,
     read_pieces,
-    retry_wait,
     status_fault,
     too_large,
+    waits,
 )
 from qfitlatent.archive.log import empty_row, summary, write_log
 from qfitlatent.archive.obsolete import ObsoleteEntries
@@ -208,7 +206,7 @@ class Archive:
         start = time.monotonic()
         url = self.template.format(id=entry, mid=middle(entry))
         row = empty_row(entry, self.source) | {"url": url}
-        retry = new_retry(self.settings)
+        further = waits(self.settings)
         while True:
             row["attempts"] += 1
             try:
@@ -225,14 +223,11 @@ class Archive:
                 if fault.wait_s is not None:  # a Retry-After holds for every thread
                     with self._lock:
                         self._resume_at = max(self._resume_at, time.monotonic() + fault.wait_s)
-                if not fault.again:
-                    return row
-                try:
-                    retry = retry.increment("GET", url, error=HTTPError(fault.detail))
-                except MaxRetryError:
+                wait = next(further, None)
+                if not fault.again or wait is None:
                     return row
                 if fault.wait_s is None:
-                    self.stop.wait(retry_wait(retry))
+                    self.stop.wait(wait)
 
     def _open(self, url: str) -> requests.Response:
         """An answer with status 200 whose body is still to be read."""

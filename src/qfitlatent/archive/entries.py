@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import structure_stem
+from qfitlatent.base.files import printable, structure_stem
 
 ARCHIVE_SOURCES = ("rcsb", "pdb_redo")
 _PDB_ID = re.compile(r"[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}")
@@ -187,9 +187,11 @@ def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
                 "remove one, or choose with entries.pattern."
             )
         files[stem] = name
+    paths = {stem: os.path.join(folder, name) for stem, name in files.items()}
     return sorted(
-        EntryRef(_free_id(stem), _as_text(os.path.join(folder, name)))
-        for stem, name in files.items()
+        # No table could hold a name that is no UTF-8.
+        EntryRef(_free_id(stem), path if path == printable(path) else None)
+        for stem, path in paths.items()
     )
 
 
@@ -202,15 +204,6 @@ def _free_id(stem: str) -> str:
         return stem
     digest = hashlib.blake2b(os.fsencode(stem), digest_size=4).hexdigest()
     return re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", stem) + f"-{digest}"
-
-
-def _as_text(path: str) -> str | None:
-    """None for a name that is no UTF-8: no table could hold it."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return None
-    return path
 
 
 def select_entries(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
@@ -28,12 +29,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
-from urllib3.util import Retry
 
 from qfitlatent.base.progress import format_bytes, format_seconds
 from qfitlatent.tables.reasons import Reason
 
-# Wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
+# The wait before the second attempt is up to BACKOFF_S, then BACKOFF_S * 2, * 4, ... plus jitter.
 BACKOFF_S = 1.0
 BACKOFF_MAX_S = 60.0
 
@@ -55,21 +55,16 @@ MAX_DOCUMENT_BYTES = 64_000_000
 USER_AGENT = f"qFitLatent/{version('qfitlatent')} python-requests/{requests.__version__}"
 
 
+@dataclass(eq=False)
 class Fault(Exception):
     """One attempt that did not bring the file."""
 
-    def __init__(
-        self,
-        reason: Reason,
-        detail: str,
-        *,
-        status: int | None = None,
-        again: bool = True,
-        wait_s: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.reason, self.detail, self.status = reason, detail, status
-        self.again, self.wait_s = again, wait_s
+    reason: Reason
+    detail: str
+    _: KW_ONLY
+    status: int | None = None
+    again: bool = True
+    wait_s: float | None = None
 
     def __str__(self) -> str:
         return self.detail
@@ -320,7 +315,7 @@ def ask(
         Fault: it cannot be had.
     """
     stop = stop or threading.Event()
-    retry = new_retry(settings)
+    further = waits(settings)
     with contextlib.closing(Session(settings, stop)) as session:
         while True:
             try:
@@ -333,25 +328,17 @@ def ask(
                         raise fault
                     return response.status_code, b"".join(read_pieces(response, MAX_DOCUMENT_BYTES))
             except Fault as fault:
-                if not fault.again or retry.total == 0:
+                wait = next(further, None)
+                if not fault.again or wait is None:
                     raise
-                retry = retry.increment("GET", url, error=HTTPError(fault.detail))
-                stop.wait(retry_wait(retry) if fault.wait_s is None else fault.wait_s)
+                stop.wait(wait if fault.wait_s is None else fault.wait_s)
 
 
-def new_retry(settings: Mapping[str, Any]) -> Retry:
-    """The policy for one document: how many attempts, and how long to wait between them."""
-    return Retry(
-        total=settings["attempts"] - 1,
-        backoff_factor=BACKOFF_S,
-        backoff_max=BACKOFF_MAX_S,
-        backoff_jitter=BACKOFF_S,
-    )
-
-
-def retry_wait(retry: Retry) -> float:
-    """Seconds before the next attempt; urllib3 alone would make the second one at once."""
-    return max(retry.get_backoff_time(), random.uniform(0, BACKOFF_S))
+def waits(settings: Mapping[str, Any]) -> Iterator[float]:
+    """Seconds before the second attempt for one document, the third, and so on to the last."""
+    for attempt in range(settings["attempts"] - 1):
+        backoff = BACKOFF_S * 2**attempt if attempt else 0.0
+        yield min(backoff + random.uniform(0, BACKOFF_S), BACKOFF_MAX_S)
 
 
 def status_fault(response: requests.Response) -> Fault:

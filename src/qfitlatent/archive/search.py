@@ -35,13 +35,9 @@ def compile_request(criteria: Mapping[str, Any], start: int = 0) -> dict[str, An
     nodes = [_terminal("entity_poly.rcsb_entity_polymer_type", "exact_match", "Protein")]
     if criteria["method"] is not None:
         nodes.append(_terminal("exptl.method", "exact_match", criteria["method"]))
-    for attribute, largest in (
-        (RESOLUTION, criteria["max_resolution_angstrom"]),
-        ("refine.ls_R_factor_R_free", criteria["max_r_free"]),
-    ):
-        if largest is not None:
-            nodes.append(_terminal(attribute, "less_or_equal", largest))
     for attribute, first, last in (
+        (RESOLUTION, None, criteria["max_resolution_angstrom"]),
+        ("refine.ls_R_factor_R_free", None, criteria["max_r_free"]),
         (
             "rcsb_accession_info.initial_release_date",
             criteria["released_from"],
