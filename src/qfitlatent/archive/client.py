@@ -247,7 +247,8 @@ class Archive:
         """The body into the cache, under its final name only when every check has passed."""
         entry, notes, headers = row["entry"], list(notes), response.headers
         max_bytes = self.settings["max_file_mb"] * 1e6
-        length = _length(headers.get("Content-Length", ""))
+        announced = headers.get("Content-Length", "")
+        length = int(announced) if re.fullmatch(r"\d{1,15}", announced, re.ASCII) else None
         if length is not None and length > max_bytes:
             raise too_large(max_bytes, f" ({length} bytes announced)")
         unpacker = Unpacker(self.settings["max_unpacked_mb"] * 1e6)
@@ -299,8 +300,3 @@ def _unpacked(pieces: Iterator[bytes], unpacker: Unpacker) -> Iterator[bytes]:
     for piece in pieces:
         unpacker.feed(piece)
         yield piece
-
-
-def _length(text: str) -> int | None:
-    """Content-Length; None where it is no number of bytes."""
-    return int(text) if re.fullmatch(r"\d{1,15}", text, re.ASCII) else None

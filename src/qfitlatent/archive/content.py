@@ -7,9 +7,8 @@ import threading
 import zlib
 from pathlib import Path
 
-from qfitlatent.archive.entries import normalise_id
+from qfitlatent.archive.entries import pdb_id
 from qfitlatent.archive.http import Fault, plain, too_large
-from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.tables.reasons import Reason
 
 # So much of a file, unpacked, tells its format and its id; they stand in the first lines.
@@ -135,20 +134,13 @@ def check_id(text: bytes, suffix: str, entry: str) -> None:
     else:
         header = re.search(rb"^HEADER[^\n]{56}([^\n]{4})", text, re.MULTILINE)
         said = header[1] if header else b""
-    stated, asked = (_pdb_id(name) for name in (said.decode("latin-1").strip("'\""), entry))
+    stated, asked = (pdb_id(name) for name in (said.decode("latin-1").strip("'\""), entry))
     if stated and asked and stated != asked:
         raise Fault(Reason.WRONG_ENTRY, f"the file says that it is the entry {stated}")
 
 
 _ENTRY_ID = re.compile(rb"^[ \t]*_entry\.id\s+(\S{1,20})", re.MULTILINE | re.IGNORECASE)
 _BLOCK_NAME = re.compile(rb"^[ \t]*data_(\S{1,20})", re.MULTILINE | re.IGNORECASE)
-
-
-def _pdb_id(name: str) -> str | None:
-    try:
-        return normalise_id(name, "rcsb")
-    except QfitLatentError:
-        return None
 
 
 def check_text(path: Path, suffix: str) -> None:

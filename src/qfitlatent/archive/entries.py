@@ -34,6 +34,14 @@ class EntryRef(NamedTuple):
     path: str | None = None
 
 
+def pdb_id(text: str) -> str | None:
+    """The PDB id that ``text`` is, as it is written everywhere else; None where it is none."""
+    entry = text.strip().lower()
+    if not _PDB_ID.fullmatch(entry):
+        return None
+    return entry[-4:] if entry.startswith("pdb_0000") and entry[8].isdigit() else entry
+
+
 def normalise_id(text: str, source: str) -> str:
     """The id as it is written everywhere else.
 
@@ -41,19 +49,18 @@ def normalise_id(text: str, source: str) -> str:
         QfitLatentError: not an id of this source.
     """
     text = text.strip()
-    if source not in ARCHIVE_SOURCES:
-        if _FREE_ID.fullmatch(text):
-            return text
-        raise QfitLatentError(
-            f"{text!r} is not an entry id: use letters, digits, '_', '.' and '-', "
-            "beginning with a letter, a digit or '_'."
-        )
-    entry = text.lower()
-    if not _PDB_ID.fullmatch(entry):
+    if source in ARCHIVE_SOURCES:
+        if entry := pdb_id(text):
+            return entry
         raise QfitLatentError(
             f"{text!r} is not a PDB id: give 4 characters such as 1abc, or pdb_ and 8 characters."
         )
-    return entry[-4:] if entry.startswith("pdb_0000") and entry[8].isdigit() else entry
+    if _FREE_ID.fullmatch(text):
+        return text
+    raise QfitLatentError(
+        f"{text!r} is not an entry id: use letters, digits, '_', '.' and '-', "
+        "beginning with a letter, a digit or '_'."
+    )
 
 
 def middle(entry: str) -> str:

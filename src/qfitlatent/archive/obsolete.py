@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qfitlatent.archive.entries import normalise_id
+from qfitlatent.archive.entries import pdb_id
 from qfitlatent.archive.http import Fault, ask, plain
-from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.tables.reasons import Reason
 
@@ -98,12 +97,7 @@ def parse_obsolete(text: str) -> tuple[dict[str, list[str]], list[str]]:
         key, *words = line.split() or [""]
         if key != "OBSLTE":
             continue
-        ids = []
-        for word in words[1:]:
-            try:
-                ids.append(normalise_id(word, "rcsb"))
-            except QfitLatentError:
-                ids.append("")
+        ids = [pdb_id(word) for word in words[1:]]
         if not ids or not all(ids):
             malformed.append(plain(line))
         successors = [entry for entry in ids[1:] if entry]

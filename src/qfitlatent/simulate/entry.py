@@ -148,7 +148,7 @@ def _chain_atoms(
     # One row a residue and altloc; chi are independent draws of the truth.
     row = np.repeat(np.arange(num), num_altlocs)
     altloc = np.arange(len(row)) - np.repeat(np.cumsum(num_altlocs) - num_altlocs, num_altlocs)
-    chi = truth.select(row).sample(rng)
+    chi = truth.sample(row, rng)
     occupancy = _occupancies(row, num_altlocs, multiple, settings, rng)
 
     shift = np.where((whole[row] & (altloc > 0))[:, None], 0.05 * rng.normal(size=(len(row), 3)), 0)

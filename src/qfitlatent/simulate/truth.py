@@ -1,10 +1,8 @@
 """The true chi distribution of a simulated residue (SPEC 9)."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -145,21 +143,17 @@ class TruthMixture:
     symmetric: np.ndarray
     """(N, D) bool: pi-symmetric chi."""
 
-    def __len__(self) -> int:
-        return len(self.weight)
+    def sample(self, residue: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(R, D) an independent draw for each of these R residues, which may repeat.
 
-    def select(self, rows: np.ndarray) -> TruthMixture:
-        """The mixtures of these residues, in this order; rows may repeat."""
-        return TruthMixture(*(getattr(self, f.name)[rows] for f in fields(self)))
-
-    def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """(N, D) one draw a residue in (-pi, pi]; symmetric chi folded; 0 where undefined."""
-        cumulative = np.cumsum(self.weight, axis=1)
-        component = (rng.random((len(self), 1)) * cumulative[:, -1:] >= cumulative).sum(axis=1)
-        rows = np.arange(len(self))
-        mean, kappa = self.mean[rows, component], self.kappa[rows, component]
-        chi = np.where(self.defined, rng.vonmises(mean, np.where(self.defined, kappa, 1.0)), 0.0)
-        return np.where(self.symmetric, fold(chi), chi)
+        In (-pi, pi]; symmetric chi folded; 0 where undefined.
+        """
+        cumulative = np.cumsum(self.weight[residue], axis=1)
+        component = (rng.random((len(residue), 1)) * cumulative[:, -1:] >= cumulative).sum(axis=1)
+        mean, kappa = self.mean[residue, component], self.kappa[residue, component]
+        defined = self.defined[residue]
+        chi = np.where(defined, rng.vonmises(mean, np.where(defined, kappa, 1.0)), 0.0)
+        return np.where(self.symmetric[residue], fold(chi), chi)
 
 
 def true_mixture(
