@@ -28,6 +28,7 @@ from biotite.structure import info
 from qfitlatent.chemistry.residues import (
     CHI_ATOMS,
     CHI_PATH,
+    MODIFIED,
     ONE_LETTER,
     RESIDUE_TYPES,
     SIDE_CHAIN_ATOMS,
@@ -87,8 +88,9 @@ def side_chain(component: str, parent: str) -> list[dict]:
     `toward_n` times that of N, `toward_c` times that of C, and `across` their plane,
     on the side of L residues.
     """
-    rename = {"SE": "SD"} if component == "MSE" else MISNAMED.get(component, {})
-    back = {"SD": "SE"} if component == "MSE" else {}
+    own = MODIFIED[component].atoms if component in MODIFIED else {}
+    rename = own or MISNAMED.get(component, {})
+    back = {parents: name for name, parents in own.items()}
     array = info.residue(component)
     xyz = {
         rename.get(n, n): c.astype(float) for n, c in zip(array.atom_name, array.coord, strict=True)
@@ -148,7 +150,9 @@ def main() -> None:
     residues = {
         name: side_chain(name, name) for name in RESIDUE_TYPES if CHI_PATH[name] or name == "ALA"
     }
-    residues["MSE"] = side_chain("MSE", "MET")
+    for name, modified in MODIFIED.items():
+        if modified.is_built:
+            residues[name] = side_chain(name, modified.parent)
     record = {
         "source": "bonds and planes: wwPDB Chemical Component Dictionary in biotite "
         f"{biotite.__version__}; mean lengths and angles: Bio.PDB.ic_data of Biopython "

@@ -41,6 +41,7 @@ from qfitlatent.chemistry.building import MAX_SIDE_CHAIN_ATOMS, build_side_chain
 from qfitlatent.chemistry.geometry import axes
 from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
+    MODIFIED,
     NUM_CHI,
     NUM_CHI_MAX,
     ONE_LETTER,
@@ -183,9 +184,10 @@ def _chain_atoms(
     group = np.full(len(residue), "ATOM", dtype="<U6")
     if selenium:
         is_mse = names[residue] == "MSE"
-        is_sd = is_mse & (atom_names == "SD")
-        atom_names = np.where(is_sd, "SE", atom_names)
-        element = np.where(is_sd, "SE", element)
+        for own_name, parents in MODIFIED["MSE"].atoms.items():
+            renamed = is_mse & (atom_names == parents)
+            atom_names = np.where(renamed, own_name, atom_names)
+            element = np.where(renamed, own_name, element)  # selenium is called by its symbol
         group = np.where(is_mse, "HETATM", group)
     author_number, insertion = _author_numbers(chain.number, settings, rng)
     return {
@@ -208,7 +210,7 @@ def _chain_atoms(
 
 def _component_names(token: np.ndarray, selenium: bool) -> np.ndarray:
     names = np.array(RESIDUE_TYPES)[token]
-    return np.where(names == "MET", "MSE", names) if selenium else names
+    return np.where(names == MODIFIED["MSE"].parent, "MSE", names) if selenium else names
 
 
 def _occupancies(
