@@ -128,7 +128,7 @@ def test_mutated_shards_pass_the_audit(base, tmp_path):
             path = folder / f"m{seed:06d}"
             path.write_bytes(mutant(base, seed))
             references.append(EntryRef(path.name, str(path)))
-        log_local_files(references, folder / "download.parquet")
+        log_local_files(references, "local", folder / "download.parquet")
         preprocess_entries(folder / "download.parquet", folder / "tables")
         tables = read_tables(folder / "tables", None)
         assert [str(violation) for violation in check_invariants(tables)] == []
