@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.mistakes import sentence
+from qfitlatent.base.mistakes import keys, sentence
 from qfitlatent.base.strict_yaml import read_yaml
 
 T = TypeVar("T")
@@ -122,7 +122,11 @@ def dump(config: Mapping[str, Any]) -> str:
 
 def options() -> list[Option]:
     """Every key with its default and description, in the schema's order."""
-    return list(_options(schema(), ""))
+    return [
+        Option(key, node["default"], node["description"])
+        for key, node in keys(schema())
+        if "default" in node
+    ]
 
 
 def option_table() -> str:
@@ -133,14 +137,6 @@ def option_table() -> str:
         about = description.replace("|", "\\|")
         lines.append(f"| `{key}` | {shown.replace('*', r'`*`').strip(chr(39))} | {about} |")
     return "\n".join(lines)
-
-
-def _options(node: Mapping[str, Any], prefix: str) -> Iterator[Option]:
-    for key, child in node["properties"].items():
-        if "default" in child:
-            yield Option(prefix + key, child["default"], child["description"])
-        if "properties" in child:
-            yield from _options(child, f"{prefix}{key}.")
 
 
 def commented(config: Mapping[str, Any]) -> str:
@@ -197,16 +193,11 @@ def _with_defaults(node: Mapping[str, Any], value: Any) -> Any:
     if node.get("type") == "integer" and isinstance(value, float):
         return int(value)  # 2.0 is an integer for the schema
     if "properties" not in node or value is None:
-        return value
-    filled = {}
-    for key, child in node["properties"].items():
-        if key in value:
-            filled[key] = _with_defaults(child, value[key])
-        elif "default" in child:
-            filled[key] = copy.deepcopy(child["default"])
-        else:
-            filled[key] = _with_defaults(child, {})
-    return filled
+        return copy.deepcopy(value)
+    return {
+        key: _with_defaults(child, value[key] if key in value else child.get("default", {}))
+        for key, child in node["properties"].items()
+    }
 
 
 def _cross_check(config: Mapping[str, Any]) -> None:
@@ -219,7 +210,13 @@ def _cross_check(config: Mapping[str, Any]) -> None:
         )
     entries = config["entries"]
     for name in ("released_from", "released_to"):
-        _check_date(f"entries.search.{name}", (entries["search"] or {}).get(name))
+        value = (entries["search"] or {}).get(name)
+        try:
+            datetime.date.fromisoformat(value or "2000-01-01")
+        except ValueError as error:
+            raise QfitLatentError(
+                f"entries.search.{name} is {value!r}, which is no date: {error}."
+            ) from error
     source = entries["source"]
     if source == "local":
         if (entries["folder"] is None) == (entries["list"] is None):
@@ -248,10 +245,3 @@ def _cross_check(config: Mapping[str, Any]) -> None:
         raise QfitLatentError(
             "average.dropout_passes needs model.dropout above 0: without, all passes are the same."
         )
-
-
-def _check_date(key: str, value: str | None) -> None:
-    try:
-        datetime.date.fromisoformat(value or "2000-01-01")
-    except ValueError as error:
-        raise QfitLatentError(f"{key} is {value!r}, which is no date: {error}.") from error

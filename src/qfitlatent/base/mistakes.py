@@ -79,7 +79,7 @@ def _unknown_key(error: ValidationError, parent: str, schema: Mapping[str, Any])
     unknown = next(key for key in error.instance if key not in known)
     path = " ".join(f"{parent}.{unknown}".lstrip(".").split())
     beside = {name: f"{parent}.{name}".lstrip(".") for name in known}
-    every = dict(_keys(schema, ""))
+    every = dict(keys(schema))
     near = _similar(unknown, beside) or _similar(path, {key: key for key in every})
     same_word = [key for key in every if key.split(".")[-1] == unknown]
     synonym = [
@@ -95,14 +95,14 @@ def _unknown_key(error: ValidationError, parent: str, schema: Mapping[str, Any])
     return f"Unknown configuration key {path}: {where} there are {', '.join(known)}."
 
 
-def _similar(word: str, keys: Mapping[str, str]) -> list[str]:
-    found = difflib.get_close_matches(word, keys, n=1, cutoff=0.7)
-    return [keys[name] for name in found]
+def _similar(word: str, paths: Mapping[str, str]) -> list[str]:
+    found = difflib.get_close_matches(word, paths, n=1, cutoff=0.7)
+    return [paths[name] for name in found]
 
 
-def _keys(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every key and section of the schema by its whole path."""
     for name, child in node["properties"].items():
         yield prefix + name, child
         if "properties" in child:
-            yield from _keys(child, f"{prefix}{name}.")
+            yield from keys(child, f"{prefix}{name}.")

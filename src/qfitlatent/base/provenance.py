@@ -98,8 +98,8 @@ def _digest_of_file(path: Path) -> tuple[str, tuple[Path, ...]]:
         return sha256_file(path), tuple(_included(path))
     tree = ast.parse(path.read_bytes(), str(path))
     needed = tuple(sorted(set(_imports(tree, path)) | set(_data_files(tree))))
-    _strip_texts(tree)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), needed
+    bare = _WithoutTexts().visit(tree)
+    return hashlib.sha256(ast.dump(bare).encode()).hexdigest(), needed
 
 
 def _imports(tree: ast.AST, path: Path) -> Iterator[Path]:
@@ -139,24 +139,19 @@ def _included(path: Path) -> Iterator[Path]:
                     yield found.resolve()
 
 
-def _strip_texts(tree: ast.AST) -> None:
+class _WithoutTexts(ast.NodeTransformer):
     """Takes out what is only for readers: statements that are a text (docstrings, the words under
     a constant), and the last of the five values of a ``Column``, its description."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Column":
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if getattr(node.func, "id", "") == "Column":
             node.args = node.args[:4]
             node.keywords = [word for word in node.keywords if word.arg != "description"]
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                statement
-                for statement in body
-                if not (
-                    isinstance(statement, ast.Expr)
-                    and isinstance(statement.value, ast.Constant)
-                    and isinstance(statement.value.value, str)
-                )
-            ] or [ast.Pass()]
+        return self.generic_visit(node)
 
 
 def manifest(
