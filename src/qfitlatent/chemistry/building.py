@@ -34,8 +34,8 @@ PRO_MAX_AMPLITUDE = np.deg2rad(52.0)
 PRO_PHASE_STEP = np.deg2rad(144.0)
 """Successive torsions of a five-membered ring are 144 degrees apart in phase."""
 
-_MSE_ROW = NUM_TOKENS
-"""Row of selenomethionine in the geometry tables, after the 21 tokens."""
+_ROW = TOKEN | {"MSE": NUM_TOKENS}
+"""Row of each residue in the geometry tables: its token; selenomethionine after the 21 tokens."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def ideal_geometry() -> Geometry:
     parents = np.zeros((*shape, 3), dtype=np.int64)
     cb = np.full((shape[0], 4), np.nan)
     for name, atoms in residues.items():
-        row = TOKEN.get(name, _MSE_ROW)
+        row = _ROW[name]
         slot = {"N": 0, "CA": 1} | {atom["atom"]: 2 + i for i, atom in enumerate(atoms)}
         cb[row] = [atoms[0][key] for key in ("toward_n", "toward_c", "across", "length_angstrom")]
         for column, atom in enumerate(atoms[1:], start=1):
@@ -178,7 +178,7 @@ def build_side_chains(
     geometry = ideal_geometry()
     row = token.astype(np.int64)
     if selenium is not None:
-        row = np.where(np.asarray(selenium) & (token == TOKEN["MET"]), _MSE_ROW, row)
+        row = np.where(np.asarray(selenium) & (token == TOKEN["MET"]), _ROW["MSE"], row)
     toward_n, toward_c, across, cb_length = geometry.cb[row].T[..., None]
     in_plane = unit(toward_n * unit(nitrogen - translation) + toward_c * rotation[:, :, 0])
     in_plane *= np.sqrt(1 - across**2)  # an opened N-CA-C does not change how steep CB stands
