@@ -57,11 +57,11 @@ class Cache:
         return None, "its bytes on disk no longer had the logged sha256, so it was asked for again"
 
 
-def collection(source: str, template: str, format: str) -> str:
-    """The folder of the cache for what comes from this address."""
-    if source == "url":
+def collection(key: str, template: str) -> str:
+    """The folder of the cache for what comes from the address ``download.<key>``."""
+    if key == "url":
         return f"url-{hashlib.blake2b(template.encode(), digest_size=4).hexdigest()}"
-    return f"{source}_pdb" if source == "rcsb" and format == "pdb" else source
+    return key.removesuffix("_url")
 
 
 def disk_error(error: OSError, cache_dir: str | Path, done: str) -> QfitLatentError:

@@ -61,14 +61,16 @@ MAX_FAILURES_IN_A_ROW = 25
 _OUT_OF_ORDER = (Reason.CONNECTION_ERROR, Reason.TIMEOUT, Reason.SERVER_ERROR)
 
 
-def url_template(source: str, settings: Mapping[str, Any]) -> str:
-    """The address of an entry with ``{id}`` (and ``{mid}``, the two characters before the last).
+def url_template(source: str, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """The key of ``download`` that holds the address of an entry, and that address.
+
+    It has ``{id}`` in it, and may have ``{mid}``, the two characters before the last.
 
     Raises:
         QfitLatentError: no template for this source, or one with other names in braces.
     """
     key = {"rcsb": "rcsb_url", "pdb_redo": "pdb_redo_url", "url": "url"}[source]
-    if source == "rcsb" and settings["format"] == "pdb":
+    if key == "rcsb_url" and settings["format"] == "pdb":
         key = "rcsb_pdb_url"
     template = settings[key]
     try:
@@ -80,7 +82,7 @@ def url_template(source: str, settings: Mapping[str, Any]) -> str:
             f"download.{key} is {template!r}: write an address with {{id}}, and {{mid}} "
             "where its folders need the middle of the id."
         )
-    return template
+    return key, template
 
 
 def download_entries(
@@ -160,8 +162,8 @@ class Archive:
 
     def __init__(self, source: str, settings: Mapping[str, Any], cache_dir: str | Path) -> None:
         self.source, self.settings = source, settings
-        self.template = url_template(source, settings)
-        self.cache = Cache(cache_dir, collection(source, self.template, settings["format"]))
+        key, self.template = url_template(source, settings)
+        self.cache = Cache(cache_dir, collection(key, self.template))
         self.stop = threading.Event()
         self.obsolete = ObsoleteEntries(settings, cache_dir, self.stop)
         self._local = threading.local()

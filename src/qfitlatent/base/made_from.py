@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import read_json
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
@@ -92,7 +93,7 @@ def _records(path: Path) -> list[Path]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None  # cut short when the machine went down; its name alone decides
 
