@@ -43,14 +43,13 @@ from qfitlatent.chemistry.residues import (
     BACKBONE_ATOMS,
     MODIFIED,
     NUM_CHI,
-    NUM_CHI_MAX,
     ONE_LETTER,
     RESIDUE_TYPES,
     SIDE_CHAIN_ATOMS,
 )
 from qfitlatent.simulate.chains import Chain, fold_chain, member, new_rng
 from qfitlatent.simulate.settings import SimulatorSettings
-from qfitlatent.simulate.truth import TRUTH_SCHEMA, TruthMixture, true_mixture
+from qfitlatent.simulate.truth import TruthMixture, true_mixture, truth_table
 
 EXTRA_CHAIN_FRACTION = 0.15
 """Probability of each further chain up to ``max_chains``."""
@@ -90,11 +89,10 @@ def simulate_entry(entry: str, seed: int, settings: SimulatorSettings) -> Simula
             chain.token, chain.phi, chain.psi, chain.bonded, settings.context_strength
         )
         atoms.append(_chain_atoms(name, chain, truth, selenium, settings, rng))
-        truths.append(_truth_columns(entry, name, chain.token, truth))
+        truths.append(truth_table(entry, name, chain.token, truth))
     atoms.append(_waters(chr(ord("A") + num_chains), settings.num_waters, rng))
     text = _mmcif(entry, token, num_chains, selenium, atoms, rng)
-    truth_table = pa.concat_tables([pa.table(t, schema=TRUTH_SCHEMA) for t in truths])
-    return SimulatedEntry(entry, text, truth_table)
+    return SimulatedEntry(entry, text, pa.concat_tables(truths))
 
 
 def write_entries(
@@ -267,24 +265,6 @@ def _waters(name: str, num: int, rng: np.random.Generator) -> dict[str, np.ndarr
         "auth_seq_id": 1001 + np.arange(num),
         "auth_asym_id": np.full(num, "A"),
     }
-
-
-def _truth_columns(entry: str, name: str, token: np.ndarray, truth: TruthMixture) -> dict:
-    index, component = np.nonzero((truth.weight > 0) & (NUM_CHI[token] > 0)[:, None])
-    mean, kappa = truth.mean[index, component], truth.kappa[index, component]
-    undefined = ~truth.defined[index]
-    columns = {
-        "entry": [entry] * len(index),
-        "chain": [name] * len(index),
-        "index": index,
-        "component": component,
-        "token": token[index],
-        "weight": truth.weight[index, component],
-    }
-    for d in range(NUM_CHI_MAX):
-        columns[f"mean{d + 1}_rad"] = pa.array(mean[:, d], mask=undefined[:, d])
-        columns[f"kappa{d + 1}"] = pa.array(kappa[:, d], mask=undefined[:, d])
-    return columns
 
 
 _ATOM_ROW = "%s %d %s %s %s %s %s %s %s %s %.3f %.3f %.3f %.2f %.2f %d %s 1"

@@ -198,6 +198,17 @@ TRUTH_SCHEMA = pa.schema(
 """One row a residue with chi and component; mean and kappa are null beyond the type's chi."""
 
 
+def truth_table(entry: str, chain: str, token: np.ndarray, truth: TruthMixture) -> pa.Table:
+    """The truth of one chain, whose residues have these tokens (N,)."""
+    index, component = np.nonzero((truth.weight > 0) & (NUM_CHI[token] > 0)[:, None])
+    num, undefined = len(index), ~truth.defined[index].T
+    weight, mean, kappa = (x[index, component] for x in (truth.weight, truth.mean, truth.kappa))
+    columns = [[entry] * num, [chain] * num, index, component, token[index], weight]
+    columns += [pa.array(x, mask=no) for x, no in zip(mean.T, undefined, strict=True)]
+    columns += [pa.array(x, mask=no) for x, no in zip(kappa.T, undefined, strict=True)]
+    return pa.table(dict(zip(TRUTH_SCHEMA.names, columns, strict=True)), schema=TRUTH_SCHEMA)
+
+
 def read_truth(folder: str | Path, entries: Iterable[str]) -> pa.Table:
     """The truth of these entries as one table, wherever below the folder their tables lie.
 
