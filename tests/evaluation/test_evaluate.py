@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +13,6 @@ import pytest
 from helpers.evaluated import evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.evaluate import evaluate_run
-from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.simulate.truth import read_truth
 
 KEYS = ["entry", "chain", "index"]
@@ -33,6 +31,19 @@ def metrics(tiny):
 @pytest.fixture(scope="module")
 def scores(tiny):
     return pd.read_parquet(tiny.out / "scores.parquet")
+
+
+@pytest.fixture(scope="module")
+def truth(tiny, scores):
+    """The mixtures that the evaluated entries were made with, as an external table."""
+    return read_truth(tiny.truth, sorted(set(scores["entry"])))
+
+
+def beside_uniform(table: pa.Table, folder, name: str, **options):
+    """Settings of an evaluation with this external table and the uniform density."""
+    pq.write_table(table, folder / "external.parquet")
+    external = [{"name": name, "path": str(folder / "external.parquet"), **options}]
+    return settings(external=external, baselines=["uniform"])
 
 
 def test_nll_of_the_generator_is_its_entropy(scores):
@@ -126,13 +137,10 @@ def test_predictions_are_modes_heaviest_first(tiny):
     assert table.loc[one, "chi1_rad"].notna().all()
 
 
-def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, tmp_path):
+def test_an_external_copy_of_the_truth_scores_as_the_truth(tiny, truth, tmp_path):
     """Without a model; the report says so."""
-    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    pq.write_table(read_truth(tiny.truth, entries), tmp_path / "mine.parquet")
-    external = [{"name": "mine", "path": str(tmp_path / "mine.parquet")}]
     log, out = io.StringIO(), tmp_path / "out"
-    own = settings(external=external, baselines=["uniform"])
+    own = beside_uniform(truth, tmp_path, "mine")
     evaluate_run(None, tiny.tables, tiny.split, out, own, truth_dir=tiny.truth, log=log)
     assert "No model" in (out / "report.html").read_text()
     scores = pd.read_parquet(out / "scores.parquet")
@@ -151,12 +159,8 @@ def test_samples_of_a_packer_are_scored(tiny, tmp_path):
     top = top[top["method"] == "model"].sort_values("occupancy", ascending=False, kind="stable")
     top = top.drop_duplicates(KEYS).sort_values(KEYS).head(60)
     columns = [*KEYS, *(f"chi{d}_rad" for d in range(1, 5))]
-    pq.write_table(pa.Table.from_pandas(top[columns], preserve_index=False), tmp_path / "p.parquet")
-    external = [
-        {"name": "packer", "path": str(tmp_path / "p.parquet"), "kind": "samples",
-         "smoothing_degrees": 5}
-    ]  # fmt: skip
-    own = settings(external=external, baselines=["uniform"])
+    table = pa.Table.from_pandas(top[columns], preserve_index=False)
+    own = beside_uniform(table, tmp_path, "packer", kind="samples", smoothing_degrees=5)
     evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", own, report=False)
     scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
     packer = scores[scores["method"] == "packer"]
@@ -172,12 +176,8 @@ def test_samples_of_a_packer_are_scored(tiny, tmp_path):
         (lambda t: t.set_column(5, "weight", pa.array([-1.0] * len(t))), "negative or all zero"),
     ],
 )
-def test_bad_external_tables_are_refused(tiny, tmp_path, change, words):
-    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    table = change(read_truth(tiny.truth, entries))
-    pq.write_table(table, tmp_path / "bad.parquet")
-    external = [{"name": "bad", "path": str(tmp_path / "bad.parquet")}]
-    own = settings(external=external, baselines=["uniform"])
+def test_bad_external_tables_are_refused(tiny, truth, tmp_path, change, words):
+    own = beside_uniform(change(truth), tmp_path, "bad")
     with pytest.raises(QfitLatentError, match=words):
         evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", own)
 
@@ -199,13 +199,6 @@ def test_the_autoregressive_head_goes_through_the_same_code(tiny, tmp_path):
     assert 0 < model["heterogeneity"]["value"] < 1
 
 
-def test_highest_occupancy_comes_first_and_sums_to_one(tiny):
-    o = read_evaluation_set(tiny.tables, tiny.split, "test").observed
-    np.testing.assert_allclose(o.sum_rows(o.occupancy), 1.0, atol=1e-6)
-    largest = o.by_altloc(o.occupancy, 0.0).amax(1)
-    np.testing.assert_array_equal(o.occupancy[o.first_row], largest)
-
-
 def test_a_split_that_is_empty_is_refused(tiny, tmp_path):
     table = pq.read_table(tiny.split)
     only = table.filter(pa.compute.not_equal(table["split"], "test"))
@@ -214,10 +207,7 @@ def test_a_split_that_is_empty_is_refused(tiny, tmp_path):
         evaluate_run(None, tiny.tables, tmp_path / "split.parquet", tmp_path / "out", settings())
 
 
-def test_external_must_not_take_the_name_of_a_baseline(tiny, tmp_path):
-    entries = sorted(set(pd.read_parquet(tiny.out / "scores.parquet")["entry"]))
-    pq.write_table(read_truth(tiny.truth, entries), tmp_path / "t.parquet")
-    external = [{"name": "uniform", "path": str(tmp_path / "t.parquet")}]
-    own = settings(external=external, baselines=["uniform"])
+def test_external_must_not_take_the_name_of_a_baseline(tiny, truth, tmp_path):
+    own = beside_uniform(truth, tmp_path, "uniform")
     with pytest.raises(QfitLatentError, match="Two methods are called 'uniform'"):
         evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", own)

@@ -67,6 +67,19 @@ def gradients(function, layer, s, rotation, x, pair):
     return out.detach(), torch.autograd.grad(loss, leaves)
 
 
+def textbook(layer, *inputs):
+    """Output and gradients of the textbook form."""
+    return gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+
+
+def check_equal(fast, slow, limit):
+    """Outputs within ``limit``, and each gradient within this part of its largest value."""
+    torch.testing.assert_close(fast[0].double(), slow[0], atol=limit, rtol=0)
+    for a, b in zip(fast[1], slow[1], strict=True):
+        atol = limit * max(1.0, float(b.abs().max()))
+        torch.testing.assert_close(a.double(), b, atol=atol, rtol=0)
+
+
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("sizes", [(40,), (33, 12)])
 def test_equals_textbook_fp64(saved, sizes, monkeypatch):
@@ -75,18 +88,14 @@ def test_equals_textbook_fp64(saved, sizes, monkeypatch):
     layer = make_layer(torch.float64, saved=saved)
     # The fast form works in fp32 unless its inputs are fp64: keep it in fp64 here.
     inputs = make_inputs(sizes, torch.float64)
-    fast, fast_grads = gradients(layer, layer, *inputs)
-    slow, slow_grads = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
-    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
-    for a, b in zip(fast_grads, slow_grads, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+    check_equal(gradients(layer, layer, *inputs), textbook(layer, *inputs), 1e-10)
 
 
 def test_equals_textbook_fp32():
     layer = make_layer(torch.float32)
     inputs = make_inputs((300,), torch.float32)
     fast, _ = gradients(layer, layer, *inputs)
-    slow, _ = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    slow, _ = textbook(layer, *inputs)
     torch.testing.assert_close(fast, slow, atol=2e-4, rtol=0)
 
 
@@ -99,20 +108,14 @@ def test_equals_textbook_on_real_backbones(shared_data, name):
     inputs = inputs_of([protein], torch.float64)
     layers = [make_layer(torch.float64, saved=saved) for saved in (True, False)]
     layer = layers[0]
-    slow, slow_grads = gradients(lambda *a: textbook_attention(layer, *a), layer, *inputs)
+    slow = textbook(layer, *inputs)
     for each in layers:
-        fast, fast_grads = gradients(each, each, *inputs)
-        torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
-        for a, b in zip(fast_grads, slow_grads, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-10 * max(1.0, float(b.abs().max())), rtol=0)
+        check_equal(gradients(each, each, *inputs), slow, 1e-10)
     s, rotation, x, pair = inputs
     single = StaticPair(**{n: to_fp32(value) for n, value in asdict(pair).items()})
     layer = copy.deepcopy(layer).float()
-    fast, fast_grads = gradients(layer, layer, to_fp32(s), rotation.float(), x.float(), single)
-    torch.testing.assert_close(fast.double(), slow, atol=2e-4, rtol=0)
-    for a, b in zip(fast_grads, slow_grads, strict=True):
-        limit = 2e-4 * max(1.0, float(b.abs().max()))
-        torch.testing.assert_close(a.double(), b, atol=limit, rtol=0)
+    fast = gradients(layer, layer, to_fp32(s), rotation.float(), x.float(), single)
+    check_equal(fast, slow, 2e-4)
 
 
 def to_fp32(x):
@@ -124,13 +127,8 @@ def test_explicit_pair_with_values_equals_textbook():
     s, rotation, x, static = make_inputs((21, 9), torch.float64)
     z = torch.randn(2, 21, 21, D_Z, dtype=torch.float64)
     pair = ExplicitPair(z, None, (static.mask[:, :, None] & static.mask[:, None]))
-    fast, fast_grads = gradients(layer, layer, s, rotation, x, pair)
-    slow, slow_grads = gradients(
-        lambda *a: textbook_attention(layer, *a), layer, s, rotation, x, pair
-    )
-    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
-    for a, b in zip(fast_grads, slow_grads, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+    inputs = (s, rotation, x, pair)
+    check_equal(gradients(layer, layer, *inputs), textbook(layer, *inputs), 1e-10)
 
 
 def test_neighbour_list_of_everyone_equals_all_pairs():

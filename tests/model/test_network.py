@@ -59,10 +59,6 @@ def to_dtype(batch, dtype):
     )
 
 
-def log_prob(model, batch):
-    return model(batch).log_prob(batch.chi, batch.defined, batch.row_residue)
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 5e-4), (torch.float64, 1e-10)])
 def test_rotation_and_shift_change_nothing(name, dtype, limit):

@@ -90,17 +90,11 @@ def _smooth(grid: Tensor, prior: Tensor, kernels: tuple[float, ...], shrinkage: 
 
 @dataclass
 class BackboneFit:
-    """Rows of one residue type with known phi and psi, and the library they are smoothed to."""
+    """Rows of one residue type, their phi_psi (M,2), and the library they are smoothed to."""
 
     rows: TypeRows
     phi_psi: Tensor
     library: Components
-
-    @classmethod
-    def of(cls, rows: TypeRows, phi_psi: Tensor, library: Components) -> BackboneFit:
-        """phi_psi (M,2) radians of each row; rows where either is nan are left out."""
-        known = phi_psi.isfinite().all(1)
-        return cls(rows.part(known), phi_psi[known], library)
 
     def prior(self) -> Tensor:
         """(F,) what the library alone says of the statistics: the estimate far from any row."""
@@ -122,12 +116,10 @@ class BackboneFit:
 
         current None stands for the library itself.
         """
-        rows = self.rows
-        if current is None:
-            posterior, _ = rows.responsibilities(self.library.weight.log(), self.library.eta)
-        else:
+        rows, weight, eta = self.rows, self.library.weight, self.library.eta
+        if current is not None:
             weight, eta = current.at(self.phi_psi)
-            posterior, _ = rows.responsibilities(weight.log(), eta)
+        posterior, _ = rows.responsibilities(weight.log(), eta)
         straight, turned = rows.turned(posterior)
         mass, lever = straight, straight[:, :, None]
         if turned is not None:
@@ -167,11 +159,3 @@ class BackboneFit:
         for _ in range(BACKBONE_STEPS - 1):
             current = self.maximise(self.expect(current), kernels, shrinkage)
         return current
-
-
-def held_out_backbone(rows: TypeRows, phi_psi: Tensor, fitted: BackboneComponents) -> float:
-    """Mean log-density, in nats, over the rows that have phi and psi."""
-    known = phi_psi.isfinite().all(1)
-    part = rows.part(known)
-    weight, eta = fitted.at(phi_psi[known])
-    return part.mean(part.log_joint(weight.log(), eta).logsumexp(1))

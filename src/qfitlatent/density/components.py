@@ -95,6 +95,10 @@ class TypeRows:
         """The weighted mean of values (M,), as of a log density: nats."""
         return float((values * self.weight).sum() / self.weight.sum())
 
+    def mean_log_density(self, weight: Tensor, eta: Tensor) -> float:
+        """Of the rows under components of this weight and eta, shaped as in ``log_joint``; nats."""
+        return self.mean(self.log_joint(weight.log(), eta).logsumexp(1))
+
     def part(self, keep: Tensor) -> TypeRows:
         """The rows where keep (M,) bool is true."""
         return TypeRows(
@@ -183,11 +187,6 @@ def eta_of(total: Tensor, count: Tensor) -> Tensor:
     mean_length = (length + PRIOR_ROWS * PRIOR_RESULTANT) / (count + PRIOR_ROWS)
     kappa = kappa_of_resultant(mean_length)
     return total / length.clamp(min=1e-12)[..., None] * kappa[..., None]
-
-
-def flat_component(num_chi: int) -> Components:
-    """The uniform density as a mixture of one component."""
-    return Components(torch.ones(1), torch.zeros(1, num_chi, 2))
 
 
 def nearest_rotamer(rows: TypeRows, token: int) -> Components:

@@ -37,19 +37,12 @@ from qfitlatent.chemistry.residues import (
     NUM_TOKENS,
     PI_SYMMETRIC,
 )
-from qfitlatent.density.backbone import (
-    KERNELS,
-    SHRINKAGES,
-    BackboneComponents,
-    BackboneFit,
-    held_out_backbone,
-)
+from qfitlatent.density.backbone import KERNELS, SHRINKAGES, BackboneComponents, BackboneFit
 from qfitlatent.density.components import (
     Components,
     TypeRows,
     cell_resultants,
     eta_of,
-    flat_component,
     nearest_rotamer,
     rotamer_cells,
     rows_of_type,
@@ -136,8 +129,7 @@ def fit_type(
             break
         start = rotamer_start(training, token, num, seed)
         fitted = fit_components(training, start, TRIAL_STEPS)
-        joint = held_out.log_joint(fitted.weight.log(), fitted.eta)
-        tried.append((held_out.mean(joint.logsumexp(1)), num, fitted))
+        tried.append((held_out.mean_log_density(fitted.weight, fitted.eta), num, fitted))
     _, _, best = max(tried, key=lambda trial: trial[0])
     return best, [(num, value) for value, num, _ in tried]
 
@@ -185,7 +177,8 @@ _TYPES = [token for token in range(NUM_TOKENS) if NUM_CHI[token]]
 
 def uniform_library() -> Library:
     """Flat on the torus: needs no fit."""
-    return Library("uniform", {t: flat_component(int(NUM_CHI[t])) for t in _TYPES})
+    flat = {t: Components(torch.ones(1), torch.zeros(1, int(NUM_CHI[t]), 2)) for t in _TYPES}
+    return Library("uniform", flat)
 
 
 def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> dict[str, Library]:
@@ -244,14 +237,16 @@ def _fit_backbone(
 ) -> None:
     """The phi/psi dependence of one residue type: choose on the held-out entries, refit on all.
 
-    phi_psi (M,2) and is_held (M,) of each row; partial is the type's mixture from the others.
+    phi_psi (M,2) and is_held (M,) of each row, of which those count that have phi and psi; partial
+    is the type's mixture from the others.
     """
     known = phi_psi.isfinite().all(1)
-    if not ((known & is_held).any() and (known & ~is_held).any()):
+    rows, phi_psi, is_held = rows.part(known), phi_psi[known], is_held[known]
+    if is_held.all() or not is_held.any():
         return
     choosing = rows.part(is_held)
     # Every choice starts from one middling fit and makes one round of its own.
-    trial = BackboneFit.of(rows.part(~is_held), phi_psi[~is_held], partial)
+    trial = BackboneFit(rows.part(~is_held), phi_psi[~is_held], partial)
     middling = trial.maximise(trial.expect(None), KERNELS, SHRINKAGES[-2])
     statistics = trial.expect(middling)
     tried: list[tuple[float, int, float]] = []
@@ -259,7 +254,7 @@ def _fit_backbone(
     def attempt(depth: int, shrinkage: float) -> None:
         fitted = trial.maximise(statistics, KERNELS[:depth], shrinkage)
         fitted = trial.maximise(trial.expect(fitted), KERNELS[:depth], shrinkage)
-        value = held_out_backbone(choosing, phi_psi[is_held], fitted)
+        value = choosing.mean_log_density(*fitted.at(phi_psi[is_held]))
         tried.append((value, depth, shrinkage))
 
     for shrinkage in SHRINKAGES:
@@ -268,7 +263,7 @@ def _fit_backbone(
     for depth in range(1, len(KERNELS)):
         attempt(depth, shrinkage)
     _, depth, shrinkage = max(tried)
-    whole = BackboneFit.of(rows, phi_psi, library.components[token])
+    whole = BackboneFit(rows, phi_psi, library.components[token])
     library.backbone[token] = whole.fit(KERNELS[:depth], shrinkage)
     library.choices[f"{token}.kernels"] = list(KERNELS[:depth])
     library.choices[f"{token}.shrinkage"] = shrinkage

@@ -7,12 +7,8 @@ A pi-symmetric chi (SPEC 3) comes in the two forms of SPEC 8: ``folded`` takes t
 (-pi/2, pi/2] as the training loss does, and integrates to between 1 and 2; the proper form, the
 default everywhere, is half a kernel at chi and half at chi + pi, and integrates to 1.
 
-Everything is finite, values and gradients, for kappa from 1e-3 to 1e6 in fp32. Three rewritings do
-it: kappa cos d - kappa = -2 kappa sin^2(d/2), which does not cancel; log i0e in place of log I0,
-with a series for its derivative at large kappa; and log-sum-exp over log-softmax weights.
-
-Shapes: N residues, M observed rows (residue x altloc), K components, D chi, S samples, J modes,
-R residues in the loss. Angles in radians on (-pi, pi].
+Shapes: N residues, M observed rows (residue x altloc), K components, D chi, S samples, J modes.
+Angles in radians on (-pi, pi].
 """
 
 from __future__ import annotations
@@ -31,9 +27,9 @@ from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     categorical_entropy,
     circular_distance,
-    fold,
     log_i0,
     log_von_mises,
+    principal,
     sample_von_mises,
     von_mises_entropy,
     wrap,
@@ -208,15 +204,12 @@ class VonMisesMixture:
 
         total = torch.zeros_like(weight).scatter_add_(1, head, weight)
         # Turned to its head's side first, so that chi and chi + pi of a symmetric angle add up.
-        start = mean.gather(1, head[..., None].expand_as(mean))
-        residual = wrap(mean - start)
-        residual = torch.where(symmetric, fold(residual), residual)
-        pull = weight[..., None] * (1.0 + bessel_ratio_minus_one(kappa))
         target = head[..., None].expand_as(mean)
+        residual = principal(mean - mean.gather(1, target), symmetric)
+        pull = weight[..., None] * (1.0 + bessel_ratio_minus_one(kappa))
         sin = torch.zeros_like(mean).scatter_add_(1, target, pull * residual.sin())
         cos = torch.zeros_like(mean).scatter_add_(1, target, pull * residual.cos())
-        chi = wrap(mean + torch.atan2(sin, cos))
-        chi = torch.where(symmetric, fold(chi), chi)
+        chi = principal(mean + torch.atan2(sin, cos), symmetric)
         chi = torch.where(self.chi_mask[:, None, :] & is_head[..., None], chi, 0.0)
 
         total, order = total.sort(dim=1, descending=True, stable=True)

@@ -108,6 +108,12 @@ def fold(angle: Tensor) -> Tensor:
     return 0.5 * math.pi - torch.remainder(0.5 * math.pi - angle, math.pi)
 
 
+def principal(angle: Tensor, symmetric: Tensor) -> Tensor:
+    """The angle on (-pi, pi], or on (-pi/2, pi/2] where symmetric."""
+    angle = wrap(angle)
+    return torch.where(symmetric, fold(angle), angle)
+
+
 def circular_distance(a: Tensor, b: Tensor, symmetric: Tensor) -> Tensor:
     """|a - b| on the circle, at most pi; at most pi/2 where symmetric."""
     distance = wrap(a - b).abs()
@@ -207,8 +213,7 @@ def merge_components(
         if float(heaviest.max()) < negligible:
             break
         centre, own = mean.gather(1, at), kappa.gather(1, at)
-        delta = wrap(mean - centre)
-        delta = torch.where(symmetric, fold(delta), delta)
+        delta = principal(mean - centre, symmetric)
         taken = delta.square() * own <= MERGE_DEVIATIONS**2
         taken &= (kappa < MERGE_RATIO * own) & (own < MERGE_RATIO * kappa)
         taken.scatter_(1, at, True)

@@ -46,9 +46,6 @@ RESIDUE_METRICS = (
 )
 """One value a residue and method; null where the residue has none, or the method no density."""
 
-GAP = Column("gap_to_entropy", F32, True, "nat", "nll minus the entropy of the generator")
-"""On simulated data, where the density that made them is known."""
-
 ROW_METRICS = (
     Column("hdr", F32, True, "1", "predicted mass of the region denser than the altloc"),
     Column("predicted_occupancy", F32, True, "1", "mass of the draws that are nearest to it"),
@@ -68,7 +65,8 @@ SCORES = make_schema(
         Column("population", TEXT, False, "", "multiconformer (two or more altlocs) or single"),
         _METHOD,
         *RESIDUE_METRICS,
-        GAP,
+        # On simulated data, where the density that made them is known.
+        Column("gap_to_entropy", F32, True, "nat", "nll minus the entropy of the generator"),
     )
 )
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, write_json, write_text
@@ -19,7 +18,7 @@ from qfitlatent.evaluation.columns import COMPARE
 from qfitlatent.evaluation.figures import figures_of, figures_with_intervals
 from qfitlatent.evaluation.intervals import bootstrap_weights
 from qfitlatent.evaluation.residues import overall
-from qfitlatent.evaluation.words import POPULATIONS, difference_rows, figure_rows, label
+from qfitlatent.evaluation.words import POPULATIONS, difference_rows, figure_rows, label, pick
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.render import render
 from qfitlatent.tables.columns import KEYS
@@ -51,17 +50,22 @@ def compare_runs(
 ) -> pa.Table:
     """Write ``compare.parquet``, ``compare.json`` and ``compare.html``; returns the table.
 
-    names: one a folder. Raises QfitLatentError where there
-    is nothing to compare, or where the runs share no residue.
+    names: one a folder. Raises QfitLatentError where there is nothing to compare, or where the
+    runs share no residue.
     """
     folders = [Path(folder) for folder in evaluation_dirs]
     if not folders:
         raise QfitLatentError("No evaluated run to compare: run `snakemake evaluate` first.")
     if len(names) != len(folders) or len({*names, LIBRARY}) != len(names) + 1:
         raise QfitLatentError(f"Each compared run needs a name of its own, got {', '.join(names)}.")
-    tables = {n: _scores(f, "model", n) for n, f in zip(names, folders, strict=True)}
-    library = _scores(folders[0], LIBRARY, names[0], required=False)
-    if library is not None:
+    tables = {n: _scores(f, "model") for n, f in zip(names, folders, strict=True)}
+    for (name, table), folder in zip(tables.items(), folders, strict=True):
+        if not len(table):
+            raise QfitLatentError(
+                f"The evaluation of {name} in {folder} has no model, only baselines: leave it out."
+            )
+    library = _scores(folders[0], LIBRARY)
+    if len(library):
         tables[LIBRARY] = library
     tables = _on_the_same_residues(tables)
     table = _figures(tables, names[0], bootstrap_samples, seed)
@@ -75,19 +79,10 @@ def compare_runs(
     return table
 
 
-def _scores(folder: Path, method: str, name: str, required: bool = True) -> pa.Table | None:
-    table = read_table(
-        folder / "scores.parquet",
-        [*KEYS, "method", "population", "distinct_rotamers", "entropy", *METRICS],
-    )
-    table = table.filter(pc.equal(table["method"], method))
-    if len(table):
-        return table
-    if required:
-        raise QfitLatentError(
-            f"The evaluation of {name} in {folder} has no model, only baselines: leave it out."
-        )
-    return None
+def _scores(folder: Path, method: str) -> pa.Table:
+    """The rows of one method; none where it was not scored."""
+    columns = [*KEYS, "method", "population", "distinct_rotamers", "entropy", *METRICS]
+    return pick(read_table(folder / "scores.parquet", columns), method=method)
 
 
 def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:

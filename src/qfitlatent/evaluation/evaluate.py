@@ -1,17 +1,8 @@
 """Evaluation of a run on one part of the split, beside every baseline (SPEC 8).
 
 Reads the tables and the split, fits the baselines on the training part, scores the model and the
-baselines by the same code on the same residues, and writes
-
-- ``predictions.parquet``: the model's modes, one row a residue and mode;
-- ``scores.parquet``: one row a residue and method;
-- ``altlocs.parquet``: one row an observed altloc and method;
-- ``by_group.parquet``: every figure of every group with its interval, and paired differences;
-- ``calibration.parquet``: coverage of the highest-density regions;
-- ``curves.parquet``: recall and precision over the weight threshold;
-- ``chi_maps.parquet``: predicted chi1/chi2 density of residues from best to worst;
-- ``metrics.json``: the overall figures;
-- figures, ``report.html`` and the cards, through ``report.write_report``.
+baselines by the same code on the same residues, and writes the files that
+``data/readmes/evaluation.md`` lists: tables, ``metrics.json``, and the report with its pictures.
 
 Populations are never mixed silently: ``multiconformer`` (two or more observed altlocs: the set R of
 SPEC 7), ``single`` (one conformer) and ``all`` (both). Only residues with a backbone frame and at
@@ -33,17 +24,7 @@ from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.libraries import fit_baselines
 from qfitlatent.density.rows import altloc_spread
-from qfitlatent.evaluation.columns import (
-    ALTLOCS,
-    BY_GROUP,
-    CALIBRATION,
-    CHI_MAPS,
-    CURVES,
-    PREDICTIONS,
-    RESIDUE_METRICS,
-    ROW_METRICS,
-    SCORES,
-)
+from qfitlatent.evaluation.columns import RESIDUE_METRICS, ROW_METRICS
 from qfitlatent.evaluation.figures import (
     calibration_table,
     figures_of,
@@ -135,18 +116,18 @@ def evaluate_run(
     calibration = calibration_table(scores, data, draws)
 
     tables = {
-        "by_group": (by_group, BY_GROUP),
-        "calibration": (calibration, CALIBRATION),
-        "curves": (threshold_table(scores, data), CURVES),
-        "scores": (scores_table(scores, data, distinct, spread), SCORES),
-        "altlocs": (altlocs_table(scores, data), ALTLOCS),
+        "by_group": by_group,
+        "calibration": calibration,
+        "curves": threshold_table(scores, data),
+        "scores": scores_table(scores, data, distinct, spread),
+        "altlocs": altlocs_table(scores, data),
     }
     if loaded is not None:
         chosen = representative_residues(scores[MODEL]["nll"], data, distinct)
-        tables["predictions"] = (predictions_table(scores[MODEL], data), PREDICTIONS)
-        tables["chi_maps"] = (chi_maps(loaded.model, data, chosen), CHI_MAPS)
-    for name, (table, schema) in tables.items():
-        write_table(table, out_dir / f"{name}.parquet", schema)
+        tables["predictions"] = predictions_table(scores[MODEL], data)
+        tables["chi_maps"] = chi_maps(loaded.model, data, chosen)
+    for name, table in tables.items():
+        write_table(table, out_dir / f"{name}.parquet", table.schema)
     metrics_of_run = {
         "settings": settings.reported(),
         "populations": overall_figures(by_group, calibration),

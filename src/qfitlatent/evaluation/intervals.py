@@ -46,9 +46,8 @@ def bootstrap_means(
     level = np.zeros(num, dtype=np.int64) if level is None else level
     cell = level * num_entries + entry
     shape = (num_levels, num_entries)
-    out = {k: np.full((num_levels, num_figures), np.nan) for k in ("value", "low", "high")}
-    count = np.zeros((num_levels, num_figures), dtype=np.int64)
-    entries = np.zeros_like(count)
+    value, low, high = np.full((3, num_levels, num_figures), np.nan)
+    count, entries = np.zeros((2, num_levels, num_figures), dtype=np.int64)
     for f in range(num_figures):
         known = np.isfinite(values[:, f])
         w = known.astype(float) if row_weight is None else known * row_weight
@@ -59,13 +58,11 @@ def bootstrap_means(
         count[:, f] = present.sum(1)
         entries[:, f] = (present > 0).sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out["value"][:, f] = sums.sum(1) / mass.sum(1)
+            value[:, f] = sums.sum(1) / mass.sum(1)
             drawn = (weights @ sums.T) / (weights @ mass.T)  # (B,L)
-        low, high = _percentiles(drawn)
         several = entries[:, f] > 1
-        out["low"][several, f] = low[several]
-        out["high"][several, f] = high[several]
-    return Interval(out["value"], out["low"], out["high"], count, entries)
+        low[several, f], high[several, f] = (end[several] for end in _percentiles(drawn))
+    return Interval(value, low, high, count, entries)
 
 
 def _percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +112,8 @@ def bootstrap_auroc(
     without a negative has a count of 0; a score that is nan is left out.
     """
     shape = (num_levels, scores.shape[1])
-    value, low, high = (np.full(shape, np.nan) for _ in range(3))
-    count, num_entries = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    value, low, high = np.full((3, *shape), np.nan)
+    count, num_entries = np.zeros((2, *shape), dtype=np.int64)
     for at in np.ndindex(*shape):
         keep = (level == at[0]) & np.isfinite(scores[:, at[1]])
         score, positive, of_entry = scores[keep, at[1]], label[keep], entry[keep]

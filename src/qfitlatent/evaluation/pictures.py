@@ -1,8 +1,7 @@
 """The pictures of the report, made from the tables of ``evaluate.py``."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +43,11 @@ def _by_method(table: pa.Table) -> dict[str, pa.Table]:
     return {method: pick(table, method=method) for method in methods}
 
 
-def _draw_methods(
-    panel: Any, rows: Mapping[str, pa.Table], points: Callable[[pa.Table], tuple], **labels: str
-) -> None:
-    """One line a method, the model's the widest."""
-    for method, table in rows.items():
-        x, y = points(table)
+def _draw_methods(panel: Any, curves: Mapping[str, Sequence[np.ndarray]], **labels: str) -> None:
+    """One line x, y a method, the model's the widest."""
+    for method, points in curves.items():
         panel.plot(
-            x, y, color=colour(method, rows), lw=2 if method == "model" else 1.2,
+            *points, color=colour(method, curves), lw=2 if method == "model" else 1.2,
             label=labels.get(method, label(method)),
         )  # fmt: skip
 
@@ -100,7 +96,7 @@ def calibration(tables: Tables, population: str) -> Figure:
     figure, axes = new_figure(4.4, 4.2)
     _diagonal(axes, "perfect")
     rows = _by_method(pick(tables["calibration"], population=population))
-    _draw_methods(axes, rows, partial(_numbers, names=("nominal", "coverage")))
+    _draw_methods(axes, {m: _numbers(t, ("nominal", "coverage")) for m, t in rows.items()})
     if "model" in rows:
         x, low, high = _numbers(rows["model"], ("nominal", "low", "high"))
         axes.fill_between(x, low, high, color=colour("model", rows), alpha=0.18, lw=0)
@@ -115,7 +111,7 @@ def mode_curves(tables: Tables, population: str) -> Figure:
     figure, panels = new_figure(6.6, 3.2, columns=2, sharey=True)
     rows = _by_method(pick(tables["curves"], population=population))
     for panel, name in zip(panels, ("recall", "precision"), strict=True):
-        _draw_methods(panel, rows, partial(_numbers, names=("mode_weight", name)))
+        _draw_methods(panel, {m: _numbers(t, ("mode_weight", name)) for m, t in rows.items()})
         panel.set(title=f"altloc {name}", xlabel="smallest weight of a mode", ylim=(0, 1))
         panel.grid()
         panel.axvline(0.1, color="#999999", lw=0.7, ls=":")
@@ -188,23 +184,18 @@ def chi_maps(tables: Tables) -> Figure | None:
 
 def heterogeneity_roc(tables: Tables) -> Figure | None:
     """Finding residues with distinct rotamers by predicted entropy, all residues."""
-    rows, areas = {}, {}
+    curves, areas = {}, {}
     for method, table in _by_method(tables["scores"]).items():
         table = table.filter(pc.is_finite(table["entropy"]))
         entropy, distinct = _numbers(table, ("entropy", "distinct_rotamers"))
         if 0 < distinct.sum() < len(distinct):
-            rows[method] = table
+            curves[method] = roc_curve(entropy, distinct > 0).T
             areas[method] = f"{label(method)} {auroc(entropy, distinct > 0):.3f}"
-    if not rows:
+    if not curves:
         return None
     figure, axes = new_figure(4.4, 4.2)
     _diagonal(axes)
-
-    def curve(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        entropy, distinct = _numbers(table, ("entropy", "distinct_rotamers"))
-        return tuple(roc_curve(entropy, distinct > 0).T)
-
-    _draw_methods(axes, rows, curve, **areas)
+    _draw_methods(axes, curves, **areas)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     axes.legend(title="area", loc="lower right")
     return figure

@@ -3,12 +3,7 @@
 ``score_density`` takes any density and gives one value a residue or one a row; ``intervals`` turns
 those into figures with intervals over entries. Nothing here loops over residues.
 
-Lower is better for nll, nll_folded, wasserstein_rad; higher for recall, precision and the rotamer
-accuracies. ``nll`` is properly normalised on the full circle; ``nll_folded`` is the training loss
-of SPEC 7 and flatters by up to log 2 for each pi-symmetric chi.
-
-Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S samples, J modes, A altlocs of
-one residue, E entries, B bootstrap resamples, F figures, L levels of a group.
+Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S samples, J modes.
 """
 
 import math
@@ -60,8 +55,7 @@ def score_density(
         log_prob = density.log_prob(observed.chi, observed.defined, rows, folded)
         out[name] = -observed.sum_rows(observed.occupancy * log_prob)
 
-    draws = density.sample_with_log_prob(num_samples, generator)
-    samples, log_samples = draws
+    samples, log_samples = draws = density.sample_with_log_prob(num_samples, generator)
     # From the same draws for every method, though a mixture could tell it with fewer.
     out["entropy"] = -log_samples.mean(0)[index]
     out["hdr"] = hdr_level(density, *draws, observed.chi, observed.defined, rows)

@@ -11,14 +11,7 @@ import pyarrow as pa
 import torch
 
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI
-from qfitlatent.evaluation.columns import (
-    ALTLOCS,
-    CHI_MAPS,
-    PREDICTIONS,
-    RESIDUE_METRICS,
-    ROW_METRICS,
-    SCORES,
-)
+from qfitlatent.evaluation.columns import ALTLOCS, CHI_MAPS, PREDICTIONS, SCORES
 from qfitlatent.evaluation.figures import Scores
 from qfitlatent.evaluation.residues import EvaluationSet
 from qfitlatent.model.network import DensityNetwork
@@ -43,8 +36,7 @@ def scores_table(
         "distinct_rotamers": distinct,
         "population": np.where(data.several, "multiconformer", "single"),
     }
-    metrics = [column.name for column in RESIDUE_METRICS] + ["gap_to_entropy"]
-    return _of_methods(pa.table(columns), scores, metrics, SCORES)
+    return _of_methods(pa.table(columns), scores, SCORES)
 
 
 def altlocs_table(scores: Scores, data: EvaluationSet) -> pa.Table:
@@ -53,7 +45,7 @@ def altlocs_table(scores: Scores, data: EvaluationSet) -> pa.Table:
     columns = _residues(data, o.row_residue.numpy())
     columns |= {"altloc": data.altloc, "occupancy": o.occupancy.numpy()}
     columns |= chi_columns("chi", o.chi.numpy(), "_rad", o.defined.numpy())
-    return _of_methods(pa.table(columns), scores, [c.name for c in ROW_METRICS], ALTLOCS)
+    return _of_methods(pa.table(columns), scores, ALTLOCS)
 
 
 def predictions_table(scores: Mapping[str, np.ndarray], data: EvaluationSet) -> pa.Table:
@@ -109,10 +101,12 @@ def _residues(data: EvaluationSet, rows: np.ndarray) -> dict[str, pa.ChunkedArra
     return dict(zip(taken.column_names, taken.columns, strict=True))
 
 
-def _of_methods(
-    columns: pa.Table, scores: Scores, metrics: list[str], schema: pa.Schema
-) -> pa.Table:
-    """The rows once for each method, with its metrics beside them; nan becomes null."""
+def _of_methods(columns: pa.Table, scores: Scores, schema: pa.Schema) -> pa.Table:
+    """The rows once for each method, beside them its metrics, which are the rest of the schema.
+
+    A metric that is nan, or that the method does not have, is null.
+    """
+    metrics = [name for name in schema.names if name not in {*columns.column_names, "method"}]
     parts = []
     for method, table in scores.items():
         part = columns.append_column("method", pa.repeat(method, len(columns)))

@@ -1,6 +1,5 @@
 """Several trained models as one: the mean of their densities."""
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -26,7 +25,6 @@ class AverageHead(nn.Module):
     def __init__(self, heads: Sequence[AutoregressiveHead]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.num_components = sum(head.num_components for head in heads)
         self.kappa_min = min(head.kappa_min for head in heads)
 
     def forward(self, s: Tensor, chi_mask: Tensor, symmetric: Tensor) -> AutoregressiveDensity:
@@ -78,10 +76,9 @@ class AverageModel(DensityNetwork):
         if not self.dropout_passes:
             return self.embed(batch)
         masks = self.config.num_blocks * Block.NUM_DROPOUTS  # of one pass
-        seeds = itertools.count(0, masks)
         members = cast("Sequence[QFitLatent]", self.members)
         terms = [m for m in members for _ in range(self.dropout_passes)]
-        return torch.cat([m.encode(batch, next(seeds)) for m in terms], dim=-1)
+        return torch.cat([m.encode(batch, i * masks) for i, m in enumerate(terms)], dim=-1)
 
     def embed(self, batch: Batch) -> Tensor:
         """(n, M d_s): of each whole network, not of what masks leave of it."""

@@ -77,7 +77,7 @@ class AutoregressiveHead(nn.Module):
         super().__init__()
         d_s, num_components = config.d_s, config.num_components
         hidden = config.head_hidden or HIDDEN
-        self.num_components, self.kappa_min = num_components, config.kappa_min
+        self.kappa_min = config.kappa_min
         prefix = 2 * len(HARMONICS) + 1
         self.residue = nn.Linear(d_s, hidden * NUM_CHI_MAX)
         self.prefix = nn.ModuleList(

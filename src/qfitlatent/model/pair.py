@@ -9,6 +9,8 @@ the other options that need one. Without them it never does (``StaticPair``, att
 Shapes: B proteins, N residues, J keys of a residue (all N, or its neighbours), Z = d_z.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,22 +39,20 @@ class PairRepresentation(nn.Module):
         width = sum(PAIR_SETS[name] for name in sets)
         self.features = nn.Linear(width, config.d_z) if sets else None
 
-    def bins(
-        self, position_i: Tensor, position_j: Tensor, chain_i: Tensor, chain_j: Tensor
-    ) -> Tensor:
-        """Row of the embedding for each pair; pairs in different chains have the last."""
+    def bins(self, batch: Batch, keys: Callable[[Tensor], Tensor]) -> Tensor:
+        """Row of the embedding for each pair; pairs in different chains have the last.
+
+        keys: from (B,N) to what each residue's keys have of it, (B,N,J) or (B,1,N).
+        """
         limit = MAX_RELATIVE_POSITION
-        offset = (position_j - position_i).clamp(-limit, limit) + limit
-        return torch.where(chain_i == chain_j, offset, 2 * limit + 1)
+        offset = (keys(batch.position) - batch.position[:, :, None]).clamp(-limit, limit) + limit
+        return torch.where(keys(batch.chain) == batch.chain[:, :, None], offset, 2 * limit + 1)
 
     def static(self, s: Tensor, x: Tensor, batch: Batch) -> StaticPair:
         """s (B,N,d_s) the embedded tokens, x (B,N,3) centred CA in units of 10 angstrom."""
-        position, chain = batch.position, batch.chain
         return StaticPair(
             relative=self.relative.weight,
-            bins=self.bins(
-                position[:, :, None], position[:, None], chain[:, :, None], chain[:, None]
-            ),
+            bins=self.bins(batch, lambda x: x[:, None]),
             distance_vector=self.distance,
             distance=torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"),
             left=self.left(s),
@@ -69,12 +69,8 @@ class PairRepresentation(nn.Module):
         def keys(value: Tensor) -> Tensor:  # (B,N) -> (B,N,J) or (B,1,N)
             return pair.gather(value[..., None]).squeeze(-1)
 
-        bins = self.bins(
-            batch.position[:, :, None], keys(batch.position), batch.chain[:, :, None],
-            keys(batch.chain),
-        )  # fmt: skip
         distance = (pair.gather(x) - x[:, :, None]).square().sum(-1).add(1e-12).sqrt()
-        z = self.relative(bins) + distance[..., None] * self.distance
+        z = self.relative(self.bins(batch, keys)) + distance[..., None] * self.distance
         z = z + self.left(s)[:, :, None] * pair.gather(self.right(s))
         if self.features is not None:
             atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from qfitlatent.base.errors import QfitLatentError
@@ -63,9 +63,6 @@ class ModelConfig:
                 "use the version of qfitlatent that wrote the model, or train again."
             )
         return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "features": list(self.features)}
 
     @property
     def explicit_pair(self) -> bool:
