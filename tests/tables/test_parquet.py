@@ -49,7 +49,7 @@ def test_the_same_rows_give_the_same_bytes_however_they_come(tmp_path, monkeypat
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 10)
     whole = split_table([f"e{i:02d}" for i in range(16)])
     parquet.write_table(whole, tmp_path / "a", SCHEMA)
-    with parquet.TableWriter(tmp_path / "b", SCHEMA) as writer:
+    with parquet.table_writer(tmp_path / "b", SCHEMA) as writer:
         for start in range(0, len(whole), 3):
             writer.write(whole.slice(start, 3))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -112,7 +112,7 @@ def test_mistakes_name_table_and_column(tmp_path):
 
 def test_an_interrupted_table_leaves_nothing(tmp_path):
     def interrupted():
-        with parquet.TableWriter(tmp_path / "t", SCHEMA) as writer:
+        with parquet.table_writer(tmp_path / "t", SCHEMA) as writer:
             writer.write(split_table(["a"]))
             raise ZeroDivisionError
 

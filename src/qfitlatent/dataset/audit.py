@@ -42,10 +42,10 @@ def summarise(tables: Tables) -> dict[str, object]:
         np.bincount(tokens, minlength=len(types)).tolist()
         for tokens in (residues["token"], residues.loc[heterogeneous, "token"])
     )
-    of_type = _with_token(conformers, residues)
+    of_type = conformers.merge(residues[[*KEY, "token"]], on=KEY)
     differences = _differences(of_type)
     several = conformers[conformers.duplicated(KEY, keep=False)]
-    summary: dict[str, object] = {
+    return {
         "counts": {
             "entries": len(entries),
             "entries_rejected": int((rejected["scope"] == "entry").sum()),
@@ -86,27 +86,29 @@ def summarise(tables: Tables) -> dict[str, object]:
         .reset_index(name="rows")
         .to_dict("records"),
         "suspicious": _suspicious(residues, conformers, differences),
+        **(_divided(tables["split"], residues) if "split" in tables else {}),
     }
-    if "split" in tables:
-        split = tables["split"]
-        sizes = split.groupby("cluster").size()
-        chain = residues.groupby(["entry", "chain"]).agg(
-            residues=("index", "size"), multiconformer=("num_conformers", lambda n: (n >= 2).sum())
-        )
-        joined = split.merge(chain.reset_index(), on=["entry", "chain"], how="left")
-        summary["split"] = {
+
+
+def _divided(split: pd.DataFrame, residues: pd.DataFrame) -> dict[str, object]:
+    """What each set of the split holds, and how large the clusters are."""
+    several = residues.assign(several=residues["num_conformers"] >= 2)
+    of_chain = several.groupby(["entry", "chain"])["several"].agg(["size", "sum"])
+    joined = split.join(of_chain, on=["entry", "chain"])
+    return {
+        "split": {
             name: {
                 "entries": int(rows["entry"].nunique()),
                 "chains": len(rows),
                 "clusters": int(rows["cluster"].nunique()),
-                "residues": int(rows["residues"].sum()),
-                "multiconformer_residues": int(rows["multiconformer"].sum()),
+                "residues": int(rows["size"].sum()),
+                "multiconformer_residues": int(rows["sum"].sum()),
             }
             for name, rows in joined.groupby("split")
-        }
-        summary["split_method"] = str(split["method"].iloc[0]) if len(split) else None
-        summary["clusters_by_chains"] = _counts(sizes)
-    return summary
+        },
+        "split_method": str(split["method"].iloc[0]) if len(split) else None,
+        "clusters_by_chains": _counts(split.groupby("cluster").size()),
+    }
 
 
 def _census(tables: Tables) -> dict[str, object]:
@@ -126,7 +128,7 @@ def _census(tables: Tables) -> dict[str, object]:
 
 def _num_unobserved(conformers: pd.DataFrame) -> int:
     """Residues with a chi that hangs on an atom of occupancy 0."""
-    unseen = (conformers[OBSERVED_COLUMNS] == False).any(axis=1)  # noqa: E712, null is neither
+    unseen = conformers[OBSERVED_COLUMNS].eq(False).any(axis=1)  # null is neither
     return len(conformers.loc[unseen, KEY].drop_duplicates())
 
 
@@ -142,10 +144,6 @@ def _histogram(values: pd.Series, edges: np.ndarray) -> dict[str, list]:
     clipped = np.clip(values.dropna().to_numpy(np.float64).round(6), edges[0], edges[-1])
     counts, _ = np.histogram(clipped, edges)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def _with_token(conformers: pd.DataFrame, residues: pd.DataFrame) -> pd.DataFrame:
-    return conformers.merge(residues[[*KEY, "token", "name"]], on=KEY)
 
 
 def _chi_density(rows: pd.DataFrame, name: str) -> list:
@@ -182,17 +180,10 @@ def _suspicious(
     Points: distance of the occupancies' sum from 1 where there are altlocs; spread of occupancy
     within a conformer; half a point where two altlocs have the same chi within 1 degree.
     """
-    spread = (
-        (conformers["occupancy_max"] - conformers["occupancy_min"])
-        .groupby([conformers[name] for name in KEY])
-        .max()
-        .rename("spread")
-    )
+    spread = conformers["occupancy_max"] - conformers["occupancy_min"]
+    spread = conformers.assign(spread=spread).groupby(KEY)["spread"].max()
     closest = differences.groupby(KEY)["degrees"].min().rename("closest")
-    rows = residues.loc[residues["num_conformers"] > 0].merge(
-        spread.reset_index(), on=KEY, how="left"
-    )
-    rows = rows.merge(closest.reset_index(), on=KEY, how="left")
+    rows = residues[residues["num_conformers"] > 0].join(spread, on=KEY).join(closest, on=KEY)
     excess = (rows["occupancy_sum"] - 1).abs().where(rows["num_conformers"] >= 2, 0.0)
     alike = rows["closest"] < 1.0
     points = (excess + rows["spread"].fillna(0) + 0.5 * alike).round(3)

@@ -55,13 +55,10 @@ def read_tables(tables_dir: str | Path, split_path: str | Path | None) -> dict[s
         [row for name, table in stored.items() for row in _not_finite(name, table)],
         columns=["table", "column", "entry"],
     )
+    rotation = frames["rotation"]
     found["frames"] = frames.select([*KEY, "altloc", "is_observed"]).to_pandas()
-    rotation = frames["rotation"].combine_chunks()
-    valid = np.asarray(rotation.is_valid())
-    values = np.full((len(frames), 9), np.nan)
-    values[valid] = rotation.drop_null().flatten().to_numpy().reshape(-1, 9)
     for i in range(9):
-        found["frames"][f"r{i}"] = values[:, i]
+        found["frames"][f"r{i}"] = pc.list_element(rotation, i).to_numpy().astype(np.float64)
     found["frames"]["has_translation"] = np.asarray(frames["translation_angstrom"].is_valid())
     if split_path is not None:
         found["split"] = read_table(split_path).to_pandas()
@@ -162,9 +159,8 @@ def _occupancies(tables: Tables) -> _Checks:
         total[~((total["sum"] - 1).abs() <= OCCUPANCY_TOLERANCE)],
     )
     wrong = ~conformers["occupancy_normalised"].between(0, 1 + OCCUPANCY_TOLERANCE)
-    wrong |= (conformers["occupancy_min"] > conformers["occupancy"] + 1e-6) | (
-        conformers["occupancy_max"] < conformers["occupancy"] - 1e-6
-    )
+    wrong |= conformers["occupancy_min"] > conformers["occupancy"] + OCCUPANCY_TOLERANCE
+    wrong |= conformers["occupancy_max"] < conformers["occupancy"] - OCCUPANCY_TOLERANCE
     yield (
         "occupancies are at least 0 and between their minimum and maximum",
         conformers.loc[wrong, [*KEY, "altloc", "occupancy", "occupancy_min", "occupancy_max"]],
@@ -183,9 +179,7 @@ def _occupancies(tables: Tables) -> _Checks:
 
 
 def _angles(tables: Tables) -> _Checks:
-    conformers = tables["conformers"].merge(
-        tables["residues"][[*KEY, "token"]], on=KEY, how="inner"
-    )
+    conformers = tables["conformers"].merge(tables["residues"][[*KEY, "token"]], on=KEY)
     shown = [*KEY, "altloc", "token", *CHI_COLUMNS]
     chi = conformers[CHI_COLUMNS].to_numpy(dtype=np.float64)
     undefined = ~np.isnan(chi) & ~CHI_DEFINED[conformers["token"].to_numpy()]
@@ -227,9 +221,7 @@ def _types(tables: Tables) -> _Checks:
 
 def _conformations(tables: Tables) -> _Checks:
     groups = tables["conformers"].groupby(KEY)["group"].agg(["min", "max", "nunique"])
-    counted = tables["residues"][[*KEY, "num_distinct_conformers"]].merge(
-        groups.reset_index(), on=KEY, how="left"
-    )
+    counted = tables["residues"][[*KEY, "num_distinct_conformers"]].join(groups, on=KEY)
     distinct = counted["num_distinct_conformers"]
     wrong = distinct != counted["nunique"].fillna(0)
     wrong |= (distinct > 0) & ((counted["min"] != 0) | (counted["max"] != distinct - 1))
@@ -239,32 +231,31 @@ def _conformations(tables: Tables) -> _Checks:
 
 
 def _accounting(tables: Tables) -> _Checks:
-    entries, rejected = tables["entries"], tables["rejected"]
+    entries, residues, rejected = (tables[n] for n in ("entries", "residues", "rejected"))
+
+    def num_listed(entry: pd.Series) -> pd.Series:
+        """How often each entry of the table of entries is there."""
+        return entries["entry"].map(entry.value_counts()).fillna(0)
+
     for what in ("residues", "conformers"):
-        read, kept, lost = (
-            entries[name] for name in (f"num_{what}_read", f"num_{what}", f"num_{what}_rejected")
-        )
-        columns = ["entry", f"num_{what}_read", f"num_{what}", f"num_{what}_rejected"]
-        yield f"{what} read = kept + rejected", entries.loc[read != kept + lost, columns]
-        rows = rejected.loc[rejected["scope"] == what[:-1], "entry"].value_counts()
-        listed = entries["entry"].map(rows).fillna(0)
-        yield f"rejected {what} are as many as listed", entries.loc[lost != listed, columns]
-        rows = tables[what]["entry"].value_counts()
-        listed = entries["entry"].map(rows).fillna(0)
-        yield f"{what} are as many as listed", entries.loc[kept != listed, columns]
+        columns = [f"num_{what}_read", f"num_{what}", f"num_{what}_rejected"]
+        read, kept, lost = (entries[name] for name in columns)
+        shown = entries[["entry", *columns]]
+        yield f"{what} read = kept + rejected", shown[read != kept + lost]
+        listed = num_listed(rejected.loc[rejected["scope"] == what[:-1], "entry"])
+        yield f"rejected {what} are as many as listed", shown[lost != listed]
+        yield f"{what} are as many as listed", shown[kept != num_listed(tables[what]["entry"])]
     for name, column in (
         ("num_multiconformer", "num_conformers"),
         ("num_heterogeneous", "num_distinct_conformers"),
     ):
-        several = tables["residues"]["entry"][tables["residues"][column] >= 2].value_counts()
-        listed = entries["entry"].map(several).fillna(0)
+        listed = num_listed(residues.loc[residues[column] >= 2, "entry"])
         yield (
             f"{name} is the number of residues with several {column.removeprefix('num_')}",
             entries.loc[entries[name] != listed, ["entry", name]],
         )
-    conformers = tables["conformers"].groupby(KEY).size().rename("listed").reset_index()
-    residues = tables["residues"][[*KEY, "num_conformers"]]
-    joined = residues.merge(conformers, on=KEY, how="left").fillna({"listed": 0})
+    of_residue = tables["conformers"].groupby(KEY).size().rename("listed")
+    joined = residues[[*KEY, "num_conformers"]].join(of_residue, on=KEY).fillna({"listed": 0})
     wrong = joined["num_conformers"] != joined["listed"]
     yield "conformers of a residue are as many as counted", joined[wrong]
     frames = tables["frames"]
@@ -281,7 +272,7 @@ def _accounting(tables: Tables) -> _Checks:
 
 def _backbones(tables: Tables) -> _Checks:
     entries = tables["entries"]
-    columns = ["entry", *(f"num_backbones_{name}" for name in ("kept", "rejected"))]
+    columns = ["entry", "num_backbones_kept", "num_backbones_rejected"]
     wrong = (entries["num_backbones_kept"] > entries["num_residues"]) | (
         entries["num_backbones_rejected"] > entries["num_residues_rejected"]
     )

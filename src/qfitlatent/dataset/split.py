@@ -132,13 +132,8 @@ def allocate(
     num_groups = int(group.max()) + 1
     if num_groups < len(SPLITS):
         raise QfitLatentError(_empty_split(SPLITS[num_groups], num_groups, None))
-    counts = np.stack(
-        [
-            np.bincount(group, weights=chains.length, minlength=num_groups),
-            np.bincount(group, weights=chains.num_multiconformer, minlength=num_groups),
-        ],
-        axis=1,
-    )  # (G, 2)
+    of_chain = (chains.length, chains.num_multiconformer)
+    counts = np.stack([np.bincount(group, numbers) for numbers in of_chain], axis=1)  # (G, 2)
     share = counts / np.maximum(counts.sum(axis=0), 1)
     _, first_chain = np.unique(group, return_index=True)
     draw = [hashlib.sha256(f"{seed} {chains.entry[i]}".encode()).digest() for i in first_chain]
@@ -164,19 +159,18 @@ def allocate(
     return np.array(SPLITS, dtype=object)[split_of_group[group]]
 
 
+_ENTRY_AND_SPLIT_AS_TEXT = pa.csv.ConvertOptions(
+    column_types={"entry": pa.string(), "split": pa.string()}
+)
+
+
 def _user_split(path: Path, chains: Chains) -> np.ndarray:
     """(C,) split of each chain as the user's table says."""
     try:
-        table = (
-            pq.read_table(path)
-            if path.suffix == ".parquet"
-            else pa.csv.read_csv(
-                path,
-                convert_options=pa.csv.ConvertOptions(
-                    column_types={"entry": pa.string(), "split": pa.string()}
-                ),
-            )
-        )
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+        else:
+            table = pa.csv.read_csv(path, convert_options=_ENTRY_AND_SPLIT_AS_TEXT)
     except (OSError, pa.ArrowInvalid) as error:
         raise QfitLatentError(f"The split file {path} cannot be read: {error}.") from error
     absent = [name for name in ("entry", "split") if name not in table.column_names]

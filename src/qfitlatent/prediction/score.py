@@ -27,7 +27,7 @@ from qfitlatent.prediction.results import conclude, output_folder
 from qfitlatent.prediction.runner import Runner, new_generator
 from qfitlatent.prediction.settings import PredictionSettings
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.parquet import TableWriter, conform
+from qfitlatent.tables.parquet import conform, table_writer
 
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
@@ -72,7 +72,7 @@ def score_structures(
         results = runner.run(found, compute, None, workers=settings.workers, stream=stream)
         conclude(results, out.parent, is_batch(paths))
         try:
-            with TableWriter(out, SCORES) as writer:
+            with table_writer(out, SCORES) as writer:
                 for entry in sorted(tables):
                     writer.write(tables[entry])
         except OSError as error:

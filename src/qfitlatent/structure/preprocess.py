@@ -31,7 +31,7 @@ from qfitlatent.structure.records import all_tables, rejected_table
 from qfitlatent.structure.rejections import Rejections, unexpected_errors
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
-from qfitlatent.tables.parquet import TableWriter, read_table
+from qfitlatent.tables.parquet import read_table, table_writer
 from qfitlatent.tables.reasons import Reason
 
 _BATCH_ATOMS = 150_000
@@ -132,7 +132,7 @@ def preprocess_entries(
     unexpected: list[str] = []
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(TableWriter(out_dir / f"{name}.parquet", schema))
+            name: stack.enter_context(table_writer(out_dir / f"{name}.parquet", schema))
             for name, schema in schemas.SCHEMAS.items()
         }
         progress = stack.enter_context(Progress(len(rows), "entries", stream))

@@ -1,12 +1,9 @@
 """Tables in Parquet files: written in pieces, merged, read, always with the columns of a schema."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -24,39 +21,12 @@ _BATCH_ROWS = 1 << 13
 
 
 class TableWriter:
-    """Writes one table piece by piece; use as a context manager.
+    """What :func:`table_writer` gives; pieces must come in the order of the rows."""
 
-    Pieces must come in the order of the rows. The file appears when the block ends well.
-    """
-
-    def __init__(self, path: str | Path, schema: pa.Schema) -> None:
-        self._path, self._schema = Path(path), schema
+    def __init__(self, path: str | Path, schema: pa.Schema, file: pq.ParquetWriter) -> None:
+        self._path, self._schema, self._file = path, schema, file
         self._pending: list[pa.Table] = []
         self._num_pending = 0
-
-    def __enter__(self) -> TableWriter:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self._path))
-            self._writer = stack.enter_context(
-                pq.ParquetWriter(temporary, self._schema, **_encodings(self._schema))
-            )
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        if kind is None:
-            try:
-                self._flush(everything=True)
-            except BaseException as failure:
-                if not self._stack.__exit__(type(failure), failure, failure.__traceback__):
-                    raise
-                return None
-        return self._stack.__exit__(kind, error, traceback)
 
     def write(self, table: pa.Table) -> None:
         """Append these rows.
@@ -67,9 +37,9 @@ class TableWriter:
         self._pending.append(conform(table, self._schema, self._path))
         self._num_pending += len(table)
         if self._num_pending >= ROWS_PER_GROUP:
-            self._flush(everything=False)
+            self.flush(everything=False)
 
-    def _flush(self, everything: bool) -> None:
+    def flush(self, everything: bool) -> None:
         """Whole row groups only, so that the bytes do not depend on the size of the pieces."""
         if not self._pending:
             return
@@ -77,11 +47,23 @@ class TableWriter:
         num = len(rows) if everything else len(rows) // ROWS_PER_GROUP * ROWS_PER_GROUP
         for start in range(0, num, ROWS_PER_GROUP):
             group = rows.slice(start, min(ROWS_PER_GROUP, num - start)).combine_chunks()
-            self._writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+            self._file.write_table(group, row_group_size=ROWS_PER_GROUP)
         # A slice keeps its whole table alive: what is left is copied.
         rest = rows.slice(num).combine_chunks()
         self._pending = [rest] if len(rest) else []
         self._num_pending = len(rest)
+
+
+@contextmanager
+def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Writes one table piece by piece: the file appears when the block ends well."""
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, **_encodings(schema)) as file,
+    ):
+        writer = TableWriter(path, schema, file)
+        yield writer
+        writer.flush(everything=True)
 
 
 def _encodings(schema: pa.Schema) -> dict[str, object]:
@@ -108,9 +90,7 @@ def conform(table: pa.Table, schema: pa.Schema, where: str | Path) -> pa.Table:
     Raises:
         QfitLatentError: as of :meth:`TableWriter.write`.
     """
-    if table.schema.equals(schema, check_metadata=True):
-        converted = table
-    else:
+    if not table.schema.equals(schema, check_metadata=True):
         absent = [name for name in schema.names if name not in table.column_names]
         if absent:
             raise QfitLatentError(
@@ -125,14 +105,14 @@ def conform(table: pa.Table, schema: pa.Schema, where: str | Path) -> pa.Table:
             raise QfitLatentError(
                 f"The table for {where} does not fit its schema: {error}."
             ) from error
-        converted = pa.table(columns, schema=schema)
-    for field, column in zip(schema, converted.columns, strict=True):
+        table = pa.table(columns, schema=schema)
+    for field, column in zip(schema, table.columns, strict=True):
         if not field.nullable and column.null_count:
             raise QfitLatentError(
                 f"The column {field.name} of {where} has {column.null_count} missing values, "
                 "and must have none."
             )
-    return converted
+    return table
 
 
 def write_table(table: pa.Table, path: str | Path, schema: pa.Schema) -> None:
@@ -141,7 +121,7 @@ def write_table(table: pa.Table, path: str | Path, schema: pa.Schema) -> None:
     Raises:
         QfitLatentError: the table does not fit the schema.
     """
-    with TableWriter(path, schema) as writer:
+    with table_writer(path, schema) as writer:
         writer.write(table)
 
 
@@ -184,7 +164,7 @@ def merge_tables(shard_paths: Iterable[str | Path], out: str | Path, schema: pa.
     Raises:
         QfitLatentError: an entry is in two shards, or a shard is not sorted.
     """
-    with ExitStack() as stack, TableWriter(out, schema) as writer:
+    with ExitStack() as stack, table_writer(out, schema) as writer:
         streams = []
         for number, path in enumerate(shard_paths):
             file = stack.enter_context(pq.ParquetFile(path))
