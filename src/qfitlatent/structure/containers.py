@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pyarrow as pa
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from qfitlatent.base.config import settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.tables.reasons import Reason
 
 _MEGABYTE = 1_000_000
-_GZIP = pa.Codec("gzip")
 _MAX_LAYERS = 4
 """Compressed files in compressed files."""
 
@@ -124,11 +124,12 @@ def _too_large(limits: ReadingLimits) -> FileError:
 
 
 def _gunzip(data: bytes, limits: ReadingLimits) -> bytes:
-    size = int.from_bytes(data[-4:], "little")
-    if len(data) < size <= limits.unpacked_bytes:
-        # Most files say how long they are; then the codec of Arrow is a third faster than zlib.
-        with suppress(OSError, ValueError):
-            return _GZIP.decompress(data, decompressed_size=size, asbytes=True)
+    # Most files are one whole member; ISA-L takes half the time of zlib for it.
+    with suppress(IsalError):
+        fast = isal_zlib.decompressobj(wbits=31)
+        out = fast.decompress(data, limits.unpacked_bytes + 1)
+        if fast.eof and not fast.unused_data:
+            return out
     try:
         first = zlib.decompressobj(wbits=31)
         out = first.decompress(data, limits.unpacked_bytes + 1)

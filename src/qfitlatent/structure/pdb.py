@@ -16,7 +16,6 @@ import re
 
 import gemmi
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from qfitlatent.chemistry.residues import TOKEN, is_water, standard_name
 from qfitlatent.structure.containers import FileError
@@ -25,13 +24,17 @@ from qfitlatent.tables.reasons import Reason
 
 _WIDTH = 80
 _BLANK = ord(" ")
-_TWO_BLANKS = 0x2020
 
 
-def _four(text: str) -> int:
-    """Four characters as the integer that they are in memory."""
-    return int(np.frombuffer(text.encode(), dtype=np.uint32)[0])
+def _record(name: str) -> int:
+    """The first six characters of a line as the integer that they are in memory."""
+    return int.from_bytes(name.ljust(6).encode(), "little")
 
+
+_ATOM, _HETATM, _TER, _END = map(_record, ("ATOM", "HETATM", "TER", "END"))
+_MODEL, _ENDMDL = map(_record, ("MODEL", "ENDMDL"))
+_SIX, _FOUR = 0xFFFF_FFFF_FFFF, 0xFFFF_FFFF
+_HOH = int.from_bytes(b"HOH ", "little")
 
 _MAX_UNREADABLE = 0.1
 """Share of atoms without coordinates above which columns are taken to be shifted."""
@@ -46,78 +49,84 @@ def read_pdb(text: bytes, *, with_waters: bool = True) -> Sites:
     if not text.isascii():
         # A column is a character, so that each must be one byte.
         text = text.decode().encode("latin-1", errors="replace")
-    buffer = np.frombuffer(text, dtype=np.uint8)
-    end = np.flatnonzero(buffer == ord("\n"))
+    end = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
     if not text.endswith(b"\n"):
-        end = np.r_[end, len(text)]
-    begin = np.r_[0, end[:-1] + 1]
-    head = _columns(buffer, begin, end, 8)
+        end = np.append(end, len(text))
+    begin = np.append(0, end[:-1] + 1)
+    if begin[-1] + _WIDTH > len(text):
+        text += b" " * _WIDTH  # so that each line can be read to its last column
+    head = _lines(text, begin, end, 8)
     if (head[:, 0] >= ord("a")).any():
         head -= 32 * ((head - np.uint8(ord("a"))) < 26).astype(np.uint8)
-    name, tail = head.view(np.uint32).T
-    tail = tail & 0xFFFF
-    is_het = (name == _four("HETA")) & (tail == (_four("TM  ") & 0xFFFF))
-    # Serial numbers of more than five digits begin farther left.
-    is_serial = [(c == _BLANK) | ((c - np.uint8(ord("0"))) < 10) for c in (head[:, 4], head[:, 5])]
-    is_atom = is_het | ((name == _four("ATOM")) & is_serial[0] & is_serial[1])
-    is_ter = (name == _four("TER ")) & (tail == _TWO_BLANKS)
-    is_end = (name == _four("END ")) & (tail == _TWO_BLANKS)
-    is_model = (name == _four("MODE")) & (tail == (_four("L   ") & 0xFFFF))
-    is_model |= (name == _four("ENDM")) & (tail == (_four("DL  ") & 0xFFFF))
+    record = head.view(np.uint64)[:, 0] & _SIX
+    is_het, is_atom = record == _HETATM, (record & _FOUR) == (_ATOM & _FOUR)
+    for digit in (head[:, 4], head[:, 5]):
+        # Serial numbers of more than five digits begin farther left.
+        is_atom &= (digit == _BLANK) | ((digit - np.uint8(ord("0"))) < 10)
+    is_atom |= is_het
 
     atoms = np.flatnonzero(is_atom)
     if len(atoms) == 0:
         raise FileError(Reason.EMPTY, _why_no_atoms(text))
-    model = np.searchsorted(np.flatnonzero(is_model), atoms)
-    num_models = 1 + np.count_nonzero(model[1:] != model[:-1])
-    atoms = atoms[model == model[0]]
-    if not with_waters and (dry := _not_water(buffer, begin[atoms], is_het[atoms])).any():
-        atoms = atoms[dry]
-    column = np.ascontiguousarray(_columns(buffer, begin[atoms], end[atoms], _WIDTH).T)
-    frames = np.searchsorted(np.flatnonzero(is_end), atoms)
-    frames -= frames[0]
-    if frames[-1] > 0:
-        kept = _first_frame(column, frames)
+    first = atoms[0]
+    others = np.flatnonzero(~is_atom)
+    record = record[others]
+    models = others[(record == _MODEL) | (record == _ENDMDL)]
+    num_models = 1
+    if len(models):
+        model = np.searchsorted(models, atoms)
+        num_models += int(np.count_nonzero(model[1:] != model[:-1]))
+        atoms = atoms[model == model[0]]
+    if not with_waters:
+        het = np.flatnonzero(is_het[atoms])
+        waters = het[_windows(text, "<u4")[begin[atoms[het]] + 17] == _HOH]
+        if len(waters) < len(atoms):
+            atoms = np.delete(atoms, waters)
+    lines = _lines(text, begin[atoms], end[atoms], _WIDTH)
+    ends = others[record == _END]
+    frames = np.searchsorted(ends, atoms[[0, -1]])
+    if frames[0] < frames[1]:
+        kept = _first_frame(lines, np.searchsorted(ends, atoms) - frames[0])
         num_models += int(not kept.all())
-        atoms, column = atoms[kept], np.ascontiguousarray(column[:, kept])
-    ends = np.flatnonzero(is_ter | is_end)
-    stretch = np.searchsorted(ends, atoms)
-    is_closed = np.r_[is_ter[ends], False][stretch]
-    sites = _sites(column, is_het[atoms], stretch, is_closed, atoms + 1)
-    sites.header = _header(text[: begin[atoms[0]]]) | {"num_models": num_models}
+        atoms, lines = atoms[kept], lines[kept]
+    is_last = (record == _TER) | (record == _END)
+    closed = np.append(record[is_last] == _TER, False)
+    sites = _sites(lines, is_het[atoms], atoms, others[is_last], closed)
+    sites.header = _header(text, begin[:first], end[:first]) | {"num_models": num_models}
     return sites
 
 
-def _columns(buffer: np.ndarray, begin: np.ndarray, end: np.ndarray, width: int) -> np.ndarray:
+def _windows(text: bytes, kind: str) -> np.ndarray:
+    """What stands at each place of a text, of a numpy type, without copying any of it."""
+    dtype = np.dtype(kind)
+    return np.ndarray((len(text) - dtype.itemsize + 1,), dtype, text, strides=(1,))
+
+
+def _lines(text: bytes, begin: np.ndarray, end: np.ndarray, width: int) -> np.ndarray:
     """(n, width) the first characters of lines, blank beyond their ends."""
-    found = np.full((len(begin), width), _BLANK, dtype=np.uint8)
-    inside = np.searchsorted(begin, len(buffer) - width, side="right")
-    if inside:
-        found[:inside] = sliding_window_view(buffer, width)[begin[:inside]]
-    for i in range(inside, len(begin)):
-        last = buffer[begin[i] : min(end[i], begin[i] + width)]
-        found[i, : len(last)] = last
+    found = _windows(text, f"V{width}")[begin].view(np.uint8).reshape(-1, width)
     length = end - begin
-    if length.min(initial=width) < width:
-        found[np.arange(width) >= length[:, None]] = _BLANK
+    for short in np.unique(length[length < width]).tolist():
+        found[length == short, short:] = _BLANK
     return found
 
 
-def _not_water(buffer: np.ndarray, begin: np.ndarray, is_het: np.ndarray) -> np.ndarray:
-    """(A,) whether an atom is of anything but HOH: waters are a third of the residues."""
-    name = sliding_window_view(buffer, 4)[np.minimum(begin + 17, len(buffer) - 4)]
-    code = np.ascontiguousarray(name).view(np.uint32)[:, 0]
-    return ~is_het | (code != _four("HOH "))
+def _columns(lines: np.ndarray) -> np.ndarray:
+    """(width, n) contiguous, from (n, width); block by block, since then it stays in the cache."""
+    found = np.empty(lines.shape[::-1], dtype=np.uint8)
+    for i in range(0, len(lines), 256):
+        found[:, i : i + 256] = lines[i : i + 256].T
+    return found
 
 
-def _text(column: np.ndarray) -> np.ndarray:
-    """(n,) bytes from columns of characters (width, n)."""
-    return np.ascontiguousarray(column.T).view(f"S{len(column)}")[:, 0]
+def _text(characters: np.ndarray) -> np.ndarray:
+    """(n,) bytes from characters (n, width)."""
+    return np.ascontiguousarray(characters).view(f"S{characters.shape[1]}")[:, 0]
 
 
-def _first_frame(column: np.ndarray, frames: np.ndarray) -> np.ndarray:
+def _first_frame(lines: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """(A,) whether an atom is of the first frame: what stands behind END and is there before."""
-    key = _text(np.concatenate([column[12:27], column[72:76]]))
+    key = _text(np.concatenate([lines[:, 12:27], lines[:, 72:76]], axis=1))
     kept = frames == 0
     for frame in range(1, frames[-1] + 1):
         atoms = frames == frame
@@ -127,82 +136,83 @@ def _first_frame(column: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _sites(
-    column: np.ndarray,
-    is_het: np.ndarray,
-    stretch: np.ndarray,
-    is_closed: np.ndarray,
-    number_of_line: np.ndarray,
+    lines: np.ndarray, is_het: np.ndarray, at: np.ndarray, ends: np.ndarray, closed: np.ndarray
 ) -> Sites:
-    """column (80,A): the characters of the atoms; number_of_line (A,) to say where it is wrong."""
-    _join_left_names(column)
+    """lines (A,80) of the atoms, at (A,) which lines these are, ends (E,) the lines TER and END,
+    closed (E+1,) whether it is TER."""
+    _join_left_names(lines)
+    column = _columns(lines)
     coordinates = column[30:54].reshape(3, 8, -1).transpose(1, 0, 2)
-    position = parse_fixed(coordinates, 3).T
+    position = parse_fixed(coordinates, 3)
     # Right-justified, so that a number that was cut is none.
-    position[coordinates[-1].T == _BLANK] = np.nan
-    _check_columns(column, position, number_of_line)
-    occupancy = parse_fixed(column[54:60], 2)
+    if (is_cut := coordinates[-1] == _BLANK).any():
+        position[is_cut] = np.nan
+    _check_columns(column, position, at)
+    occupancy, b_factor = parse_fixed(column[54:66].reshape(2, 6, -1).transpose(1, 0, 2), 2)
     missing = np.isnan(occupancy)
     if missing.any():  # blank is 1, as the format has it; anything else is no number
         occupancy[missing & (column[54:60] == _BLANK).all(axis=0)] = 1.0
 
     changed = (column[17:27, 1:] != column[17:27, :-1]).any(axis=0)
     has_segments, segment_changed = _segments(column, changed)
-    changed |= (stretch[1:] != stretch[:-1]) | segment_changed
-    start = np.r_[0, np.flatnonzero(changed) + 1]
-    group = column[:, start]
+    changed |= segment_changed
+    behind = np.searchsorted(at, ends)
+    changed[behind[(behind > 0) & (behind < len(at))] - 1] = True
+    start = np.append(0, np.flatnonzero(changed) + 1)
+    group = lines[start]
+    stretch = np.searchsorted(ends, at[start])
     names = Names("latin-1")
-    code_of_label = np.zeros(256, dtype=np.int64)
-    for label in np.flatnonzero(np.bincount(column[16])).tolist():
-        code_of_label[label] = names.of_bytes(bytes([label]))
     component, chain = _components_and_chains(names, group)
+    zeros = np.zeros_like(start)
     return Sites(
         names=names,
-        atom=_left_justified(column[12:16]),
-        element=_text(column[76:78]),
-        altloc=code_of_label[column[16]],
-        position=position,
+        atom=_left_justified(lines[:, 12:16]),
+        element=_text(lines[:, 76:78]),
+        altloc=names.of_characters(column[16]),
+        position=np.ascontiguousarray(position.T),
         occupancy=occupancy,
-        b_factor=as_float32(parse_fixed(column[60:66], 2)),
+        b_factor=as_float32(b_factor),
         start=start,
         component=component,
         author_chain=chain,
-        label_chain=np.zeros_like(start),
-        segment=names.indices(_text(group[72:76])) if has_segments else np.zeros_like(start),
-        number=_residue_numbers(_text(group[22:26]), number_of_line[start]),
-        insertion_code=names.indices(_text(group[26:27])),
-        label_seq=np.zeros_like(start),
+        label_chain=zeros,
+        segment=names.indices(_text(group[:, 72:76])) if has_segments else zeros,
+        number=_residue_numbers(_text(group[:, 22:26]), at[start] + 1),
+        insertion_code=names.of_characters(group[:, 26]),
+        label_seq=zeros,
         is_het=is_het[start],
-        is_declared=np.zeros(len(start), dtype=bool),
-        stretch=stretch[start],
-        is_closed=is_closed[start],
+        is_declared=zeros.astype(bool),
+        stretch=stretch,
+        is_closed=closed[stretch],
     )
 
 
-def _join_left_names(column: np.ndarray) -> None:
+def _join_left_names(lines: np.ndarray) -> None:
     """Residue names that begin in the column of the altloc are moved to their own, in place."""
-    is_odd = (column[19] == _BLANK) & (column[16:19] != _BLANK).all(axis=0)
+    is_odd = (lines[:, 16] != _BLANK) & (lines[:, 19] == _BLANK)
     for i in np.flatnonzero(is_odd).tolist():
-        if standard_name(column[16:19, i].tobytes().decode("latin-1")) in TOKEN:
-            column[16:20, i] = [_BLANK, *column[16:19, i]]
+        name = lines[i, 16:19].tobytes()
+        if b" " not in name and standard_name(name.decode("latin-1")) in TOKEN:
+            lines[i, 16:20] = [_BLANK, *name]
 
 
-def _check_columns(column: np.ndarray, position: np.ndarray, number_of_line: np.ndarray) -> None:
+def _check_columns(column: np.ndarray, position: np.ndarray, at: np.ndarray) -> None:
     """
     Raises:
         FileError: something stands between residue number and coordinates, or too many lines have
             no coordinates.
     """
     between = np.flatnonzero((column[27:30] != _BLANK).any(axis=0))
-    unreadable = np.flatnonzero(np.isnan(position.sum(axis=1)))
+    unreadable = np.flatnonzero(np.isnan(position.sum(axis=0)))
     if len(between):
         where, what = between[0], "columns 28 to 30, before the coordinates, are not blank"
-    elif len(unreadable) > _MAX_UNREADABLE * len(position):
+    elif len(unreadable) > _MAX_UNREADABLE * len(at):
         where, what = unreadable[0], "columns 31 to 54 hold no coordinates: they are no numbers"
     else:
         return
     raise FileError(
         Reason.UNREADABLE,
-        f"line {number_of_line[where]}: {what}; are the columns shifted? "
+        f"line {at[where] + 1}: {what}; are the columns shifted? "
         f"({column[17:54, where].tobytes().decode('latin-1').strip()!r})",
     )
 
@@ -218,29 +228,36 @@ def _segments(column: np.ndarray, changed: np.ndarray) -> tuple[bool, np.ndarray
 
 
 def _components_and_chains(names: Names, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(G,) names of residues and of chains; column 21 belongs to one of them."""
-    component, chain = names.indices(_text(group[17:20])), names.indices(_text(group[21:22]))
-    for i in np.flatnonzero(group[20] != _BLANK).tolist():
-        four = group[17:21, i].tobytes().decode("latin-1").strip()
-        known = standard_name(four) in TOKEN or is_water(four)
-        if known or group[21, i] == _BLANK:
-            component[i] = names.index(four)
-        else:
-            chain[i] = names.of_bytes(group[20:22, i].tobytes())
+    """(G,) names of residues and of chains; column 21 belongs to one of them. group (G,80)."""
+    component = names.indices(_text(group[:, 17:20]))
+    chain = names.of_characters(group[:, 21])
+    odd = np.flatnonzero(group[:, 20] != _BLANK)
+    if len(odd) == 0:
+        return component, chain
+    texts = _text(group[odd, 17:22]).tolist()
+    is_four = {text: text.endswith(b" ") or _is_four(text[:4]) for text in set(texts)}
+    of_four = np.array([is_four[text] for text in texts])
+    four, two = odd[of_four], odd[~of_four]
+    component[four] = names.indices(_text(group[four, 17:21]))
+    chain[two] = names.indices(_text(group[two, 20:22]))
     return component, chain
 
 
-def _left_justified(column: np.ndarray) -> np.ndarray:
-    """(n,) bytes without blanks around them from columns of characters (width, n)."""
-    out = column.copy()
-    for _ in range(len(out) - 1):
-        leads = out[0] == _BLANK
-        if leads.any():
-            for i in range(len(out) - 1):
-                out[i] = np.where(leads, out[i + 1], out[i])
-            out[-1, leads] = _BLANK
-    out[out == _BLANK] = 0
-    return _text(out)
+def _is_four(text: bytes) -> bool:
+    """Whether it is a name of a residue, such as force fields have."""
+    name = text.decode("latin-1").strip()
+    return standard_name(name) in TOKEN or is_water(name)
+
+
+def _left_justified(characters: np.ndarray) -> np.ndarray:
+    """(n,) bytes without blanks around them from characters (n, 4)."""
+    word = np.ascontiguousarray(characters).view("<u4")[:, 0]
+    for _ in range(3):
+        if not (leads := (word & 0xFF) == _BLANK).any():
+            break
+        word = word >> (8 * leads.astype(np.uint32))
+    character = word.view(np.uint8)
+    return (character * (character != _BLANK)).view("S4")
 
 
 def _residue_numbers(text: np.ndarray, number_of_line: np.ndarray) -> np.ndarray:
@@ -284,18 +301,19 @@ def _why_no_atoms(text: bytes) -> str:
     return "the file holds no atoms in PDB format and is not mmCIF"
 
 
-def _header(text: bytes) -> dict[str, object]:
-    """What the entries table says of the experiment, from the records before the first atom."""
+def _header(text: bytes, begin: np.ndarray, end: np.ndarray) -> dict[str, object]:
+    """What the entries table says of the experiment, from the lines before the first atom."""
     records = []
-    for name in (b"HEADER", b"EXPDTA", b"REMARK   2", b"REMARK   3"):
-        # From the first to the last of them: they stand together.
-        begin, last = text.find(b"\n" + name) + 1, text.rfind(b"\n" + name) + 1
-        if text.startswith(name) or begin:
-            records.append(text[begin if begin else 0 : text.find(b"\n", last) + 1])
+    if len(begin):
+        start = _windows(text, "S10")[begin]
+        for name in (b"HEADER", b"EXPDTA", b"REMARK   2", b"REMARK   3"):
+            of = np.flatnonzero(start.astype(f"S{len(name)}") == name)
+            if len(of):
+                # From the first to the last of them: they stand together.
+                records.append(text[begin[of[0]] : end[of[-1]] + 1])
     try:
         # In ASCII: gemmi cuts columns by bytes, also within a letter of several.
-        ascii_text = re.sub(rb"[^\n -~]", b"?", b"".join(records)).decode()
-        structure = gemmi.read_pdb_string(ascii_text)
+        structure = gemmi.read_pdb_string(b"".join(records).translate(_IN_ASCII).decode())
     except (ValueError, RuntimeError):  # words that are no numbers in the remarks
         structure = gemmi.Structure()
     info = dict(structure.info.items())
@@ -310,3 +328,8 @@ def _header(text: bytes) -> dict[str, object]:
         "r_free": r_free[0] if r_free else None,
         "deposition_date": date or None,
     }
+
+
+_IN_ASCII = bytes(
+    c if c == ord("\n") or ord(" ") <= c <= ord("~") else ord("?") for c in range(256)
+)

@@ -23,6 +23,13 @@ class Names:
         """(n,) int64 from n names in bytes; blanks around a name are no part of it."""
         return np.fromiter(map(self._of_bytes.__getitem__, values.tolist()), np.int64, len(values))
 
+    def of_characters(self, values: np.ndarray) -> np.ndarray:
+        """(n,) int64 from n names of one character (n,) uint8."""
+        codes = np.zeros(256, dtype=np.int64)
+        for value in np.flatnonzero(np.bincount(values)).tolist():
+            codes[value] = self.of_bytes(bytes([value]))
+        return codes[values]
+
     def index(self, text: str) -> int:
         return self._of_text.setdefault(text, len(self._of_text))
 
