@@ -1,4 +1,4 @@
-"""Model files whose header was edited: one sentence, before any memory is taken."""
+"""Model files that were damaged or edited: one sentence, before any memory is taken."""
 
 import json
 import struct
@@ -60,10 +60,26 @@ def test_settings_that_fit_no_weights_are_one_sentence(values, tmp_path):
     check(header | {"__metadata__": {HEADER_KEY: json.dumps(ours)}}, weights, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1] + bytes([content[-1] ^ 0xFF]),
+        lambda content: b"not a model",
+    ],
+)
+def test_a_damaged_file_is_one_sentence(damage, tmp_path):
+    refused(damage(shipped_model_path().read_bytes()), tmp_path)
+
+
 def check(header, weights, folder):
-    path = folder / "edited.safetensors"
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + weights)
+    refused(struct.pack("<Q", len(text)) + text + weights, folder)
+
+
+def refused(content, folder):
+    path = folder / "edited.safetensors"
+    path.write_bytes(content)
     with pytest.raises(QfitLatentError, match="edited") as caught:
         load_model(path)
     assert len(str(caught.value)) < 500

@@ -104,6 +104,15 @@ def test_residues_without_a_frame_are_counted(tables):
     assert sum(map(len, dataset)) == len(keys) - len(lost)
 
 
+def test_fewer_entries_are_among_more(tmp_path):
+    split = write_tables(tmp_path / "tables")
+    everything, few, fewer = (
+        Dataset.load(tmp_path / "tables", split, ("train",), num).entries for num in (0, 3, 2)
+    )
+    assert set(fewer) < set(few) < set(everything)
+    assert (len(fewer), len(few)) == (2, 3)
+
+
 def test_tables_of_different_runs_are_refused(tables):
     other = with_column(
         tables["conformers"], "index", tables["conformers"]["index"].to_numpy() + 99

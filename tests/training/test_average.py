@@ -14,7 +14,6 @@ from qfitlatent.base.files import read_json
 from qfitlatent.base.provenance import verify_run
 from qfitlatent.model import checkpoint
 from qfitlatent.model.batch import collate
-from qfitlatent.model.dataset import Dataset
 from qfitlatent.training.artifacts import METRICS
 from qfitlatent.training.average import average_runs
 
@@ -59,21 +58,6 @@ def test_the_density_is_the_mean_of_the_members_chi_by_chi(members):
     both = torch.arange(4).expand(len(rows), -1) < 2
     # Weights of the average are kept in half precision.
     torch.testing.assert_close(density.log_prob(chi, both, rows), total, atol=2e-2, rtol=1e-2)
-
-
-def test_the_density_of_an_average_integrates_to_one_and_its_draws_follow_it(members):
-    folder, config, _ = members
-    density = checkpoint.load_model(combine(folder, config)).model.predict(make_protein(12, seed=5))
-    (row,) = torch.nonzero(density.chi_mask.sum(1) == 2)[0]
-    num = 180
-    angle = torch.arange(num) * (2 * math.pi / num) - math.pi
-    chi = torch.cat([torch.cartesian_prod(angle, angle), torch.zeros(num * num, 2)], dim=1)
-    both = (torch.arange(4) < 2).expand(len(chi), -1)
-    mass = density.log_prob(chi, both, row.expand(len(chi))).exp() * (2 * math.pi / num) ** 2
-    assert float(mass.sum()) == pytest.approx(1.0, abs=1e-3)
-    draws = density.select(row[None]).sample(4000, torch.Generator().manual_seed(0))[:, 0, 0]
-    below = float(mass.view(num, num).sum(1)[: num // 2].sum())
-    assert float((draws < 0).float().mean()) == pytest.approx(below, abs=0.035)
 
 
 def test_an_average_is_a_run_like_any_other(members):
@@ -135,13 +119,3 @@ def test_members_that_are_not_there_or_of_another_architecture_are_refused(membe
     joint = config | {"model": config["model"] | {"head": "mixture"}}
     with pytest.raises(QfitLatentError, match="can be averaged"):
         combine(folder, joint)
-
-
-def test_the_seed_of_training_and_fewer_entries(members):
-    folder, _, _ = members
-    tables, split = folder / "tables", folder / "split.parquet"
-    everything = Dataset.load(tables, split, ("train",))
-    few, fewer = (Dataset.load(tables, split, ("train",), n).entries for n in (3, 2))
-    assert set(fewer) < set(few) < set(everything.entries)
-    assert len(few) == 3
-    assert len(fewer) == 2

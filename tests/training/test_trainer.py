@@ -36,6 +36,16 @@ def data(tmp_path):
     return tmp_path
 
 
+def trainer_of(folder: Path, config: dict, world: int = 1, rank: int = 0) -> Trainer:
+    """A trainer on the tables of ``data``, on the CPU; one of ``world`` processes."""
+    parts = [
+        Dataset.load(folder / "tables", folder / "split.parquet", (split,))
+        for split in ("train", "validation")
+    ]
+    cpu = torch.device("cpu")
+    return Trainer(config, *parts, cpu, Processes(cpu, world, rank))
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
@@ -189,12 +199,7 @@ def test_artifacts_explain_the_run(data):
     assert configuration.load(folder / "config.yaml") == make_config()
     loaded = checkpoint.load_model(folder)
     best = min(float(row["validation_loss"]) for row in rows)
-    trainer = Trainer(
-        make_config(),
-        Dataset.load(data / "tables", data / "split.parquet", ("train",)),
-        Dataset.load(data / "tables", data / "split.parquet", ("validation",)),
-        torch.device("cpu"),
-    )
+    trainer = trainer_of(data, make_config())
     trainer.model = loaded.model
     assert trainer.validate()["validation_loss"] == pytest.approx(best, rel=1e-4)
 
@@ -238,20 +243,6 @@ def test_fine_tuning_starts_from_the_weights(data):
         torch.testing.assert_close(value, b[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "foreign"])
-def test_a_damaged_model_is_refused(data, damage):
-    path = run(data, make_config(epochs=1)) / "model.safetensors"
-    content = path.read_bytes()
-    if damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "changed":
-        path.write_bytes(content[:-4] + b"\0\0\0\0" if content[-4:] != b"\0" * 4 else content[:-1])
-    else:
-        path.write_text("not a model")
-    with pytest.raises(QfitLatentError, match=r"model.safetensors"):
-        checkpoint.load_model(path)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -262,15 +253,6 @@ def test_a_damaged_model_is_refused(data, damage):
 def test_options_train(data, changes):
     folder = run(data, make_config(**changes))
     assert checkpoint.load_model(folder).config["train"]["epochs"] == 4
-
-
-def trainer_of(folder: Path, config: dict) -> Trainer:
-    """A trainer on the tables of ``data``, on the CPU."""
-    parts = [
-        Dataset.load(folder / "tables", folder / "split.parquet", (split,))
-        for split in ("train", "validation")
-    ]
-    return Trainer(config, *parts, torch.device("cpu"))
 
 
 def test_the_schedule_warms_up_and_falls_as_a_cosine(data):
@@ -424,19 +406,13 @@ def test_proteins_too_large_for_the_memory_are_cropped_with_a_message(data, monk
 
 
 def test_an_epoch_holds_every_entry_once_among_all_processes(data):
-    config = make_config(batch_size=2)
-    splits = [
-        Dataset.load(data / "tables", data / "split.parquet", (s,)) for s in ("train", "validation")
-    ]
     seen = []
     for rank in range(2):
-        trainer = Trainer(
-            config, *splits, torch.device("cpu"), Processes(torch.device("cpu"), 2, rank)
-        )
+        trainer = trainer_of(data, make_config(batch_size=2), 2, rank)
         batches = list(trainer.batches.epoch(torch.Generator().manual_seed(1)))
         assert len(batches) == trainer.batches.steps_per_epoch
         seen += [protein.entry for batch in batches for protein in batch]
-    assert sorted(seen) == splits[0].entries
+    assert sorted(seen) == trainer.train.entries
 
 
 def test_two_processes_follow_one_with_the_same_global_batch(data):

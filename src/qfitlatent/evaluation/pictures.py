@@ -1,7 +1,7 @@
 """The pictures of the report, made from the tables of ``evaluate.py``."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _by_method(table: pa.Table) -> dict[str, pa.Table]:
     return {method: pick(table, method=method) for method in methods}
 
 
-def _draw_methods(panel: Any, curves: Mapping[str, Sequence[np.ndarray]], **labels: str) -> None:
+def _draw_methods(panel: Any, curves: Mapping[str, Iterable[np.ndarray]], **labels: str) -> None:
     """One line x, y a method, the model's the widest."""
     for method, points in curves.items():
         panel.plot(

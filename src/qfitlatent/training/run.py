@@ -58,10 +58,10 @@ def train_run(
     state = read_state(run_dir, identity)
     if state is not None:
         trainer.resume(state, run_dir)
+    seconds_before = trainer.seconds
     trainer.run(run_dir, identity, log)
     if processes.rank == 0:
         trainer.load_best(run_dir)
-        seconds = trainer.seconds + time.monotonic() - started - trainer.session_seconds
         best = min(trainer.history, key=lambda row: row["validation_loss"])
         write_artifacts(
             run_dir,
@@ -70,7 +70,7 @@ def train_run(
             trainer.history,
             code=__file__,
             inputs=data,
-            wall_time_s=seconds,
+            wall_time_s=seconds_before + time.monotonic() - started,
             num_train_entries=len(train),
             num_validation_entries=len(validation),
             num_train_residues=int(train.num_residues.sum()),

@@ -66,7 +66,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.history: list[dict[str, float]] = []
         self.best = math.inf
-        self.seconds = self.session_seconds = 0.0
+        self.seconds = 0.0
         memory = device_memory_bytes(device)
         crop = crop_that_fits(train, self.settings, self.model.config, memory)
         self.batches = Batches(train, self.settings, crop, self.processes)
@@ -158,7 +158,6 @@ class Trainer:
         scores = self.validate()
         self.epoch += 1
         self.seconds += time.monotonic() - started
-        self.session_seconds += time.monotonic() - started
         progress.update(0, validation_loss=f"{scores['validation_loss']:.3f}")
         sums = torch.tensor([loss_sum, weight_sum, residues], dtype=torch.float64)
         sums = self.processes.sum(sums)
