@@ -10,8 +10,10 @@ from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.prediction.outputs import PREDICTION
+from qfitlatent.prediction.placing import Placement
 from qfitlatent.prediction.records import Written
 from qfitlatent.prediction.settings import PredictionSettings
+from qfitlatent.tables.keys import fixed_list
 
 
 def make_model(folder, head="mixture", **model):
@@ -38,8 +40,31 @@ def output_paths(out, entry):
     return [out / f"{entry}{suffix}" for suffix in PREDICTION]
 
 
-def dies(item: tuple[Path]) -> tuple[str, Written | None]:
+PLACE = ("chain", "author_number", "insertion_code", "name", "label_seq")
+
+
+def placement_of(records, modes):
+    """What ``modes``, a function of token (N,), gives on every residue that has a frame.
+
+    It returns weight (N,J) and chi (N,J,4).
+    """
+    has_frame = records.frames["rotation"].is_valid()
+    residues, frames = records.residues.filter(has_frame), records.frames.filter(has_frame)
+    token = residues["token"].to_numpy()
+    weight, chi = modes(token)
+    return Placement(
+        key=list(zip(*(residues[name].to_pylist() for name in PLACE), strict=True)),
+        frame_altloc=frames["altloc"].to_pylist(),
+        rotation=fixed_list(frames["rotation"], (3, 3)),
+        translation=fixed_list(frames["translation_angstrom"], (3,)),
+        token=token,
+        weight=weight,
+        chi=chi,
+    )
+
+
+def dies(item: tuple[Path]) -> str | Written:
     """A step of a worker process that a file named ``bad`` kills."""
     if item[0].name == "bad":
         os._exit(1)
-    return item[0].name, None
+    return item[0].name

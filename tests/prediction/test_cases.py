@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.predictions import placement_of
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
-from qfitlatent.prediction.placing import Placement, place_side_chains
+from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.structure.preprocess import read_entry
-from qfitlatent.tables.keys import fixed_list
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 FOLDERS = sorted(CASES.glob("[0-9]*")) if CASES.is_dir() else []
@@ -20,7 +20,12 @@ SEVERAL_CHARACTERS = (
 )  # fmt: skip
 """Altlocs and insertion codes that no written model can have: refused in a sentence."""
 
-KEY = ("chain", "author_number", "insertion_code", "name", "label_seq")
+
+def two_modes(token):
+    """All chi at 1 and at -1 radian, each with half of the weight."""
+    chi = np.ones((len(token), 2, 4))
+    chi[:, 1] = -1.0
+    return np.full((len(token), 2), 0.5), chi
 
 
 @pytest.mark.parametrize("folder", FOLDERS or [pytest.param(None, marks=MISSING)], ids=str)
@@ -30,30 +35,19 @@ def test_what_is_read_is_built_and_read_again(folder, tmp_path):
         pytest.skip("a scenario of the workflow")
     for path in paths:
         records = read_entry(path, "x")
-        rows = np.flatnonzero(records.frames["rotation"].is_valid().to_numpy())
-        if not len(rows):
+        has_frame = records.frames["rotation"].is_valid()
+        if not has_frame.to_numpy().any():
             continue
         try:
             structure, document = open_structure(path)
         except QfitLatentError:
             assert path.name in SEVERAL_CHARACTERS
             continue
-        residues, frames = records.residues.take(rows), records.frames.take(rows)
-        token = residues["token"].to_numpy()
-        chi = np.ones((len(rows), 2, 4))
-        chi[:, 1] = -1.0
-        placement = Placement(
-            key=list(zip(*(residues[name].to_pylist() for name in KEY), strict=True)),
-            frame_altloc=frames["altloc"].to_pylist(),
-            rotation=fixed_list(frames["rotation"], (3, 3)),
-            translation=fixed_list(frames["translation_angstrom"], (3,)),
-            token=token,
-            weight=np.full((len(rows), 2), 0.5),
-            chi=chi,
-        )
-        built = np.zeros(len(rows), dtype=bool)
+        placement = placement_of(records, two_modes)
+        token = placement.token
+        built = np.zeros(len(token), dtype=bool)
         built[place_side_chains(structure, placement)] = True
-        alone = ~residues["is_microheterogeneous"].to_numpy()
+        alone = ~records.residues.filter(has_frame)["is_microheterogeneous"].to_numpy()
         assert built[(NUM_CHI[token] > 0) & alone].all(), path.name
         note = {"content": "test"}
         texts = {"cif": mmcif_text(structure, document, note), "pdb": pdb_text(structure, note)}

@@ -3,15 +3,18 @@
 import gzip
 import math
 import warnings
+from functools import partial
 
 import gemmi
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.predictions import PLACE, placement_of
 from helpers.simulated import simulator
+from qfitlatent.chemistry.geometry import circular_distance, wrap
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
     NUM_CHI,
@@ -19,17 +22,15 @@ from qfitlatent.chemistry.residues import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.prediction.placing import BACKBONE_NAMES, Placement, hundredths, place_side_chains
+from qfitlatent.prediction.placing import BACKBONE_NAMES, hundredths, place_side_chains
 from qfitlatent.prediction.records import structure_id
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.structure.preprocess import read_entry
-from qfitlatent.tables.keys import fixed_list
+from qfitlatent.tables.columns import CHI_COLUMNS
 
 NOTE = {"model_sha256": "0" * 64, "input_sha256": "1" * 64, "content": "Side chains predicted"}
-KEY = ("chain", "author_number", "insertion_code", "name", "label_seq")
-CHI_COLUMNS = [f"chi{d}_rad" for d in range(1, 5)]
 
 
 # --- Helpers ----------------------------------------------------------------------------------
@@ -42,8 +43,9 @@ def simulated(tmp_path_factory):
     return write_entries(entry_ids(settings), tmp_path_factory.mktemp("simulated"), settings, 5)
 
 
-def random_modes(num, token, seed, num_modes=3):
+def random_modes(token, seed, num_modes=3):
     """weight (N,J) with one to three modes, chi (N,J,4) far enough apart to be told apart."""
+    num = len(token)
     rng = np.random.default_rng(seed)
     weight = rng.dirichlet(np.full(num_modes, 2.0), size=num) + 0.05
     weight[np.arange(num_modes) >= rng.integers(1, num_modes + 1, size=num)[:, None]] = 0.0
@@ -51,44 +53,22 @@ def random_modes(num, token, seed, num_modes=3):
     weight = -np.sort(-weight, axis=1)
     start = rng.uniform(-math.pi, math.pi, (num, 1, 4))
     chi = start + np.arange(num_modes)[None, :, None] * 2.0
-    chi = (chi + math.pi) % (2 * math.pi) - math.pi
+    chi = wrap(chi)
     # A proline's ring only closes for small chi.
     chi[token == TOKEN["PRO"]] = np.deg2rad([[25, -36, 0, 0], [-25, 36, 0, 0], [10, -15, 0, 0]])
     return weight, chi
 
 
-def placement_of(records, seed=0):
-    """A random prediction on every residue that has a frame."""
-    has_frame = records.frames["rotation"].is_valid()
-    residues, frames = records.residues.filter(has_frame), records.frames.filter(has_frame)
-    token = residues["token"].to_numpy()
-    weight, chi = random_modes(len(token), token, seed)
-    return Placement(
-        key=list(zip(*(residues[name].to_pylist() for name in KEY), strict=True)),
-        frame_altloc=frames["altloc"].to_pylist(),
-        rotation=fixed_list(frames["rotation"], (3, 3)),
-        translation=fixed_list(frames["translation_angstrom"], (3,)),
-        token=token,
-        weight=weight,
-        chi=chi,
-    )
-
-
 def write_both(path, tmp_path, seed=0):
     """The input's records, the placement, the keys of what was built, the paths of both formats."""
     records = read_entry(path, structure_id(path))
-    placement = placement_of(records, seed)
+    placement = placement_of(records, partial(random_modes, seed=seed))
     structure, document = open_structure(path)
     built = {placement.key[n] for n in place_side_chains(structure, placement)}
     cif, pdb = tmp_path / "ensemble.cif", tmp_path / "ensemble.pdb"
     cif.write_text(mmcif_text(structure, document, NOTE))
     pdb.write_text(pdb_text(structure, NOTE))
     return records, placement, built, (cif, pdb)
-
-
-def angle_error(a, b, symmetric):
-    period = np.where(symmetric, math.pi, 2 * math.pi)
-    return np.abs((a - b + period / 2) % period - period / 2)
 
 
 def check_conformers(records, placement, built, path, tolerance):
@@ -103,7 +83,7 @@ def check_conformers(records, placement, built, path, tolerance):
         found.setdefault(key, []).append(row)
     nameless = "_" if path.suffix == ".cif" else ""
     author = {
-        tuple(r[name] for name in KEY): r["author_chain"] or nameless
+        tuple(r[name] for name in PLACE): r["author_chain"] or nameless
         for r in records.residues.to_pylist()
     }
     num_checked = 0
@@ -125,7 +105,8 @@ def check_conformers(records, placement, built, path, tolerance):
             assert row["num_atoms_missing"] == 0
             chi = np.array([row[c] for c in CHI_COLUMNS], dtype=float)
             has = CHI_DEFINED[token]
-            error = angle_error(chi[has], placement.chi[n, mode, has], PI_SYMMETRIC[token, has])
+            wanted_chi = placement.chi[n, mode, has]
+            error = circular_distance(chi[has], wanted_chi, PI_SYMMETRIC[token, has])
             assert error.max() < tolerance, (key, np.rad2deg(chi), placement.chi[n, mode])
         num_checked += 1
     assert num_checked > 0.5 * (NUM_CHI[placement.token] > 0).sum()
@@ -527,8 +508,8 @@ def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
     deviations = []
     for path in sorted((shared_data / "mostly_single").glob("*.pdb"))[:12]:
         records = read_entry(path, path.stem)
-        placement = placement_of(records)
-        own = own_chi(records, placement)
+        own = own_chi(records)
+        placement = placement_of(records, lambda _, own=own: (np.ones((len(own), 1)), own[:, None]))
         structure, _ = open_structure(path)
         found = {}
         for chain in structure[0]:
@@ -536,10 +517,7 @@ def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
                 place = (residue.subchain, residue.seqid.num, residue.seqid.icode.strip())
                 found[place] = {a.name: a.pos for a in residue if not a.has_altloc()}
         whole = np.isfinite(np.where(CHI_DEFINED[placement.token], own, 0.0)).all(1)
-        rebuilt = Placement(
-            **{**vars(placement), "weight": np.ones((len(own), 1)), "chi": own[:, None]}
-        )
-        place_side_chains(structure, rebuilt)
+        place_side_chains(structure, placement)
         after = {
             (r.subchain, r.seqid.num, r.seqid.icode.strip()): r for c in structure[0] for r in c
         }
@@ -557,16 +535,9 @@ def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
     assert np.median(deviations) < 0.25
 
 
-def own_chi(records, placement):
-    """(N,4) chi of each residue's first conformer; nan where missing."""
-    place = {
-        (r["chain"], r["index"]): tuple(r[name] for name in KEY)
-        for r in records.residues.to_pylist()
-    }
-    chi = {}
-    for row in records.conformers.filter(
-        pa.compute.equal(records.conformers["rank"], 0)
-    ).to_pylist():
-        values = [math.nan if row[c] is None else row[c] for c in CHI_COLUMNS]
-        chi[place[row["chain"], row["index"]]] = values
-    return np.array([chi.get(key, [math.nan] * 4) for key in placement.key])
+def own_chi(records):
+    """(N,4) chi of the first conformer of each residue with a frame; nan where missing."""
+    conformers = records.conformers.to_pandas()
+    first = conformers[conformers["rank"] == 0].set_index(["chain", "index"])[CHI_COLUMNS]
+    residues = records.residues.filter(records.frames["rotation"].is_valid()).to_pandas()
+    return first.reindex(pd.MultiIndex.from_frame(residues[["chain", "index"]])).to_numpy(float)

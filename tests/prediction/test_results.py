@@ -49,6 +49,15 @@ def folder(structure, tmp_path):
     return where
 
 
+FAILURES = {
+    "predict_structures": "failures",
+    "score_folder": "scores.failures",
+    "sample_folder": "samples.failures",
+    "embed_structures": "embedding.failures",
+}
+"""Of each command, the name of the table and of the log of what could not be used."""
+
+
 def score_folder(paths, out, model, **how):
     return score_structures(paths, out / "scores.parquet", model, **how)
 
@@ -87,9 +96,10 @@ def test_any_name_is_done_or_a_line_and_the_others_are_done(
     assert failed == (set() if name in USED else same)
     assert not any(result.traceback for result in results.values())
     assert not list(out.glob(".*.tmp"))
-    assert (out / "failures.csv").exists() == bool(failed)
+    listed = out / f"{FAILURES[command.__name__]}.csv"
+    assert listed.exists() == bool(failed)
     if failed:
-        table = pd.read_csv(out / "failures.csv")
+        table = pd.read_csv(listed)
         assert table.columns.tolist() == ["entry", "path", "reason", "error"]
         assert len(table) == len(failed)
         assert table["error"].str.len().gt(20).all()
@@ -113,12 +123,30 @@ def test_an_unforeseen_error_is_a_line_and_its_traceback_is_kept(
     assert not good.error
     assert odd.reason == "unexpected_error"
     assert "ZeroDivisionError: one by none" in odd.error
-    assert "in reads" in (out / "failures.log").read_text()
-    table = pd.read_csv(out / "failures.csv")
-    assert table["reason"].tolist() == ["unexpected_error"]
+    name = FAILURES[command.__name__]
+    assert "in reads" in (out / f"{name}.log").read_text()
+    assert pd.read_csv(out / f"{name}.csv")["reason"].tolist() == ["unexpected_error"]
     monkeypatch.undo()
     assert not any(r.error for r in command([folder], out, model, overwrite=True))
-    assert not list(out.glob("failures.*"))
+    assert not list(out.glob("*failures*"))
+
+
+def test_what_failed_in_one_command_is_not_replaced_by_another(folder, model, tmp_path):
+    """All commands write into one folder, the last ones with nothing that fails."""
+    bad, out = folder / "bad.pdb", tmp_path / "out"
+    bad.write_text("no structure\n")
+    for command in COMMANDS:
+        command([folder], out, model)
+    score_structures([folder], out / "other.parquet", model)
+    names = [*FAILURES.values(), "other.failures"]
+    tables = {name: (out / f"{name}.csv").read_bytes() for name in names}
+    assert {path.stem for path in out.glob("*failures*")} == set(names)
+    bad.unlink()
+    for command in COMMANDS:
+        assert {name: (out / f"{name}.csv").read_bytes() for name in tables} == tables
+        command([folder], out, model, overwrite=True)
+        tables.pop(FAILURES[command.__name__])
+        assert {path.stem for path in out.glob("*failures*")} == set(tables)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -250,8 +278,7 @@ def test_a_file_that_kills_its_worker_stops_no_others():
     items = [(Path(name),) for name in ("a", "bad", "c")]
     with Workers(1) as workers:
         waiting, more = workers.map(dies, items), workers.map(dies, items[:1])
-        results = waiting()
-        assert [value for value, _ in results] == ["a", None, "c"]
-        assert results[1][1].reason == "process_died"
-        assert [value for value, _ in more()] == ["a"]
-        assert [value for value, _ in workers.map(dies, items[2:])()] == ["c"]
+        first, died, last = waiting()
+        assert (first, died.reason, last) == ("a", "process_died", "c")
+        assert more() == ["a"]
+        assert workers.map(dies, items[2:])() == ["c"]

@@ -2,12 +2,12 @@
 
 import pyarrow as pa
 
-from qfitlatent.tables.columns import CHI, F32, I32, IDS, TEXT, Column, make_schema
+from qfitlatent.tables.columns import CHI, F32, F64, FLAG, I8, I32, IDS, TEXT, Column, make_schema
 
 MIXTURE = make_schema(
     (
         *IDS,
-        Column("component", pa.int8(), False, "", "0, 1, ... within the residue"),
+        Column("component", I8, False, "", "0, 1, ... within the residue"),
         Column("weight", F32, False, "1", "weight of the component; sums to 1 over the residue"),
         *(Column(f"mean{d}_rad", F32, True, "radian", f"mean of chi{d}") for d in CHI),
         *(Column(f"kappa{d}", F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),
@@ -19,8 +19,8 @@ RESIDUES = make_schema(
         *IDS,
         Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
         Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
-        Column("num_modes", pa.int8(), True, "", "modes of at least the weight threshold"),
-        Column("is_built", pa.bool_(), False, "", "the ensemble has a rebuilt side chain here"),
+        Column("num_modes", I8, True, "", "modes of at least the weight threshold"),
+        Column("is_built", FLAG, False, "", "the ensemble has a rebuilt side chain here"),
         Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
     )
 )
@@ -30,12 +30,12 @@ SCORES = make_schema(
         *IDS,
         Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
         Column("occupancy", F32, False, "1", "as deposited"),
-        Column("occupancy_normalised", pa.float64(), False, "1", "divided by the residue's sum"),
+        Column("occupancy_normalised", F64, False, "1", "divided by the residue's sum"),
         *(Column(f"chi{d}_rad", F32, True, "radian", f"chi{d}; null if undefined") for d in CHI),
         Column("nll", F32, False, "nat", "-log density on the full circle"),
         Column("nll_folded", F32, False, "nat", "-log density with pi-symmetric chi folded"),
         Column("hdr_level", F32, False, "1", "predicted mass of the region denser than this"),
-        Column("is_surprising", pa.bool_(), False, "", "hdr_level is above the threshold"),
+        Column("is_surprising", FLAG, False, "", "hdr_level is above the threshold"),
         Column("missing_weight", F32, False, "1", "weight of modes that no altloc comes near"),
         *(
             Column(f"missing_chi{d}_rad", F32, True, "radian", "chi of the heaviest such mode")
@@ -70,7 +70,7 @@ FAILURES = make_schema(
         Column("error", TEXT, False, "", "the same as a sentence, and what to do"),
     )
 )
-"""``failures.csv``: the only place that says what could not be used."""
+"""``failures.csv``, a table a command: the only place that says what could not be used."""
 
 
 def embedding_schema(width: int) -> pa.Schema:

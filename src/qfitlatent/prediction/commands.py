@@ -3,24 +3,19 @@
 Imports of torch wait until a command runs, so that ``qfitlatent --help`` answers at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.machine import num_cores
-from qfitlatent.prediction.settings import FORMATS, PredictionSettings
-
-if TYPE_CHECKING:
-    from qfitlatent.prediction.records import Written
-
+from qfitlatent.prediction.settings import FORMATS, PredictionSettings, failures_table
 
 MAX_LINES = 20
 MAX_THREADS = 1024
@@ -28,8 +23,13 @@ EXAMPLE = Path(str(files("qfitlatent").joinpath("data/example.cif.gz")))
 """A small simulated structure; tools/make_example.py writes it."""
 
 
-def _arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
-    """What all commands share, and these keys of the section ``predict`` of the configuration."""
+def _arguments(
+    settings: tuple[str, ...], own: tuple[tuple[Any, ...], ...], parser: argparse.ArgumentParser
+) -> None:
+    """What all commands share, these keys of the section ``predict`` of the configuration, and own.
+
+    own: of each argument the flags, and at the end its options.
+    """
     parser.add_argument(
         "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
     )
@@ -53,6 +53,8 @@ def _arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
             metavar=name.upper(),
             help=about if default is None else f"{about} (default {default})",
         )
+    for *flags, how in own:
+        parser.add_argument(*flags, **how)
 
 
 def _number(text: str) -> int | float | str:
@@ -63,11 +65,15 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _run(
-    options: argparse.Namespace, function: Callable[..., Sequence[Written]], **more: Any
-) -> Sequence[Written]:
-    """Calls it with the paths, settings and model of the command line; says what failed."""
+def _run(name: str, says: str, options: argparse.Namespace) -> int:
+    """Calls the command with what the command line gives, and says what came of each structure.
+
+    0 when every structure could be used, 2 when one could not.
+    """
     import torch
+
+    import qfitlatent
+    from qfitlatent.prediction.records import is_batch
 
     structures = [*options.structures, *[EXAMPLE] * options.example]
     if not structures:
@@ -78,117 +84,82 @@ def _run(
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise QfitLatentError(f"--threads is {threads}, but must be 1 to {MAX_THREADS}.")
     torch.set_num_threads(threads)
-    section = config.schema()["properties"]["predict"]["properties"]
-    given = {key: value for key, value in vars(options).items() if key in section}
-    del given["structures"], given["model"]
-    given = {key: value for key, value in given.items() if value is not None}
-    is_long = len(structures) > 1 or structures[0].is_dir()
-    return function(
+    given = vars(options)
+    keys = {field.name for field in fields(PredictionSettings)}
+    settings = {k: value for k, value in given.items() if k in keys and value is not None}
+    how: dict[str, Any] = {key: given[key] for key in ("num", "file_format") if key in given}
+    if name != "score":
+        # A folder goes on where it stopped; results of single files are not written over unasked.
+        how["resume"] = not options.overwrite and any(p.is_dir() for p in options.structures)
+    results = getattr(qfitlatent, name)(
         structures,
         options.out,
         options.model,
-        config.settings(PredictionSettings, "predict", given),
+        config.settings(PredictionSettings, "predict", settings),
         overwrite=options.overwrite,
-        stream=sys.stderr if is_long else None,
-        **more,
+        stream=sys.stderr if is_batch(structures) else None,
+        **how,
     )
-
-
-def _resumes(options: argparse.Namespace) -> bool:
-    """A folder goes on where it stopped; results of single files are not written over unasked."""
-    return not options.overwrite and any(path.is_dir() for path in options.structures)
-
-
-def _report(results: Sequence[Written], out: Path, say: Callable[[Written], str]) -> int:
-    """0 when every structure could be used, 2 when one could not."""
     failed = [result for result in results if result.error]
     # Of a long list the table of failures and the progress say enough.
     for result in results if len(results) <= MAX_LINES else ():
         if not result.error:
-            print(f"{result.entry}: {'; '.join(filter(None, [say(result), *result.notes]))}")
+            print("; ".join([f"{result.entry}: {says.format(result)}", *result.notes]))
     for result in failed if len(failed) <= MAX_LINES else ():
         print(f"qfitlatent: {result.error}", file=sys.stderr)
     if failed:
         print(
             f"qfitlatent: {len(failed)} of {len(results)} structures could not be used: see "
-            f"{out / 'failures.csv'}",
+            f"{failures_table(name, options.out)}",
             file=sys.stderr,
         )
     return 2 if failed else 0
 
 
-def predict_arguments(parser: argparse.ArgumentParser) -> None:
-    _arguments(parser, "min_weight", "merge_within_degrees", "entropy_samples", "seed")
-    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
-
-
-def run_predict(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.predict import predict_structures
-
-    results = _run(options, predict_structures, resume=_resumes(options))
-    return _report(
-        results,
-        options.out,
-        lambda result: (
-            f"{result.num_residues} residues predicted; "
-            f"{result.num_heterogeneous} with several conformers"
-        ),
-    )
-
-
-def score_arguments(parser: argparse.ArgumentParser) -> None:
-    _arguments(parser, "surprising_above", "min_weight", "merge_within_degrees", "seed")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="Parquet file to write")
-
-
-def run_score(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.score import score_structures
-
-    results = _run(options, score_structures)
-    return _report(results, options.out.parent, lambda result: f"{result.num_residues} residues")
-
-
-def sample_arguments(parser: argparse.ArgumentParser) -> None:
-    _arguments(parser, "seed")
-    parser.add_argument("-n", "--number", type=int, default=10, help="draws (default 10)")
-    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default=FORMATS[0],
-        help=f"of the models (default {FORMATS[0]})",
-    )
-
-
-def run_sample(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.sample import sample_structures
-
-    results = _run(
-        options,
-        sample_structures,
-        num=options.number,
-        file_format=options.format,
-        resume=_resumes(options),
-    )
-    return _report(results, options.out, lambda result: f"{result.num_residues} residues drawn")
-
-
-def embed_arguments(parser: argparse.ArgumentParser) -> None:
-    _arguments(parser)
-    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
-
-
-def run_embed(options: argparse.Namespace) -> int:
-    from qfitlatent.prediction.sample import embed_structures
-
-    results = _run(options, embed_structures, resume=_resumes(options))
-    return _report(results, options.out, lambda result: f"{result.num_residues} residues embedded")
-
-
+_FOLDER = ("-o", "--out", {"type": Path, "default": Path("."), "help": "folder for the results"})
+_TABLE = ("-o", "--out", {"type": Path, "required": True, "help": "Parquet file to write"})
+_DRAWS = (
+    *("-n", "--number"),
+    {"dest": "num", "metavar": "NUMBER", "type": int, "default": 10, "help": "draws (default 10)"},
+)
+_FORMAT = (
+    "--format",
+    {
+        "dest": "file_format",
+        "choices": FORMATS,
+        "default": FORMATS[0],
+        "help": f"of the models (default {FORMATS[0]})",
+    },
+)
+_OF_MODES = ("min_weight", "merge_within_degrees")
 COMMANDS = (
-    ("predict", "predict side-chain conformers of structures", predict_arguments, run_predict),
-    ("score", "score the conformers of multiconformer structures", score_arguments, run_score),
-    ("sample", "draw conformers of structures at random", sample_arguments, run_sample),
-    ("embed", "write the model's representation of each residue", embed_arguments, run_embed),
+    (
+        "predict",
+        "predict side-chain conformers of structures",
+        partial(_arguments, (*_OF_MODES, "entropy_samples", "seed"), (_FOLDER,)),
+        partial(
+            _run,
+            "predict",
+            "{0.num_residues} residues predicted; {0.num_heterogeneous} with several conformers",
+        ),
+    ),
+    (
+        "score",
+        "score the conformers of multiconformer structures",
+        partial(_arguments, ("surprising_above", *_OF_MODES, "seed"), (_TABLE,)),
+        partial(_run, "score", "{0.num_residues} residues"),
+    ),
+    (
+        "sample",
+        "draw conformers of structures at random",
+        partial(_arguments, ("seed",), (_DRAWS, _FOLDER, _FORMAT)),
+        partial(_run, "sample", "{0.num_residues} residues drawn"),
+    ),
+    (
+        "embed",
+        "write the model's representation of each residue",
+        partial(_arguments, (), (_FOLDER,)),
+        partial(_run, "embed", "{0.num_residues} residues embedded"),
+    ),
 )
 """Name, what it does, its arguments and its function: ``cli.py`` registers them."""

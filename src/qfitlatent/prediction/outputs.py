@@ -1,18 +1,5 @@
 """The files that predict, sample and embed write; no torch here, so that workers start at once.
 
-One structure gives, in the output folder,
-
-    predict  <id>.mixture.parquet, .csv    a row a residue and component of its density
-             <id>.residues.csv             a row a residue: entropy, modes, or why there are none
-             <id>_ensemble.cif, .pdb       the multiconformer model (placing.py)
-             <id>.html                     a page to look at (page.py)
-             <id>.prediction.json          input, model and settings by checksum
-    sample   <id>.samples.parquet          a row a residue and draw
-             <id>_samples.cif or .pdb      a model a draw
-             <id>.samples.json             the record, as above
-    embed    <id>.embedding.parquet, .npz  a row a residue
-             <id>.embedding.json           the record
-
 Shapes: N residues, n of them predicted, J modes, S samples, D=4 chi.
 """
 
@@ -36,20 +23,20 @@ from qfitlatent.tables.keys import fixed_list
 from qfitlatent.tables.parquet import conform, write_csv, write_table
 
 PREDICTION = (
-    ".mixture.parquet",
+    ".mixture.parquet",  # a row a residue and component of its density
     ".mixture.csv",
-    ".residues.csv",
-    "_ensemble.cif",
+    ".residues.csv",  # a row a residue: entropy, modes, or why there are none
+    "_ensemble.cif",  # the multiconformer model (placing.py)
     "_ensemble.pdb",
-    ".html",
-    ".prediction.json",
+    ".html",  # a page to look at (page.py)
+    ".prediction.json",  # input, model and settings by checksum
 )
+"""How the names of the files of one structure end, here and below, the record last."""
 
 EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
 
 def sample_suffixes(file_format: str) -> tuple[str, ...]:
-    """Of the files of one structure, the record last."""
     return ".samples.parquet", f"_samples.{file_format}", ".samples.json"
 
 
@@ -236,20 +223,17 @@ def _summary_table(
     return conform(pa.table(columns), RESIDUES, "the residues")
 
 
-_FLAGS = ("is_modified", "is_d_residue", "is_microheterogeneous")
-_NOTED = ("chain", "index", "name", *_FLAGS)
+_KEPT = {
+    "is_d_residue": "a D residue: its side chain is not predicted",
+    "is_microheterogeneous": "several residue types at this position: its atoms are kept",
+    "is_modified": "a modified residue: its atoms are kept",
+}
+_NOTED = ("chain", "index", "name", *_KEPT)
 
 
 def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
     """Why a residue keeps its atoms; empty where a missing side chain is as it should be."""
-    if parent_name(row["name"]) in ("GLY", "ALA"):
-        return why.get((row["chain"], row["index"]), "")
-    if (row["chain"], row["index"]) in why and missing:
-        return why[row["chain"], row["index"]]
-    if row["is_d_residue"]:
-        return "a D residue: its side chain is not predicted"
-    if row["is_microheterogeneous"]:
-        return "several residue types at this position: its atoms are kept"
-    if row["is_modified"]:
-        return "a modified residue: its atoms are kept"
-    return "not predicted"
+    reason = why.get((row["chain"], row["index"]), "")
+    if parent_name(row["name"]) in ("GLY", "ALA") or (reason and missing):
+        return reason
+    return next((words for flag, words in _KEPT.items() if row[flag]), "not predicted")

@@ -152,13 +152,11 @@ def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | Non
 
 def _backbone(residue: gemmi.Residue, altloc: str) -> list[gemmi.Atom] | None:
     """N, CA, C of one conformer: its own atoms, blank ones where it has none."""
-    atoms = []
-    for name in ("N", "CA", "C"):
-        atom = residue.find_atom(name, altloc or BLANK) or residue.find_atom(name, BLANK)
-        if atom is None:
-            return None
-        atoms.append(atom)
-    return atoms
+    atoms = [
+        residue.find_atom(name, altloc or BLANK) or residue.find_atom(name, BLANK)
+        for name in ("N", "CA", "C")
+    ]
+    return atoms if all(atoms) else None
 
 
 def _build(

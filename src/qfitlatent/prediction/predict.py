@@ -1,16 +1,9 @@
 """The trained model in use: predict structures; score.py and sample.py do the rest.
 
-    from qfitlatent.prediction.predict import predict_structures
-    from qfitlatent.prediction.score import score_structures
+Structures are read, and results written, by worker processes while the network runs here on batches
+of similar length; what is written does not depend on either.
 
-    predict_structures(["my.pdb"], "predicted")      # with the model that ships
-    score_structures(["qfit.pdb"], "scores.parquet", "results/runs/simulated")
-
-``model`` is a run folder, a model file, or None for the one inside the package. A folder stands for
-the structures in it. Structures are read, and results written, by worker processes while the
-network runs here on batches of similar length; what is written does not depend on either.
-
-Shapes: N residues of a structure, M observed rows, K components, J modes, S samples, D=4 chi.
+Shapes: N residues of a structure, K components, J modes, D=4 chi.
 """
 
 import math
@@ -24,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.model.batch import Protein
@@ -32,7 +24,7 @@ from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.outputs import PREDICTION, write_prediction
 from qfitlatent.prediction.records import Input, Predicted, Written
 from qfitlatent.prediction.results import Results
-from qfitlatent.prediction.runner import Runner, Timing, new_generator
+from qfitlatent.prediction.runner import Runner, Timing
 from qfitlatent.prediction.settings import PredictionSettings
 
 
@@ -50,6 +42,8 @@ def predict_structures(
     """Predict structures and write the files of ``outputs`` for each into ``out``.
 
     Args:
+        paths: files, and folders that stand for the structures in them.
+        model: a run folder, a model file, or None for the one inside the package.
         settings: section ``predict`` of the configuration; None for its defaults.
         overwrite: write over what an earlier prediction left.
         resume: leave out structures that this model has predicted with these settings.
@@ -64,38 +58,29 @@ def predict_structures(
         QfitLatentError: before anything is written, for paths, model or settings that cannot be
             used and for results that are already there; and when no structure could be used.
     """
-    settings = settings or config.settings(PredictionSettings, "predict")
-    runner = Runner(model, settings.device, timing)
-    identity = runner.identity() | {
-        "min_weight": settings.min_weight,
-        "merge_within_degrees": settings.merge_within_degrees,
-        "entropy_samples": settings.entropy_samples,
-        "seed": settings.seed,
-    }
-    results = Results(Path(out), PREDICTION, identity)
+    runner = Runner(model, settings, timing)
+    identity = runner.identity("min_weight", "merge_within_degrees", "entropy_samples", "seed")
     return runner.run_into(
-        results,
+        Results("predict", Path(out), PREDICTION, identity),
         paths,
-        partial(_predicted, runner, settings),
+        partial(_predicted, runner),
         write_prediction,
-        workers=settings.workers,
         overwrite=overwrite,
         resume=resume,
         stream=stream,
     )
 
 
-def _predicted(
-    runner: Runner, settings: PredictionSettings, given: Input, protein: Protein, s: Tensor
-) -> Predicted:
+def _predicted(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Predicted:
     """Arrays to be written; the heaviest mode always counts, others from min_weight on."""
+    settings = runner.settings
     has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
     entropy = torch.zeros(len(protein))
     with torch.inference_mode():
         start = time.perf_counter()
         density = runner.density(s, protein.token)
         mixture = density.as_mixture()
-        generator = new_generator(settings.seed, given.entry)
+        generator = runner.generator(given.entry)
         entropy[has_chi] = density.select(has_chi).entropy(settings.entropy_samples, generator)
         runner.timing.head += time.perf_counter() - start
         modes = mixture.modes(settings.min_weight, math.radians(settings.merge_within_degrees))

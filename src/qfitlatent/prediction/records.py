@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ MAX_NAME_BYTES = 190
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of the disk that every other structure would meet, too."""
+
+
+T = TypeVar("T")
 
 
 class Unusable(QfitLatentError):
@@ -94,8 +97,9 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            names = [p for p in sorted(path.iterdir()) if structure_stem(p.name)]
-            inside = [p for p in names if not p.is_dir()]
+            inside = [
+                p for p in sorted(path.iterdir()) if structure_stem(p.name) and not p.is_dir()
+            ]
             if not inside:
                 raise QfitLatentError(
                     f"The folder {path} holds no structure: their names end in "
@@ -111,7 +115,7 @@ def find_structures(paths: Iterable[str | Path]) -> list[Path]:
 
 def is_batch(paths: Iterable[str | Path]) -> bool:
     """Whether several structures are meant, of which one may fail."""
-    listed = [Path(path) for path in paths]
+    listed = list(map(Path, paths))
     return len(listed) > 1 or any(path.is_dir() for path in listed)
 
 
@@ -120,9 +124,9 @@ def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
     by_id: dict[str, list[Path]] = {}
     for path in found:
         by_id.setdefault(structure_id(path), []).append(path)
-    failed = {}
+    failed: dict[Path, Written] = {}
     for entry, paths in by_id.items():
-        encoded = os.fsencode(entry)
+        num_bytes = len(os.fsencode(entry))
         named = " and ".join(map(printable, paths))
         if len(paths) > 1:
             reason = "same_name"
@@ -133,16 +137,15 @@ def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
                 f"{named!r} is no name for results: it is empty, or has bytes that are no UTF-8 or "
                 "control characters; rename it."
             )
-        elif len(encoded) > MAX_NAME_BYTES:
+        elif num_bytes > MAX_NAME_BYTES:
             reason = "bad_name"
             error = (
-                f"The name of {named} has {len(encoded)} bytes without its ending, which leaves no "
+                f"The name of {named} has {num_bytes} bytes without its ending, which leaves no "
                 f"room for those of the results: use at most {MAX_NAME_BYTES}."
             )
         else:
             continue
-        for path in paths:
-            failed[path] = Written(entry, path, reason, error)
+        failed |= {path: Written(entry, path, reason, error) for path in paths}
     return failed
 
 
@@ -180,13 +183,13 @@ def _read_within_limits(path: Path, entry: str) -> EntryRecords:
     work = partial(_read, path, entry)
     try:
         pieces = contained(work, Limits(limits.max_seconds, limits.max_memory_gb))
-        records, failed = pickle.loads(b"".join(pieces))
+        records = pickle.loads(b"".join(pieces))
     except Stopped as stopped:
         raise Unusable(
             "beyond_limit", f"{path} cannot be used: reading it: {stopped}."
         ) from stopped
-    if failed is not None:
-        raise Unusable(failed.reason, failed.error, failed.traceback)
+    if isinstance(records, Written):
+        raise Unusable(records.reason, records.error, records.traceback)
     return records
 
 
@@ -195,14 +198,14 @@ def _read(path: Path, entry: str, watch: Watch) -> Iterator[bytes]:
     yield pickle.dumps(attempt(read_entry, path, path, entry))
 
 
-def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any, Written | None]:
+def attempt(step: Callable[..., T], path: Path, *arguments: Any) -> T | Written:
     """What the step gives, or else what became of the structure: one file stops no others.
 
     Raises QfitLatentError where the disk has no room, which no other structure would find, either.
     """
     trace = ""
     try:
-        return step(*arguments), None
+        return step(*arguments)
     except Unusable as error:
         reason, sentence, trace = error.reason, str(error), error.trace
     except QfitLatentError as error:
@@ -223,4 +226,4 @@ def attempt(step: Callable[..., Any], path: Path, *arguments: Any) -> tuple[Any,
         reason = "unexpected_error"
         sentence = f"{path} met an unforeseen error ({what:.300}); please report it."
         trace = traceback.format_exc()
-    return None, Written(structure_id(path), path, reason, sentence, trace)
+    return Written(structure_id(path), path, reason, sentence, trace)

@@ -2,8 +2,8 @@
 
 The files of one structure appear together or not at all; the last of them is a record of the input,
 the model and the settings that made them, so a structure is done when its record is there. What
-could not be used is a line in ``failures.csv``; the traceback of an unforeseen error stands in
-``failures.log`` beside it. No torch here.
+could not be used is a line in a table of failures, of which each command has its own; the traceback
+of an unforeseen error stands in a ``.log`` beside it. No torch here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,6 +39,7 @@ class Results:
     The last suffix is that of the record.
     """
 
+    command: str
     folder: Path
     suffixes: tuple[str, ...]
     identity: dict[str, Any]
@@ -115,32 +116,31 @@ def output_folder(folder: Path) -> Iterator[None]:
                 part.rmdir()
 
 
-def conclude(results: Sequence[Written], folder: Path, batch: bool) -> None:
-    """Says what failed: of a batch in files, of one structure as an error.
+def conclude(results: Sequence[Written], table: Path, batch: bool) -> None:
+    """Says what failed: of a batch in this table, of one structure as an error.
 
     Raises QfitLatentError where nothing came of any structure.
     """
     failed = [result for result in results if result.error]
     if batch or any(result.traceback for result in failed):
-        write_failures(results, folder)
+        _write_failures(results, table)
     if len(failed) < len(results):
         return
     first = failed[0].error
     if len(failed) == 1 and not batch:
         raise QfitLatentError(first)
     raise QfitLatentError(
-        f"None of the {len(results)} structures can be used, see {folder / 'failures.csv'}; the "
-        f"first: {first}"
+        f"None of the {len(results)} structures can be used, see {table}; the first: {first}"
     )
 
 
-def write_failures(results: Sequence[Written], folder: Path) -> None:
-    """``failures.csv`` and ``failures.log``; each is gone where it would be empty.
+def _write_failures(results: Sequence[Written], table: Path) -> None:
+    """The table and its log; each is gone where it would be empty.
 
     Raises QfitLatentError where they cannot be written.
     """
     failed = [result for result in results if result.error]
-    table, log = folder / "failures.csv", folder / "failures.log"
+    log = table.with_suffix(".log")
     traces = [f"{printable(r.path)}\n{r.traceback}" for r in failed if r.traceback]
     columns = {
         "entry": [printable(result.entry) for result in failed],

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any, Self, TextIO
 import torch
 from torch import Tensor
 
+from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file
 from qfitlatent.base.machine import num_cores
@@ -40,6 +41,7 @@ from qfitlatent.prediction.records import (
     unusable_names,
 )
 from qfitlatent.prediction.results import Results, conclude, output_folder
+from qfitlatent.prediction.settings import PredictionSettings, failures_table
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
@@ -58,6 +60,9 @@ Compute = Callable[[Input, Protein, Tensor], Any]
 
 Write = Callable[[Input, Any], Written]
 """What was computed to files; without torch, and found by name in a worker process."""
+
+Computed = tuple[Path, Input | Written, Any]
+"""Path, input and what ``compute`` gives, or what became of the structure instead."""
 
 
 @dataclass
@@ -88,9 +93,7 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def map(
-        self, step: Callable[[Any], tuple[Any, Written | None]], items: Sequence[tuple]
-    ) -> Callable[[], list]:
+    def map(self, step: Callable[[Any], Any], items: Sequence[tuple]) -> Callable[[], list]:
         """Begins; the function that is returned waits. The first of each item is a path."""
         pool = self._pool
         if pool is None:
@@ -107,7 +110,7 @@ class Workers:
 
         return wait
 
-    def _alone(self, step: Callable, item: tuple) -> tuple[Any, Written | None]:
+    def _alone(self, step: Callable[[Any], Any], item: tuple) -> Any:
         """An item in a process of its own: that one dies whose item killed the others."""
         try:
             with self._new_pool(1) as pool:
@@ -118,7 +121,7 @@ class Workers:
                 f"{path} ended the process that worked on it, as too little memory does: predict "
                 "it by itself, on a larger machine."
             )
-            return None, Written(structure_id(path), path, "process_died", sentence)
+            return Written(structure_id(path), path, "process_died", sentence)
 
     def _new_pool(self, num: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
@@ -137,13 +140,14 @@ class Runner:
     def __init__(
         self,
         model: str | Path | LoadedModel | None,
-        device: str,
+        settings: PredictionSettings | None,
         timing: Timing | None = None,
         embeds: bool = False,
     ) -> None:
         """``embeds``: ``encode`` is without dropout, not what the head of an average is given."""
+        self.settings = settings or config.settings(PredictionSettings, "predict")
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
-        self.device = choose_device(device)
+        self.device = choose_device(self.settings.device)
         self.path = loaded.path
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
@@ -158,9 +162,10 @@ class Runner:
         self._network = self.model.embed if embeds else self.model.encode
         self.timing = timing or Timing()
 
-    def identity(self) -> dict[str, str]:
-        """What of the model decides about a result, for its record."""
-        return {"format_version": "1", "model": self.path.name, "model_sha256": self.sha256}
+    def identity(self, *keys: str) -> dict[str, Any]:
+        """What of the model, and which settings, decide about a result: for its record."""
+        about = {"format_version": "1", "model": self.path.name, "model_sha256": self.sha256}
+        return about | {key: getattr(self.settings, key) for key in keys}
 
     def run_into(
         self,
@@ -169,7 +174,6 @@ class Runner:
         compute: Compute,
         write: Callable[[Results, Input, Any], Written],
         *,
-        workers: int | None,
         overwrite: bool,
         resume: bool,
         stream: TextIO | None,
@@ -181,88 +185,81 @@ class Runner:
         """
         found = find_structures(paths)
         with output_folder(results.folder):
-            named = [path for path in found if path not in unusable_names(found)]
-            done = [written for path in named if resume and (written := results.done(path))]
+            known = unusable_names(found)
+            for path in found if resume else ():
+                if path not in known and (done := results.done(path)):
+                    known[path] = done
             if not overwrite:
-                seen = {written.path for written in done}
-                left = [path for path in named if path not in seen]
+                left = [path for path in found if path not in known]
                 results.refuse_existing(left, only_finished=resume)
-            outcome = self.run(
-                found, compute, partial(write, results), workers=workers, done=done, stream=stream
-            )
-            conclude(outcome, results.folder, is_batch(paths))
+            outcome = self.run(found, known, compute, partial(write, results), stream)
+            conclude(outcome, failures_table(results.command, results.folder), is_batch(paths))
         return outcome
 
     def run(
         self,
         found: Sequence[Path],
+        known: Mapping[Path, Written],
         compute: Compute,
         write: Write | None,
-        *,
-        workers: int | None,
-        done: Sequence[Written] = (),
         stream: TextIO | None,
     ) -> list[Written]:
-        """What became of each structure, in the order of ``found``; ``done`` are those done before.
+        """What became of each structure, in the order of ``found``; of some it is known before.
 
         Without ``write``, ``compute`` does all and gives the ``Written``. Raises QfitLatentError
         where the disk has no room.
         """
-        outcome = {**unusable_names(found), **{written.path: written for written in done}}
-        todo = [path for path in found if path not in outcome]
-        num = num_workers(len(todo), workers)
+        outcome = dict(known)
+        todo = [path for path in found if path not in known]
+        num = num_workers(len(todo), self.settings.workers)
         with (
             Workers(num) as pool,
             open(os.devnull, "w") as nowhere,
             Progress(len(found), "structures", stream or nowhere) as progress,
         ):
-            progress.update(len(outcome), failures=len(outcome) - len(done))
+            num_failed = sum(bool(result.error) for result in known.values())
+            progress.update(len(known), failures=num_failed)
             starts = range(0, len(todo), WINDOW)
             paths = ([(path,) for path in todo[i : i + WINDOW]] for i in starts)
             reads = _ahead(num > 0, (pool.map(_read, window) for window in paths))
             computed = (self._computed(window, compute) for window in reads)
             step = partial(_write, write)
             for window in _ahead(num > 0, (pool.map(step, window) for window in computed)):
-                for written, failed in window:
-                    result = failed or written
+                for result in window:
                     outcome[result.path] = result
-                    progress.update(1, failures=int(result is failed), residues=result.num_residues)
+                    failed = int(bool(result.error))
+                    progress.update(1, failures=failed, residues=result.num_residues)
         return [outcome[path] for path in found]
 
-    def _computed(
-        self, window: Sequence[tuple[Input | None, Written | None]], compute: Compute
-    ) -> list[tuple[Path, Input | None, Any]]:
-        """Path, input and what ``compute`` gives, or what became of the structure instead."""
-        computed: list[tuple[Path, Input | None, Any]] = []
+    def _computed(self, window: Sequence[Input | Written], compute: Compute) -> list[Computed]:
+        computed: list[Computed] = []
         proteins = []
-        for given, failed in window:
-            if given is not None:
-                protein, failed = attempt(protein_from_tables, given.path, given.tables)
+        for given in window:
+            if isinstance(given, Written):
+                computed.append((given.path, given, None))
+                continue
+            protein = attempt(protein_from_tables, given.path, given.tables)
+            if isinstance(protein, Written):
+                computed.append((given.path, protein, None))
+            else:
                 proteins.append((given, protein))
-            if failed is not None:
-                computed.append((failed.path, None, failed))
-                proteins = [item for item in proteins if item[1] is not None]
         for batch in batches_by_length(proteins, BATCH_RESIDUES[self.device.type]):
-            for given, protein, s, failed in self._encoded(batch):
-                if failed is None:
-                    value, failed = attempt(compute, given.path, given, protein, s)
-                computed.append(
-                    (given.path, *((given, value) if failed is None else (None, failed)))
-                )
+            for (given, protein), s in zip(batch, self._encoded(batch), strict=True):
+                value: Any = s
+                if not isinstance(s, Written):
+                    value = attempt(compute, given.path, given, protein, s)
+                is_over = isinstance(value, Written)
+                computed.append((given.path, *((value, None) if is_over else (given, value))))
         return computed
 
-    def _encoded(
-        self, batch: list[tuple[Input, Protein]]
-    ) -> Iterator[tuple[Input, Protein, Tensor | None, Written | None]]:
-        """Each structure of a batch with its representation; by itself where the batch fails."""
-        encoded, failed = attempt(self.encode, batch[0][0].path, [p for _, p in batch])
-        if failed is None:
-            yield from ((*item, s, None) for item, s in zip(batch, encoded, strict=True))
-        elif len(batch) == 1:
-            yield (*batch[0], None, failed)
-        else:
-            for item in batch:
-                yield from self._encoded([item])
+    def _encoded(self, batch: list[tuple[Input, Protein]]) -> Sequence[Tensor | Written]:
+        """The representation of each structure; of each by itself where the batch fails."""
+        encoded = attempt(self.encode, batch[0][0].path, [protein for _, protein in batch])
+        if not isinstance(encoded, Written):
+            return encoded
+        if len(batch) == 1:
+            return [encoded]
+        return [s for item in batch for s in self._encoded([item])]
 
     @torch.inference_mode()
     def encode(self, proteins: Sequence[Protein]) -> list[Tensor]:
@@ -273,6 +270,13 @@ class Runner:
         self.timing.encoder += time.perf_counter() - start
         return list(s.split(sizes))
 
+    def generator(self, entry: str) -> torch.Generator:
+        """Draws depend on the seed and the structure's id, not on what else is predicted."""
+        digest = int.from_bytes(entry.encode(), "little") % (2**61 - 1)
+        return torch.Generator().manual_seed(
+            (self.settings.seed * 1_000_003 + digest) % (2**63 - 1)
+        )
+
     @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:
         """The density of residues s (N,d_s) of types token (N,), on the CPU."""
@@ -281,17 +285,16 @@ class Runner:
         return self.head(s, chi_mask, symmetric)
 
 
-def _read(item: tuple[Path]) -> tuple[Input | None, Written | None]:
+def _read(item: tuple[Path]) -> Input | Written:
     return attempt(read_input, *item, *item)
 
 
-def _write(
-    write: Write | None, item: tuple[Path, Input | None, Any]
-) -> tuple[Written | None, Written | None]:
+def _write(write: Write | None, item: Computed) -> Written:
     path, given, value = item
-    if given is None:
-        return None, value
-    return (value, None) if write is None else attempt(write, path, given, value)
+    if isinstance(given, Written):
+        return given
+    assert write is not None, "what compute gives is to be written"
+    return attempt(write, path, given, value)
 
 
 def _ahead(one: bool, begun: Iterable[Callable[[], list]]) -> Iterator[list]:
@@ -323,9 +326,3 @@ def batches_by_length(
             batches.append([item])
             longest = size
     return batches
-
-
-def new_generator(seed: int, entry: str) -> torch.Generator:
-    """Draws depend on the seed and the structure's id, not on what else is predicted."""
-    digest = int.from_bytes(entry.encode(), "little") % (2**61 - 1)
-    return torch.Generator().manual_seed((seed * 1_000_003 + digest) % (2**63 - 1))

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
@@ -24,7 +23,7 @@ from qfitlatent.prediction.outputs import (
 )
 from qfitlatent.prediction.records import Input, Unusable, Written
 from qfitlatent.prediction.results import Results
-from qfitlatent.prediction.runner import Runner, new_generator
+from qfitlatent.prediction.runner import Runner
 from qfitlatent.prediction.settings import FORMATS, PredictionSettings
 
 MAX_DRAWN_RESIDUES = 2_000_000
@@ -57,19 +56,13 @@ def sample_structures(
         )
     if file_format not in FORMATS:
         raise QfitLatentError(f"The format {file_format!r} is none of {', '.join(FORMATS)}.")
-    settings = settings or config.settings(PredictionSettings, "predict")
-    runner = Runner(model, settings.device)
-    identity = runner.identity() | {
-        "format": file_format,
-        "num_samples": num,
-        "seed": settings.seed,
-    }
+    runner = Runner(model, settings)
+    identity = runner.identity("seed") | {"format": file_format, "num_samples": num}
     return runner.run_into(
-        Results(Path(out), sample_suffixes(file_format), identity),
+        Results("sample", Path(out), sample_suffixes(file_format), identity),
         paths,
-        partial(_drawn, runner, settings.seed, num),
+        partial(_drawn, runner, num),
         write_samples,
-        workers=settings.workers,
         overwrite=overwrite,
         resume=resume,
         stream=stream,
@@ -77,7 +70,7 @@ def sample_structures(
 
 
 def _drawn(
-    runner: Runner, seed: int, num: int, given: Input, protein: Protein, s: Tensor
+    runner: Runner, num: int, given: Input, protein: Protein, s: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows (N,) of the residues table and draws (S,N,D)."""
     most = MAX_DRAWN_RESIDUES // len(protein)
@@ -89,7 +82,7 @@ def _drawn(
         )
     with torch.inference_mode():
         density = runner.density(s, protein.token)
-        chi = density.sample(num, new_generator(seed, given.entry)).numpy()
+        chi = density.sample(num, runner.generator(given.entry)).numpy()
     return protein.residue_row.numpy(), chi
 
 
@@ -110,14 +103,12 @@ def embed_structures(
 
     Returns and raises as ``predict_structures`` does.
     """
-    settings = settings or config.settings(PredictionSettings, "predict")
-    runner = Runner(model, settings.device, embeds=True)
+    runner = Runner(model, settings, embeds=True)
     return runner.run_into(
-        Results(Path(out), EMBEDDING, runner.identity()),
+        Results("embed", Path(out), EMBEDDING, runner.identity()),
         paths,
         lambda given, protein, s: (protein.residue_row.numpy(), s.numpy()),
         write_embedding,
-        workers=settings.workers,
         overwrite=overwrite,
         resume=resume,
         stream=stream,

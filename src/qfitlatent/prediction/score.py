@@ -12,20 +12,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.mixture import Modes
-from qfitlatent.density.protocol import Density
 from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.columns import SCORES
-from qfitlatent.prediction.records import Input, Written, find_structures, is_batch
+from qfitlatent.prediction.records import Input, Written, find_structures, is_batch, unusable_names
 from qfitlatent.prediction.results import conclude, output_folder
-from qfitlatent.prediction.runner import Runner, new_generator
-from qfitlatent.prediction.settings import PredictionSettings
+from qfitlatent.prediction.runner import Runner
+from qfitlatent.prediction.settings import PredictionSettings, failures_table
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.parquet import conform, table_writer
 
@@ -51,26 +49,25 @@ def score_structures(
     conformer is surprising. missing_weight is the weight of the modes that no altloc of the residue
     comes within 30 degrees of, and missing_chi the heaviest of them: an altloc that may be missing.
 
-    Raises QfitLatentError as ``predict_structures`` does; ``failures.csv`` is beside ``out``.
+    Raises QfitLatentError as ``predict_structures`` does; the table of failures is beside ``out``,
+    ``scores.failures.csv`` beside ``scores.parquet``.
     """
-    settings = settings or config.settings(PredictionSettings, "predict")
     out = Path(out)
     if out.is_dir():
         raise QfitLatentError(f"{out} is a folder: give the name of a Parquet file with --out.")
     if out.exists() and not overwrite:
         raise QfitLatentError(f"{out} exists already: add --overwrite, or choose another name.")
-    runner = Runner(model, settings.device)
+    runner = Runner(model, settings)
     found = find_structures(paths)
     tables: dict[str, pa.Table] = {}
 
     def compute(given: Input, protein: Protein, s: Tensor) -> Written:
-        density = runner.density(s, protein.token)
-        tables[given.entry] = _score(density, protein, given, settings)
+        tables[given.entry] = _score(runner, given, protein, s)
         return Written(given.entry, given.path, num_residues=len(protein))
 
     with output_folder(out.parent):
-        results = runner.run(found, compute, None, workers=settings.workers, stream=stream)
-        conclude(results, out.parent, is_batch(paths))
+        results = runner.run(found, unusable_names(found), compute, None, stream)
+        conclude(results, failures_table("score", out), is_batch(paths))
         try:
             with table_writer(out, SCORES) as writer:
                 for entry in sorted(tables):
@@ -83,13 +80,12 @@ def score_structures(
 
 
 @torch.inference_mode()
-def _score(
-    density: Density, protein: Protein, given: Input, settings: PredictionSettings
-) -> pa.Table:
+def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> pa.Table:
     """Rows of SCORES for one structure."""
+    settings, density = runner.settings, runner.density(s, protein.token)
     chi, defined, rows = protein.chi, protein.defined, protein.row_residue
     symmetric = torch.from_numpy(PI_SYMMETRIC)[protein.token]
-    draws = density.sample_with_log_prob(HDR_SAMPLES, new_generator(settings.seed, given.entry))
+    draws = density.sample_with_log_prob(HDR_SAMPLES, runner.generator(given.entry))
     level = hdr_level(density, *draws, chi, defined, rows).numpy()
     modes = density.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)

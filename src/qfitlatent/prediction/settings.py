@@ -1,9 +1,27 @@
 """The settings of a prediction; no torch here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 FORMATS = ("cif", "pdb")
 """Of the models that are sampled, the default first."""
+
+FAILURES = {
+    "predict": "failures.csv",
+    "sample": "samples.failures.csv",
+    "embed": "embedding.failures.csv",
+}
+
+
+def failures_table(command: str, out: Path) -> Path:
+    """Where a command says what it could not use: none replaces what another has said.
+
+    In the folder ``out``; that of ``score``, whose ``out`` is a table, is beside it and has its
+    name: ``scores.failures.csv`` beside ``scores.parquet``.
+    """
+    if command == "score":
+        return out.parent / f"{out.stem}.failures.csv"
+    return out / FAILURES[command]
 
 
 @dataclass(frozen=True)
