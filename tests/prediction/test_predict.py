@@ -362,18 +362,22 @@ def test_paths_models_options_and_existing_results(structures, model_path, tmp_p
     assert cli.main([*good, "--overwrite"]) == 0
 
 
-def test_one_bad_file_among_several_is_named_and_the_others_are_predicted(
+def test_one_bad_file_among_several_is_named_and_the_others_are_done(
     structures, model_path, tmp_path, capsys
 ):
-    bad = tmp_path / "bad.pdb"
+    bad, out = tmp_path / "bad.pdb", tmp_path / "out"
     bad.write_text("nothing\n")
-    files = [str(structures[0]), str(bad), str(structures[1])]
-    out = tmp_path / "out"
-    assert cli.main(["predict", *files, "-o", str(out), "--model", str(model_path)]) == 2
-    shown = capsys.readouterr()
-    assert "qfitlatent: " in shown.err
-    assert "bad.pdb" in shown.err
-    assert len(list(out.glob("*.prediction.json"))) == 2
+    files = [str(structures[0]), str(bad), str(structures[1]), "--model", str(model_path)]
+    for command in ("predict", "score", "sample", "embed"):
+        where = out / "scores.parquet" if command == "score" else out
+        assert cli.main([command, *files, "-o", str(where)]) == 2
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == 2
+        assert re.search(r"^qfitlatent: .*bad\.pdb", shown.err, re.MULTILINE)
+        (listed,) = re.findall(r"1 of 3 structures could not be used: see (.*)", shown.err)
+        assert pd.read_csv(listed)["entry"].tolist() == ["bad"]
+    for kind in ("prediction", "samples", "embedding"):
+        assert len(list(out.glob(f"*.{kind}.json"))) == 2
 
 
 def test_a_model_that_gives_no_numbers_is_refused(structures, model_path, tmp_path):
