@@ -12,7 +12,7 @@ from helpers.browser import check_in_browser, check_self_contained, tags
 from helpers.evaluated import evaluated_tiny
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.report import write_report
-from qfitlatent.evaluation.words import METRICS, TRUTH, cell, figure_cells, figure_text, label
+from qfitlatent.evaluation.words import METRICS, cell, figure_cells, figure_text, label
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_it_opens_with_four_figures_of_the_tables(metrics, page):
         shown = cell(figure, metric)
         assert re.search(rf"<b>{shown.text}( %)?</b>\s*<small>{shown.small}</small>", opening)
         others = dict(populations[population]["methods"])
-        del others["model"], others[TRUTH]
+        del others["model"], others["generator"]
         assert any(
             f"{label(name)}, has {figure_text(figures[metric], metric)}" in opening
             for name, figures in others.items()

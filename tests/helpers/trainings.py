@@ -1,5 +1,6 @@
 """Small trainings: tables to learn from, a configuration, and one run."""
 
+import importlib
 import io
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.training.run import train_run
+from qfitlatent.training.trainer import Trainer
 
 
 def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True) -> Path:
@@ -98,3 +100,22 @@ def make_config(**changes) -> dict:
 def run(folder: Path, config: dict, name: str = "run") -> Path:
     train_run(config, folder / "tables", folder / "split.parquet", folder / name, log=io.StringIO())
     return folder / name
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def killed_at(monkeypatch, place: str, call: int = 1) -> None:
+    """Make the ``call``-th call of a function of the training room the last of this process."""
+    module, name = place.rsplit(":", 1)
+    owner = Trainer if module == "Trainer" else importlib.import_module(module)
+    original, calls = getattr(owner, name), []
+
+    def dies(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise Killed
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, dies)

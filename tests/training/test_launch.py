@@ -5,14 +5,13 @@ import re
 
 import pytest
 
-from helpers.trainings import make_config, write_tables
+from helpers.trainings import Killed, killed_at, make_config, write_tables
 from helpers.workflow_run import TINY, Checkout
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.training.launch import train as launch_train
 from qfitlatent.training.state import STATE_FILE
-from qfitlatent.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -54,16 +53,8 @@ def test_the_rule_launches_as_many_processes_as_devices(tmp_path):
 
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused_and_says_so(data, monkeypatch):
-    original, calls = Trainer.train_epoch, []
-
-    def interrupted(self, progress):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, progress)
-
-    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    killed_at(monkeypatch, "Trainer:train_epoch", 2)
+    with pytest.raises(Killed):
         launch(data, make_config(devices=1))
     assert (data / "run" / STATE_FILE).is_file()
     with pytest.raises(QfitLatentError, match=re.escape("train.devices is 1 there and 2 here")):

@@ -1,7 +1,6 @@
 """Training: it learns, resumes to the byte, refuses what it must, and divides among processes."""
 
 import csv
-import importlib
 import io
 import os
 import shutil
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.trainings import make_config, run, write_tables
+from helpers.trainings import Killed, killed_at, make_config, run, write_tables
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
@@ -44,25 +43,6 @@ def trainer_of(folder: Path, config: dict, world: int = 1, rank: int = 0) -> Tra
     ]
     cpu = torch.device("cpu")
     return Trainer(config, *parts, cpu, Processes(cpu, world, rank))
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def killed_at(monkeypatch, place: str, call: int = 1) -> None:
-    """Make the ``call``-th call of a function of the training room the last of this process."""
-    module, name = place.rsplit(":", 1)
-    owner = Trainer if module == "Trainer" else importlib.import_module(module)
-    original, calls = getattr(owner, name), []
-
-    def dies(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            raise Killed
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, dies)
 
 
 PLACES = [

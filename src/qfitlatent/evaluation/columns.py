@@ -18,6 +18,8 @@ from qfitlatent.tables.columns import (
     make_schema,
 )
 
+MODEL, GENERATOR = "model", "generator"
+
 _KEY = IDS[:3]
 _RESIDUE = (*_KEY, next(column for column in IDS if column.name == "name"))
 _METHOD = Column("method", TEXT, False, "", "model, a baseline, generator, or an external table")

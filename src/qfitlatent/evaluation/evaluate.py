@@ -24,7 +24,7 @@ from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.libraries import fit_baselines
 from qfitlatent.density.rows import altloc_spread
-from qfitlatent.evaluation.columns import RESIDUE_METRICS, ROW_METRICS
+from qfitlatent.evaluation.columns import GENERATOR, MODEL, RESIDUE_METRICS, ROW_METRICS
 from qfitlatent.evaluation.figures import (
     calibration_table,
     figures_of,
@@ -34,8 +34,6 @@ from qfitlatent.evaluation.figures import (
 )
 from qfitlatent.evaluation.intervals import bootstrap_weights
 from qfitlatent.evaluation.methods import (
-    GENERATOR,
-    MODEL,
     Method,
     external_method,
     library_method,
@@ -47,8 +45,8 @@ from qfitlatent.evaluation.report import write_report
 from qfitlatent.evaluation.residues import (
     EvaluationSet,
     read_evaluation_set,
+    read_resolutions,
     residue_groups,
-    resolution_of,
 )
 from qfitlatent.evaluation.scores import MODES_KEPT, score_density
 from qfitlatent.evaluation.settings import DISTINCT_DEGREES, EvaluationSettings
@@ -61,7 +59,7 @@ from qfitlatent.evaluation.tables import (
 )
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.simulate.truth import read_truth
-from qfitlatent.tables.parquet import read_table, write_table
+from qfitlatent.tables.parquet import write_table
 
 
 def evaluate_run(
@@ -105,8 +103,7 @@ def evaluate_run(
 
     spread = altloc_spread(data.observed).numpy()
     distinct = spread > math.radians(DISTINCT_DEGREES)
-    entries = read_table(Path(tables_dir) / "entries.parquet", ["entry", "resolution_angstrom"])
-    groups = residue_groups(data, resolution_of(entries, data.entries), spread)
+    groups = residue_groups(data, read_resolutions(tables_dir, data.entries), spread)
     references = [*libraries] + [GENERATOR] * (GENERATOR in scores)
     values = figures_of(scores, metrics, references) | information_gain(scores)
     draws = bootstrap_weights(len(data.entries), settings.bootstrap_samples, settings.seed)

@@ -17,16 +17,13 @@ from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, 
 from qfitlatent.density.libraries import Library
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.protocol import Density
-from qfitlatent.evaluation.columns import MIXTURES, SAMPLES
+from qfitlatent.evaluation.columns import MIXTURES, MODEL, SAMPLES
 from qfitlatent.evaluation.residues import EvaluationSet
 from qfitlatent.evaluation.settings import CHUNK_RESIDUES
 from qfitlatent.model.network import DensityNetwork
 from qfitlatent.tables.columns import CHI, KEYS
 from qfitlatent.tables.keys import find_rows, row_keys
 from qfitlatent.tables.parquet import conform, read_table
-
-MODEL = "model"
-GENERATOR = "generator"
 
 
 class Chunk(NamedTuple):

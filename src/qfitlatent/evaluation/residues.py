@@ -149,7 +149,9 @@ def population_masks(several: np.ndarray) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def resolution_of(entries: pa.Table, names: list[str]) -> np.ndarray:
+def read_resolutions(tables_dir: str | Path, names: list[str]) -> np.ndarray:
     """(E,) angstrom of the named entries, nan where unknown."""
+    columns = ["entry", "resolution_angstrom"]
+    entries = read_table(Path(tables_dir) / "entries.parquet", columns)
     at = pc.index_in(pa.array(names), entries["entry"].combine_chunks())
     return entries["resolution_angstrom"].take(at).to_numpy().astype(float)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from qfitlatent.evaluation.columns import GENERATOR
 from qfitlatent.pages.render import Cell
 
 WORDS = yaml.safe_load(files("qfitlatent").joinpath("data", "words.yaml").read_text("utf-8"))
@@ -19,7 +20,6 @@ GROUPS: dict[str, str] = WORDS["groups"]
 FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
 """What a figure of the tables is multiplied with to be shown in this unit; 1 for the others."""
 
-TRUTH = "generator"
 NONE = "–"
 Rows = list[Sequence[str | int | Cell]]
 Figure = Mapping[str, Any]
@@ -33,7 +33,7 @@ def label(method: str) -> str:
 def ordered(methods: Iterable[str]) -> list[str]:
     """The model first, then the baselines from best to simplest, other methods, the truth."""
     known = {name: place for place, name in enumerate(METHODS)}
-    return sorted(methods, key=lambda name: (name == TRUTH, known.get(name, len(known)), name))
+    return sorted(methods, key=lambda name: (name == GENERATOR, known.get(name, len(known)), name))
 
 
 def colour(method: str, methods: Iterable[str]) -> str:
@@ -80,7 +80,7 @@ def best_of(figures: Mapping[str, Figure | None], metric: str) -> str | None:
     losses = {
         name: loss(figure["value"])
         for name, figure in figures.items()
-        if name != TRUTH and figure is not None and figure["value"] is not None
+        if name != GENERATOR and figure is not None and figure["value"] is not None
     }
     return min(losses, key=losses.__getitem__, default=None)
 
@@ -92,7 +92,8 @@ def figure_cells(figures: Mapping[str, Figure | None], metric: str) -> list[Cell
     if len(cells) < 2 or best is None:
         return list(cells.values())
     return [
-        c._replace(best=name != TRUTH and c.text == cells[best].text) for name, c in cells.items()
+        c._replace(best=name != GENERATOR and c.text == cells[best].text)
+        for name, c in cells.items()
     ]
 
 

@@ -79,8 +79,6 @@ class Trainer:
             "distinct": every,
         }
 
-    # --- state ---
-
     def state(self) -> dict[str, Any]:
         """All that a resume needs beside the configuration and the data."""
         return {
@@ -106,8 +104,6 @@ class Trainer:
     def load_best(self, run_dir: Path) -> None:
         """The weights of the epoch with the lowest validation loss."""
         load_weights(self.model, load_tensors(run_dir / BEST_FILE), run_dir / BEST_FILE)
-
-    # --- the loop ---
 
     def run(self, run_dir: Path, identity: Mapping[str, Any], log: TextIO | None) -> None:
         """The epochs that are left; after each, its state and its figures are on disk."""
