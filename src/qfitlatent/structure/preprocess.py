@@ -1,8 +1,4 @@
-"""Entries become tables, one file or many (SPEC 2 to 5).
-
-Everything is computed for all residues of several entries at once: the cost of numpy calls is then
-shared, and no Python loop runs over atoms or residues.
-"""
+"""Entries become tables, one file or many (SPEC 2 to 5)."""
 
 import sys
 import traceback
@@ -14,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +23,7 @@ from qfitlatent.structure.backbone import backbone_of
 from qfitlatent.structure.conformers import conformers_of
 from qfitlatent.structure.containers import ReadingLimits
 from qfitlatent.structure.records import all_tables, rejected_table
-from qfitlatent.structure.rejections import Rejections, unexpected_errors
+from qfitlatent.structure.rejections import Loss, unexpected_errors
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
 from qfitlatent.tables.parquet import read_table, table_writer
@@ -92,7 +87,10 @@ def read_entry(
             None is the default of the configuration.
     """
     most = _defaults().max_conformers if max_conformers is None else max_conformers
-    _check_max_conformers(most)
+    if most < 1:
+        raise QfitLatentError(
+            f"preprocess.max_conformers is {most}: at least 1 conformer must be allowed."
+        )
     parsed, trace = _parse(path, Parsed(entry, source, url), _defaults())
     tables, more = _make_contained([parsed], most)
     return EntryRecords(**tables, traceback=trace + more)
@@ -124,7 +122,8 @@ def preprocess_entries(
     chosen = settings(PreprocessSettings, "preprocess", given)
     columns = ["entry", "source", "url", "path", "reason", "detail"]
     rows = sorted(read_table(download_log, columns).to_pylist(), key=lambda row: row["entry"])
-    _check_order([row["entry"] for row in rows])
+    if any(a["entry"] == b["entry"] for a, b in pairwise(rows)):
+        raise QfitLatentError("The entries of a batch must be sorted and differ; sort them by id.")
     for row in rows:
         if row["path"] is not None:
             row["path"] = find_beside(row["path"], download_log)
@@ -204,7 +203,7 @@ def _batches(
                 parsed.rejection = ("download", reason, row["detail"] or "")
             elif parsed.rejection is None:
                 parsed, trace = _parse(row["path"], parsed, chosen)
-                _report(trace)
+                sys.stderr.write(trace)
             batch.append(parsed)
             num_atoms += len(parsed.atoms.occupancy) if parsed.atoms else 0
             at += 1
@@ -212,7 +211,7 @@ def _batches(
                 break
         watch(first, at - 1)
         tables, traces = _make_contained(batch, chosen.max_conformers)
-        _report(traces)
+        sys.stderr.write(traces)
         yield _pack(at, tables)
 
 
@@ -252,10 +251,6 @@ def _traceback(entry: str) -> str:
     return f"{entry}: an unexpected error\n{traceback.format_exc()}"
 
 
-def _report(trace: str) -> None:
-    sys.stderr.write(trace)
-
-
 def _pack(end: int, tables: Mapping[str, pa.Table]) -> bytes:
     """Tables in the order of SCHEMAS behind ``end``, as Arrow's own bytes."""
     sink = pa.BufferOutputStream()
@@ -272,36 +267,19 @@ def _unpack(piece: bytes) -> tuple[int, dict[str, pa.Table]]:
     return end, {name: pa.ipc.open_stream(source).read_all() for name in schemas.SCHEMAS}
 
 
-def _check_max_conformers(number: int) -> None:
-    if number < 1:
-        raise QfitLatentError(
-            f"preprocess.max_conformers is {number}: at least 1 conformer must be allowed."
-        )
-
-
-def _check_order(names: Sequence[str]) -> None:
-    if any(a >= b for a, b in pairwise(names)):
-        raise QfitLatentError("The entries of a batch must be sorted and differ; sort them by id.")
-
-
 def make_tables(batch: Sequence[Parsed], max_conformers: int) -> dict[str, pa.Table]:
-    """The five tables of these entries, rows in the order of ``batch``, which is sorted by entry.
-
-    Raises:
-        QfitLatentError: ``max_conformers`` is not positive, or the entries are not sorted.
-    """
-    _check_max_conformers(max_conformers)
+    """The five tables of these entries, which are sorted by id and differ."""
     names = [parsed.entry for parsed in batch]
-    _check_order(names)
-    rejections = Rejections()
+    losses: list[tuple[int, Loss]] = []
     for e, parsed in enumerate(batch):
         if parsed.rejection is not None:
             stage, reason, detail = parsed.rejection
-            rejections.add(stage, "entry", reason, np.array([e]), detail)
+            losses.append((e, Loss("entry", reason, detail, stage=stage)))
+        losses += [(e, loss) for loss in parsed.losses]
     read = [(e, parsed) for e, parsed in enumerate(batch) if parsed.atoms is not None]
     if not read:
         empty = {name: schema.empty_table() for name, schema in schemas.SCHEMAS.items()}
-        return empty | {"rejected": rejected_table(names, rejections, None)}
-    residues = Residues(names, read, rejections)
+        return empty | {"rejected": rejected_table(names, losses)}
+    residues = Residues(names, read)
     conformers = conformers_of(residues, max_conformers)
-    return all_tables(residues, backbone_of(residues), conformers)
+    return all_tables(residues, backbone_of(residues), conformers, losses)

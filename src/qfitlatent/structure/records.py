@@ -1,6 +1,7 @@
 """Residues and conformers as the five tables."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,17 +9,19 @@ import pyarrow.compute as pc
 
 from qfitlatent.structure.backbone import Backbone
 from qfitlatent.structure.conformers import Conformers
-from qfitlatent.structure.rejections import Loss, Rejections
+from qfitlatent.structure.rejections import Loss
 from qfitlatent.structure.residues import Residues
 from qfitlatent.tables import schemas
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
 
 
 def all_tables(
-    residues: Residues, backbone: Backbone, conformers: Conformers
+    residues: Residues,
+    backbone: Backbone,
+    conformers: Conformers,
+    losses: Sequence[tuple[int, Loss]],
 ) -> dict[str, pa.Table]:
-    """The five tables."""
-    losses = [(e, loss) for e, parsed in residues.read for loss in parsed.losses]
+    """The five tables; losses as (index of the entry, loss)."""
     residue = {name: values[residues.residue_row] for name, values in residues.residue.items()}
     entry_of = pa.array(residues.names, pa.string())
     name_of = pa.array(residues.vocabulary, pa.string())
@@ -81,7 +84,7 @@ def all_tables(
         "residues": make_table(residue_columns, schemas.RESIDUES),
         "frames": make_table(frames, schemas.FRAMES),
         "conformers": make_table(conformer_columns, schemas.CONFORMERS),
-        "rejected": rejected_table(residues.names, residues.rejections, residues, losses),
+        "rejected": rejected_table(residues.names, losses, residues),
     }
 
 
@@ -125,45 +128,28 @@ def _entries(residues: Residues, backbone: Backbone, conformers: Conformers) -> 
 
 def _num_rejected(residues: Residues, scope: str) -> np.ndarray:
     counts = np.zeros(len(residues.names), dtype=np.int64)
-    for piece in residues.rejections.pieces:
+    for piece in residues.rejected:
         if piece["scope"][0] == scope:
-            counts += np.bincount(piece["entry"], minlength=len(counts))
+            counts += np.bincount(residues.entry[piece["place"]], minlength=len(counts))
     return counts
 
 
 def rejected_table(
-    names: Sequence[str],
-    rejections: Rejections,
-    residues: Residues | None,
-    losses: Sequence[tuple[int, Loss]] = (),
+    names: Sequence[str], losses: Sequence[tuple[int, Loss]], residues: Residues | None = None
 ) -> pa.Table:
     """The rows of all entries, sorted; losses as (index of the entry, loss)."""
-    pieces, position = [], []
-    if rejections.pieces:
-        joined = {
-            name: np.concatenate([piece[name] for piece in rejections.pieces])
-            for name in rejections.pieces[0]
-        }
-        pieces.append(make_table(_rejected_columns(names, joined, residues), schemas.REJECTED))
-        position.append(joined["position"])
-    if losses:
-        rows = [
-            {
-                name: value
-                for name, value in loss._asdict().items()
-                if name in schemas.REJECTED.names
-            }
-            | {"entry": names[e], "stage": "preprocess", "reason": loss.reason.value}
-            for e, loss in losses
-        ]
-        pieces.append(pa.Table.from_pylist(rows, schema=schemas.REJECTED))
-        position.append(np.full(len(losses), -1))
-    if not pieces:
-        return schemas.REJECTED.empty_table()
+    own = [name for name in Loss._fields if name in schemas.REJECTED.names]
+    rows = [{name: getattr(loss, name) for name in own} | {"entry": names[e]} for e, loss in losses]
+    pieces = [pa.Table.from_pylist(rows, schema=schemas.REJECTED)]
+    place = np.full(len(losses), -1)
+    if residues is not None and residues.rejected:
+        columns = _rejected_columns(residues)
+        pieces.append(make_table(columns, schemas.REJECTED))
+        place = np.r_[place, columns["place"]]
     table = pa.concat_tables(pieces)
     keys = {
         "entry": table["entry"],
-        "position": pa.array(np.concatenate(position)),
+        "place": pa.array(place),
         "number": table["author_number"].fill_null(-(1 << 31)),
         **{n: table[n].fill_null("") for n in ("name", "altloc", "scope", "reason")},
     }
@@ -171,29 +157,24 @@ def rejected_table(
     return table.take(order)
 
 
-def _rejected_columns(
-    names: Sequence[str], joined: dict[str, np.ndarray], residues: Residues | None
-) -> dict[str, object]:
-    position, nowhere = joined["position"], joined["position"] < 0
-    columns = {
-        "entry": pa.array(names, pa.string()).take(pa.array(joined["entry"])),
-        **{name: joined[name] for name in ("stage", "scope", "reason", "detail")},
+def _rejected_columns(residues: Residues) -> dict[str, Any]:
+    rejected = {
+        name: np.concatenate([piece[name] for piece in residues.rejected])
+        for name in residues.rejected[0]
     }
-    if residues is None:
-        absent = [n for n in schemas.REJECTED.names if n not in columns]
-        return columns | {name: [None] * len(position) for name in absent}
-    at = np.maximum(position, 0)
-    residue = {n: values[residues.residue_row][at] for n, values in residues.residue.items()}
+    place, name, altloc = (rejected[n] for n in ("place", "name", "altloc"))
+    residue = {n: values[residues.residue_row][place] for n, values in residues.residue.items()}
     name_of = pa.array(residues.vocabulary, pa.string())
-    name, altloc = joined["name"], joined["altloc"]
-    return columns | {
+    return rejected | {
+        "entry": pa.array(residues.names, pa.string()).take(pa.array(residues.entry[place])),
+        "stage": ["preprocess"] * len(place),
         "name": name_of.take(pa.array(name, mask=name == 0)),
         "altloc": name_of.take(pa.array(np.maximum(altloc, 0), mask=altloc < 0)),
-        "chain": name_of.take(pa.array(residues.chain[at], mask=nowhere)),
-        "index": pa.array(residues.index[at], mask=nowhere),
-        "author_chain": name_of.take(pa.array(residue["author_chain"], mask=nowhere)),
-        "author_number": pa.array(residue["author_number"], mask=nowhere),
-        "insertion_code": name_of.take(pa.array(residue["insertion_code"], mask=nowhere)),
+        "chain": name_of.take(pa.array(residues.chain[place])),
+        "index": residues.index[place],
+        "author_chain": name_of.take(pa.array(residue["author_chain"])),
+        "author_number": residue["author_number"],
+        "insertion_code": name_of.take(pa.array(residue["insertion_code"])),
     }
 
 

@@ -1,9 +1,7 @@
 """What is left out, row by row, with its reason."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,10 +10,10 @@ from qfitlatent.tables.reasons import Reason
 
 
 class Loss(NamedTuple):
-    """What stands in the raw records of a file and was not read: a row of the rejected table.
+    """A row of the rejected table: an entry, or what is in its raw records and was not read.
 
-    scope: residue, or atom for one whose residue is read; has_backbone: whether a residue has N, CA
-    and C in the raw records, and so counts in the census (SPEC 2).
+    scope: entry; residue; or atom for one whose residue is read. has_backbone: whether a residue
+    has N, CA and C in the raw records, and so counts in the census (SPEC 2).
     """
 
     scope: str
@@ -27,42 +25,7 @@ class Loss(NamedTuple):
     name: str | None = None
     altloc: str | None = None
     has_backbone: bool = False
-
-
-class Rejections:
-    """Rows of the rejected table, collected in pieces of numpy columns."""
-
-    def __init__(self) -> None:
-        self.pieces: list[dict[str, np.ndarray]] = []
-
-    def add(
-        self,
-        stage: str,
-        scope: str,
-        reason: Reason,
-        entry: np.ndarray,
-        detail: Sequence[str] | str,
-        position: np.ndarray | None = None,
-        name: np.ndarray | None = None,
-        altloc: np.ndarray | None = None,
-    ) -> None:
-        """entry: index of the entry; position: index of the place, -1 for none;
-        name: name code, 0 for none; altloc: code, -1 for none."""
-        n = len(entry)
-        if n == 0:
-            return
-        self.pieces.append(
-            {
-                "entry": entry,
-                "position": np.full(n, -1) if position is None else position,
-                "name": np.zeros(n, dtype=np.int64) if name is None else name,
-                "altloc": np.full(n, -1) if altloc is None else altloc.astype(np.int64),
-                "stage": np.full(n, stage, dtype=object),
-                "scope": np.full(n, scope, dtype=object),
-                "reason": np.full(n, reason.value, dtype=object),
-                "detail": np.array([detail] * n if isinstance(detail, str) else detail, object),
-            }
-        )
+    stage: str = "preprocess"
 
 
 def unexpected_errors(rejected: pa.Table) -> list[str]:

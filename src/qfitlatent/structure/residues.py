@@ -1,45 +1,29 @@
-"""Coordinate files become tables: the whole altloc policy of the project lives here (SPEC 2 to 4).
+"""Residues of coordinate files and their altlocs: what the policy of SPEC 2 to 4 leaves open.
 
 Which residues
-    Model 1 only. Residues of polymers that are polypeptides, as gemmi finds them from the entities
-    of an mmCIF file or from the records of a PDB file; waters, ligands and nucleic acids are none.
-    A residue's place is its chain (label_asym_id; gemmi's subchain in PDB files), author number
-    and insertion code, so 52 and 52A are two; places are counted from 0 in the order of the file.
-Which type
-    The 20 standard names have tokens 0 to 19. ``MODIFIED`` lists the modified residues whose side
-    chain has the skeleton of their parent: they keep its token and chi. Every other name and every
-    D residue is 20, without chi. The deposited name is kept.
+    A residue's place is its chain, author number and insertion code; places are counted from 0 in
+    the order of the file.
 Microheterogeneity
-    Of several names at one place the one with the highest summed occupancy is kept (for each
-    altloc the mean over its N, CA, C and chi-defining atoms; ties by name), the rest is rejected.
+    The summed occupancy of a residue name is the sum over its altlocs of the mean over N, CA, C and
+    chi-defining atoms; ties by name.
 Altlocs
-    Conformer ``A`` is its own atoms, and blank atoms where it has none of that name; atoms are
-    never taken from another named altloc. A named altloc that owns none of the chi-defining atoms
-    (``chemistry.CHI_PATH``, with N, CA and CB) is no side-chain conformer: it is counted and
-    rejected. Blank atoms that stand beside named ones of the same name are not shared: they are a
-    conformer of their own, with an empty label, which shares the other blank atoms. Where no named
-    altloc remains, the blank atoms are the residue's one conformer. Of atoms that a file repeats
-    (same residue, name and altloc) the first counts.
+    The chi-defining atoms are those of ``chemistry.CHI_PATH``, with N, CA and CB. A conformer of
+    the blank atoms beside named ones has an empty label, and shares the other blank atoms. Of atoms
+    that a file repeats (same residue, name and altloc) the first counts.
 Occupancy
-    The mean over the conformer's own chi-defining atoms; it is normalised over the residue's kept
-    conformers. An altloc of occupancy 0 beside others is kept, with weight 0; a negative one is
-    rejected, and all conformers of a residue whose sum is not positive. A chi with an atom of
-    occupancy 0 was not observed, and is marked so.
+    An altloc of occupancy 0 beside others is kept, with weight 0; a negative one is rejected, and
+    all conformers of a residue whose sum is not positive.
 Numbers that are none
     An atom with a coordinate that is no number, infinite or too large is not there; an occupancy
     or B factor of that kind is missing. Each is a rejected row of the scope atom.
 Distinct conformers
     By falling occupancy, a conformer joins the first group whose first member it agrees with in
-    every chi observed in both, within 10 degrees, a pi-symmetric chi modulo 180.
+    every chi observed in both.
 Chi
-    Null where one of the four atoms is missing or three of them are on a line; a conformer without
-    any chi is rejected. Beyond ``max_conformers`` those of lowest occupancy are rejected.
+    Null where three of its atoms are on a line, too; a conformer without any chi is rejected.
 Frames
-    From the blank N, CA and C where all three exist; otherwise from the named altloc with all
-    three (its own or blank) that has the highest mean occupancy over its own ones, ties by label.
-    Where there is none, or the three are on a line, the frame is null, with a reason.
-Chain breaks
-    Residues are bonded when C(i)-N(i+1) is below 2.0 angstrom, with the atoms of the frames.
+    The occupancy of a named altloc is the mean over its own N, CA and C; ties by label. Where the
+    three atoms are on a line, the frame is null, with a reason.
 
 Accounting: residues and conformers read = kept + rejected, for every entry. Conformers are counted
 for kept residues whose type defines chi.
@@ -65,7 +49,6 @@ from qfitlatent.structure.atoms import (
     Parsed,
     template_of,
 )
-from qfitlatent.structure.rejections import Rejections
 from qfitlatent.tables.reasons import Reason
 
 _D_RESIDUES = frozenset(
@@ -95,13 +78,9 @@ class Residues:
     kept residues are exactly one for each place, so row = place in all arrays over N.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        read: Sequence[tuple[int, Parsed]],
-        rejections: Rejections,
-    ) -> None:
-        self.names, self.read, self.rejections = names, read, rejections
+    def __init__(self, names: Sequence[str], read: Sequence[tuple[int, Parsed]]) -> None:
+        self.names, self.read = names, read
+        self.rejected: list[dict[str, np.ndarray]] = []
         atoms = [parsed.atoms for _, parsed in read if parsed.atoms is not None]
         self.vocabulary = sorted({"", *(name for a in atoms for name in a.names)})
         code = {name: i for i, name in enumerate(self.vocabulary)}
@@ -184,16 +163,9 @@ class Residues:
             key = (int(self.atom_residue[atom]), int(self.altloc[atom]))
             found.setdefault(key, []).append(ATOM_NAMES[name] if name >= 0 else "another atom")
         residue, altloc = np.array(list(found), dtype=np.int64).reshape(-1, 2).T
-        self.rejections.add(
-            "preprocess",
-            "atom",
-            Reason.NOT_A_NUMBER,
-            self.residue_entry[residue],
-            [detail.format(", ".join(names)) for names in found.values()],
-            self.place[residue],
-            self.residue["residue_name"][residue],
-            altloc,
-        )
+        details = [detail.format(", ".join(names)) for names in found.values()]
+        name = self.residue["residue_name"][residue]
+        self.reject("atom", Reason.NOT_A_NUMBER, self.place[residue], details, altloc, name)
 
     def _choose_residue_types(self) -> None:
         """residue_row (N,): the residue kept at each place; losers are rejected."""
@@ -219,15 +191,8 @@ class Residues:
             f"{text[order[best[i]]]} {total[order[best[i]]]:.2f}"
             for i in lost
         ]
-        self.rejections.add(
-            "preprocess",
-            "residue",
-            Reason.MICROHETEROGENEITY,
-            self.residue_entry[rivals[order[lost]]],
-            detail,
-            places[lost],
-            name[order[lost]],
-        )
+        name = name[order[lost]]
+        self.reject("residue", Reason.MICROHETEROGENEITY, places[lost], detail, name=name)
 
     def _summed_occupancy(self, residues: np.ndarray) -> np.ndarray:
         """Sum over altlocs of the mean occupancy of their atoms that have a slot."""
@@ -266,10 +231,9 @@ class Residues:
     def _find_altlocs(self) -> None:
         """blank (N,8) atom of each slot, -1 for none; the same for named altlocs, own (G,8)."""
         num = len(self.residue_row)
-        used = np.flatnonzero((self.atom_slot >= 0) & (self.atom_row >= 0))[
-            ::-1
-        ]  # of repeated atoms the first is last
-        blank = used[self.altloc[used] == 0]
+        used = (self.atom_slot >= 0) & (self.atom_row >= 0)
+        # Backwards: of repeated atoms the first is written last.
+        blank = np.flatnonzero(used & (self.altloc == 0))[::-1]
         self.blank = np.full((num, _NUM_SLOTS), -1)
         self.blank[self.atom_row[blank], self.atom_slot[blank]] = blank
 
@@ -299,13 +263,29 @@ class Residues:
         self,
         scope: str,
         reason: Reason,
-        rows: np.ndarray,
+        place: np.ndarray,
         detail: Sequence[str] | str,
         altloc: np.ndarray | None = None,
+        name: np.ndarray | None = None,
     ) -> None:
-        name = self.residue["residue_name"][self.residue_row[rows]]
-        self.rejections.add(
-            "preprocess", scope, reason, self.entry[rows], detail, rows, name, altloc
+        """Rows of the rejected table, one a place; name is that of the residue kept there, if None.
+
+        altloc, name: indices of the vocabulary.
+        """
+        n = len(place)
+        if n == 0:
+            return
+        if name is None:
+            name = self.residue["residue_name"][self.residue_row[place]]
+        self.rejected.append(
+            {
+                "place": place,
+                "name": name,
+                "altloc": np.full(n, -1) if altloc is None else altloc.astype(np.int64),
+                "scope": np.full(n, scope, dtype=object),
+                "reason": np.full(n, reason.value, dtype=object),
+                "detail": np.array([detail] * n if isinstance(detail, str) else detail, object),
+            }
         )
 
 
