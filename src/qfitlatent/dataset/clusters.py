@@ -13,6 +13,7 @@ import numpy as np
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import ONE_LETTER, RESIDUE_TYPES, UNKNOWN_TOKEN
+from qfitlatent.tables.keys import begins_run
 from qfitlatent.tables.parquet import read_table
 
 MIN_LINKING_LENGTH = 15
@@ -84,7 +85,7 @@ def read_chains(tables_dir: Path | str) -> Chains:
     chain = table["chain"].combine_chunks().dictionary_encode()
     entry_code = entry.indices.to_numpy()
     chain_code = chain.indices.to_numpy()
-    first = np.flatnonzero(np.r_[True, (np.diff(entry_code) != 0) | (np.diff(chain_code) != 0)])
+    first = np.flatnonzero(begins_run(entry_code) | begins_run(chain_code))
     multi = (table["num_conformers"].to_numpy() >= 2).astype(np.int64)
     names = entry.dictionary.to_numpy(zero_copy_only=False)
     chain_names = chain.dictionary.to_numpy(zero_copy_only=False)
@@ -215,7 +216,7 @@ class _WordIndex:
             return []
         band = np.concatenate(hits)
         band.sort()
-        first = np.flatnonzero(np.r_[True, band[1:] != band[:-1]][: len(band)])
+        first = np.flatnonzero(begins_run(band))
         count = np.diff(np.r_[first, len(band)])
         band = band[first]
         joined = count.copy()  # with the next band, where it belongs to the same sequence

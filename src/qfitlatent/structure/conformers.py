@@ -11,6 +11,7 @@ from qfitlatent.chemistry import geometry
 from qfitlatent.chemistry.residues import NUM_CHI_MAX, PI_SYMMETRIC
 from qfitlatent.structure.atoms import C_SLOT
 from qfitlatent.structure.residues import Residues, mean_of
+from qfitlatent.tables.keys import begins_run
 from qfitlatent.tables.reasons import Reason
 
 OCCUPANCY_DISAGREEMENT = 0.01
@@ -135,8 +136,7 @@ def _kept(
     keep(Reason.ZERO_OCCUPANCY, total[row] > 0)
     order = np.flatnonzero(kept)
     order = order[np.lexsort((label[order], -occupancy[order], row[order]))]
-    of_row = row[order]
-    first = np.flatnonzero(np.r_[True, of_row[1:] != of_row[:-1]][: len(order)])
+    first = np.flatnonzero(begins_run(row[order]))
     rank = np.full(len(row), -1)
     rank[order] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
     keep(Reason.OVER_LIMIT, rank < max_conformers)
@@ -152,7 +152,7 @@ def _blank_conformers(
     Without a named conformer these are all blank atoms of the residue; otherwise those that a
     named one has, too. group_row (G,) ascending and own (G, 7): the named conformers.
     """
-    starts = np.flatnonzero(np.r_[True, group_row[1:] != group_row[:-1]][: len(group_row)])
+    starts = np.flatnonzero(begins_run(group_row))
     with_named = group_row[starts]
     blank = shared.copy()
     if len(starts):
@@ -171,7 +171,7 @@ def distinct_groups(row: np.ndarray, chi: np.ndarray, symmetric: np.ndarray) -> 
     or not observed; symmetric (M,4). A conformer without any observed chi agrees with all.
     """
     group = np.zeros(len(row), dtype=np.int64)
-    first = np.flatnonzero(np.r_[True, row[1:] != row[:-1]][: len(row)])
+    first = np.flatnonzero(begins_run(row))
     size = np.diff(first, append=len(row))
     first, size = first[size > 1], size[size > 1]
     if len(first) == 0:
@@ -213,8 +213,8 @@ def _b_rank(residues: Residues, has_chi: np.ndarray) -> np.ndarray:
     ranked = np.flatnonzero(has_chi & ~np.isnan(mean))
     ranked = ranked[np.lexsort((mean[ranked], residues.entry[ranked]))]
     entry, value = residues.entry[ranked], mean[ranked]
-    new_entry = np.r_[True, entry[1:] != entry[:-1]][: len(ranked)]
-    new_value = new_entry | np.r_[True, value[1:] != value[:-1]][: len(ranked)]
+    new_entry = begins_run(entry)
+    new_value = new_entry | begins_run(value)
     tied_from = np.flatnonzero(new_value)
     tied_to = np.r_[tied_from[1:], len(ranked)] - 1
     tie = np.cumsum(new_value) - 1

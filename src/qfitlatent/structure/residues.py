@@ -49,6 +49,7 @@ from qfitlatent.structure.atoms import (
     Parsed,
     template_of,
 )
+from qfitlatent.tables.keys import begins_run
 from qfitlatent.tables.reasons import Reason
 
 _D_RESIDUES = frozenset(
@@ -126,7 +127,7 @@ class Residues:
         _, first, self.place = np.unique(key, return_index=True, return_inverse=True)
         self.entry, self.chain = self.residue_entry[first], chain[first]
         chain_key = chain_key[first]
-        self.first_in_chain = np.r_[True, chain_key[1:] != chain_key[:-1]]
+        self.first_in_chain = begins_run(chain_key)
         starts = np.flatnonzero(self.first_in_chain)
         self.index = np.arange(len(first)) - starts[np.cumsum(self.first_in_chain) - 1]
 
@@ -182,7 +183,7 @@ class Residues:
         text = [self.vocabulary[code] for code in name]
         order = np.lexsort((name, -total, self.place[rivals]))
         places = self.place[rivals][order]
-        is_best = np.r_[True, places[1:] != places[:-1]]
+        is_best = begins_run(places)
         row[places[is_best]] = rivals[order][is_best]
         best = np.flatnonzero(is_best)[np.cumsum(is_best) - 1]
         lost = np.flatnonzero(~is_best)

@@ -36,6 +36,11 @@ def find_rows(key: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(key[at] == wanted, at, -1) if len(key) else np.full(len(wanted), -1)
 
 
+def begins_run(values: np.ndarray) -> np.ndarray:
+    """(n,) bool: the value differs from the one before it, as the first one does."""
+    return np.r_[True, values[1:] != values[:-1]][: len(values)]
+
+
 def fixed_list(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
     """(n, *shape) of a fixed-size list column without nulls, as float64."""
     flat = column.combine_chunks().flatten().to_numpy().astype(np.float64)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
+from qfitlatent.tables.keys import begins_run
 
 ROWS_PER_GROUP = 1 << 17
 """Rows of a row group: large enough to compress, small enough to stream."""
@@ -188,7 +189,7 @@ def _by_entry(
     for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         table = conform(pa.Table.from_batches([batch]), schema, path)
         entries = table["entry"].to_numpy()
-        starts = np.flatnonzero(np.r_[True, entries[1:] != entries[:-1]])
+        starts = np.flatnonzero(begins_run(entries))
         for start, end in zip(starts, np.r_[starts[1:], len(table)], strict=True):
             entry = entries[start]
             if entry < last:
