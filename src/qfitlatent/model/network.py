@@ -13,6 +13,7 @@ and everything that is not SPEC 6 is an option of ``ModelConfig`` that is off by
 Shapes: B proteins, N residues of the longest (padded), n real residues of all, D=4 chi.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
@@ -86,7 +87,7 @@ class Block(nn.Module):
         return s + self.dropout_feed_forward(update, None if seed is None else seed + 1)
 
 
-class DensityNetwork(nn.Module):
+class DensityNetwork(nn.Module, ABC):
     """What one model and an average of several have in common: residues in, densities out.
 
     A subclass has ``config`` and ``head``, and says how residues are encoded.
@@ -103,9 +104,9 @@ class DensityNetwork(nn.Module):
         self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
         self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
 
+    @abstractmethod
     def encode(self, batch: Batch) -> Tensor:
         """(n, width) what the head is given of each real residue, in order."""
-        raise NotImplementedError
 
     def embed(self, batch: Batch) -> Tensor:
         """(n, width) the final single representation of each real residue, without dropout."""
