@@ -81,10 +81,9 @@ class Polymer:
         is_cap = ~accepted & (kind == _OTHER) & ~has_ca & (self._backbone >= 0).any(axis=1)
         if is_cap.any():
             accepted |= is_cap & self._among(accepted) & self._bonded(is_cap, accepted)
-        is_piece = ~accepted & (kind != _NEVER)
-        if is_piece.any():
+        if not self._is_each_in_one_piece:
             # More atoms of a residue, such as those of one altloc at the end of the chain.
-            key = self._key_of_type
+            key, is_piece = self._key_of_type, ~accepted & (kind != _NEVER)
             accepted |= is_piece & np.isin(key, key[accepted])
         return accepted
 
@@ -156,6 +155,11 @@ class Polymer:
         """(G,) the same, and of one component."""
         return self._key * len(self._sites.names.texts) + self._sites.component
 
+    @cached_property
+    def _is_each_in_one_piece(self) -> bool:
+        """Whether no two groups say the same of their residue."""
+        return _all_differ(self._key_of_type)
+
     def _census(self) -> int:
         """Residues with N, CA and C, counted from names and numbers alone.
 
@@ -163,13 +167,12 @@ class Polymer:
         that each of N, CA and C stands there in one altloc.
         """
         sites = self._sites
-        key = self._key_of_type
-        _, same = np.unique(key, return_inverse=True)
+        if self._is_each_in_one_piece:
+            return int(np.count_nonzero(self._is_complete))
+        _, same = np.unique(self._key_of_type, return_inverse=True)
         count = np.bincount(same)
         several = count[same] > 1
         alone = int(np.count_nonzero(self._is_complete & ~several))
-        if not several.any():
-            return alone
         which = np.full(len(sites.atom), -1)
         for i, code in enumerate(_BACKBONE):
             which[sites.atom_code == code] = i
@@ -186,10 +189,7 @@ class Polymer:
         key = self._key[groups]
         chain = self._chain_keys()[groups]
         _, chain_number = np.unique(chain, return_inverse=True)
-        is_plain = len(np.unique(key)) == len(key) and not _has_breaks(
-            chain_number, sites.stretch[groups]
-        )
-        if is_plain:
+        if _all_differ(key) and not _has_breaks(chain_number, sites.stretch[groups]):
             place, copy = np.arange(len(groups)), np.zeros(len(groups), dtype=np.int64)
             residue, first = np.arange(len(groups)), np.arange(len(groups))
         else:
@@ -351,10 +351,16 @@ def _fits(types: dict[int, tuple[int, set]], component: int, atoms: set, goes_on
     return not any(there & backbone for _, there in types.values())
 
 
+def _all_differ(values: np.ndarray) -> bool:
+    ordered = np.sort(values)
+    return not (ordered[1:] == ordered[:-1]).any()
+
+
 def _has_breaks(chain: np.ndarray, stretch: np.ndarray) -> bool:
     """Whether a chain goes on behind the end of a stretch."""
-    pair = np.unique(chain * (int(stretch.max(initial=0)) + 1) + stretch)
-    return len(pair) > len(np.unique(chain))
+    first = np.full(int(chain.max(initial=0)) + 1, -1)
+    first[chain] = stretch
+    return bool((first[chain] != stretch).any())
 
 
 def _square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
