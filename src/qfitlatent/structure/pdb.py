@@ -114,8 +114,8 @@ def _lines(text: bytes, begin: np.ndarray, end: np.ndarray, width: int) -> np.nd
 def _columns(lines: np.ndarray) -> np.ndarray:
     """(width, n) contiguous, from (n, width); block by block, since then it stays in the cache."""
     found = np.empty(lines.shape[::-1], dtype=np.uint8)
-    for i in range(0, len(lines), 256):
-        found[:, i : i + 256] = lines[i : i + 256].T
+    for i in range(0, len(lines), 512):
+        found[:, i : i + 512] = lines[i : i + 512].T
     return found
 
 
@@ -141,21 +141,25 @@ def _sites(
     """lines (A,80) of the atoms, at (A,) which lines these are, ends (E,) the lines TER and END,
     closed (E+1,) whether it is TER."""
     _join_left_names(lines)
-    column = _columns(lines)
-    coordinates = column[30:54].reshape(3, 8, -1).transpose(1, 0, 2)
+    numbers = _columns(lines[:, 30:66])
+    coordinates = numbers[:24].reshape(3, 8, -1).transpose(1, 0, 2)
     position = parse_fixed(coordinates, 3)
     # Right-justified, so that a number that was cut is none.
     if (is_cut := coordinates[-1] == _BLANK).any():
         position[is_cut] = np.nan
-    _check_columns(column, position, at)
-    occupancy, b_factor = parse_fixed(column[54:66].reshape(2, 6, -1).transpose(1, 0, 2), 2)
+    _check_columns(lines, position, at)
+    occupancy, b_factor = parse_fixed(numbers[24:].reshape(2, 6, -1).transpose(1, 0, 2), 2)
     missing = np.isnan(occupancy)
     if missing.any():  # blank is 1, as the format has it; anything else is no number
-        occupancy[missing & (column[54:60] == _BLANK).all(axis=0)] = 1.0
+        occupancy[missing & (numbers[24:30] == _BLANK).all(axis=0)] = 1.0
 
-    changed = (column[17:27, 1:] != column[17:27, :-1]).any(axis=0)
-    has_segments, segment_changed = _segments(column, changed)
-    changed |= segment_changed
+    eight = lines.view("<u8")  # characters in the order of a number's bytes, the first is lowest
+    changed = _differs(eight[:, 2] >> 8) | _differs(eight[:, 3] & 0xFF_FFFF)  # columns 18-27
+    in_segment = _differs(eight[:, 9] & _FOUR)
+    # Otherwise the columns hold something of each atom, or of the whole file.
+    has_segments = 2 * np.count_nonzero(in_segment & ~changed) <= np.count_nonzero(in_segment) > 0
+    if has_segments:
+        changed |= in_segment
     behind = np.searchsorted(at, ends)
     changed[behind[(behind > 0) & (behind < len(at))] - 1] = True
     start = np.append(0, np.flatnonzero(changed) + 1)
@@ -166,9 +170,9 @@ def _sites(
     zeros = np.zeros_like(start)
     return Sites(
         names=names,
-        atom=_left_justified(lines[:, 12:16]),
-        element=_text(lines[:, 76:78]),
-        altloc=names.of_characters(column[16]),
+        atom=_left_justified((eight[:, 1] >> 32).astype("<u4")),
+        element=(eight[:, 9] >> 32).astype("<u2").view("S2"),
+        altloc=names.of_characters(lines[:, 16]),
         position=np.ascontiguousarray(position.T),
         occupancy=occupancy,
         b_factor=as_float32(b_factor),
@@ -196,13 +200,13 @@ def _join_left_names(lines: np.ndarray) -> None:
             lines[i, 16:20] = [_BLANK, *name]
 
 
-def _check_columns(column: np.ndarray, position: np.ndarray, at: np.ndarray) -> None:
+def _check_columns(lines: np.ndarray, position: np.ndarray, at: np.ndarray) -> None:
     """
     Raises:
         FileError: something stands between residue number and coordinates, or too many lines have
             no coordinates.
     """
-    between = np.flatnonzero((column[27:30] != _BLANK).any(axis=0))
+    between = np.flatnonzero(lines.view("<u8")[:, 3] >> 24 & 0xFF_FFFF != 0x20_2020)
     unreadable = np.flatnonzero(np.isnan(position.sum(axis=0)))
     if len(between):
         where, what = between[0], "columns 28 to 30, before the coordinates, are not blank"
@@ -213,18 +217,13 @@ def _check_columns(column: np.ndarray, position: np.ndarray, at: np.ndarray) -> 
     raise FileError(
         Reason.UNREADABLE,
         f"line {at[where] + 1}: {what}; are the columns shifted? "
-        f"({column[17:54, where].tobytes().decode('latin-1').strip()!r})",
+        f"({lines[where, 17:54].tobytes().decode('latin-1').strip()!r})",
     )
 
 
-def _segments(column: np.ndarray, changed: np.ndarray) -> tuple[bool, np.ndarray]:
-    """Whether columns 73-76 hold segments, and where these change from atom to atom."""
-    differs = (column[72:76, 1:] != column[72:76, :-1]).any(axis=0)
-    num_changes = np.count_nonzero(differs)
-    within = np.count_nonzero(differs & ~changed)
-    if num_changes == 0 or 2 * within > num_changes:
-        return False, np.zeros(len(differs), dtype=bool)
-    return True, differs
+def _differs(values: np.ndarray) -> np.ndarray:
+    """(A-1,) whether each differs from the one before."""
+    return values[1:] != values[:-1]
 
 
 def _components_and_chains(names: Names, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -249,9 +248,8 @@ def _is_four(text: bytes) -> bool:
     return standard_name(name) in TOKEN or is_water(name)
 
 
-def _left_justified(characters: np.ndarray) -> np.ndarray:
-    """(n,) bytes without blanks around them from characters (n, 4)."""
-    word = np.ascontiguousarray(characters).view("<u4")[:, 0]
+def _left_justified(word: np.ndarray) -> np.ndarray:
+    """(n,) bytes without blanks around them from four characters in each word (n,)."""
     for _ in range(3):
         if not (leads := (word & 0xFF) == _BLANK).any():
             break

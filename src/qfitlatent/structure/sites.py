@@ -105,35 +105,38 @@ def name_codes(names: np.ndarray) -> np.ndarray:
     return byte.view(np.uint32)
 
 
+_MAX_WIDTH = 16
+"""Of a number that is read at once: its digits are then exact in float64."""
+
+
 def parse_fixed(characters: np.ndarray, decimals: int) -> np.ndarray:
     """(...) numbers from characters (width, ...) uint8, at the right of their field.
 
     Those with exactly so many decimals are read at once, others one by one; nan for what is none.
     """
+    field, characters = characters, characters[-_MAX_WIDTH:]
     width = len(characters)
     point = width - decimals - 1
     digit = characters - np.uint8(ord("0"))
     is_digit = digit < 10
     digit *= is_digit
-    is_minus = characters[:point] == ord("-")
-    is_free = is_minus | (characters[:point] == ord(" "))
-    good = (characters[point] == ord(".")) & is_digit[point - 1]
-    good &= is_digit[0] | is_free[0]
-    for i in range(point - 1):
-        # Blanks, then perhaps a minus, then digits to the point.
-        good &= is_digit[i + 1] | (is_free[i + 1] & is_free[i] & ~is_minus[i])
-    whole = digit[0].astype(np.int32 if width < 11 else np.int64)
-    for i in (i for i in range(1, width) if i != point):
-        if i > point:
-            good &= is_digit[i]
-        whole *= 10
-        whole += digit[i]
-    # The quotient of whole numbers is the float nearest to the text.
-    value = whole / 10.0**decimals
-    np.negative(value, out=value, where=is_minus.any(axis=0))
+    is_minus, is_blank = characters[:point] == ord("-"), characters[:point] == ord(" ")
+    # Blanks, then perhaps a minus, then digits to the point, and behind it.
+    good = is_digit[1:point] | (is_blank[:-1] & (is_blank | is_minus)[1:])
+    good = good.all(axis=0) & (is_digit[0] | is_blank[0] | is_minus[0]) & is_digit[point - 1]
+    good &= (characters[point] == ord(".")) & is_digit[point + 1 :].all(axis=0)
+    good &= (field[:-_MAX_WIDTH] == ord(" ")).all(axis=0)
+    weight = [0 if i == point else 10 ** (width - 1 - i - (i < point)) for i in range(width)]
+    # Seven digits are exact in float32. The quotient of whole numbers is the float nearest to
+    # the text.
+    kind = np.float32 if width <= 8 else np.float64
+    whole = np.array(weight, dtype=kind) @ digit.reshape(width, -1).astype(kind)
+    value = (whole.astype(np.float64) / 10.0**decimals).reshape(good.shape)
+    if (is_negative := is_minus.any(axis=0)).any():
+        value = np.where(is_negative, -value, value)
     if not good.all():
         for at in zip(*np.nonzero(~good), strict=True):
-            value[at] = parse_number(characters[(slice(None), *at)].tobytes())
+            value[at] = parse_number(field[(slice(None), *at)].tobytes())
     return value
 
 
