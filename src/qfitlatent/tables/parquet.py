@@ -1,6 +1,7 @@
 """Tables in Parquet files: written in pieces, merged, read, always with the columns of a schema."""
 
 import heapq
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -136,8 +137,11 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     if path.exists() and not path.is_file():
         raise QfitLatentError(f"The table {path} is not a file: give a Parquet file.")
     try:
-        # Opened here: Arrow takes no path that is no text.
-        with open(path, "rb") as source, pq.ParquetFile(source) as file:
+        # Mapped: Arrow takes no path that is no text, and a file object of Python's ends the
+        # process when Arrow's threads still hold it at the end.
+        with open(path, "rb") as source:
+            mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        with pq.ParquetFile(pa.py_buffer(mapped)) as file:
             present = file.schema_arrow.names
             absent = [name for name in columns or [] if name not in present]
             if absent:
@@ -150,7 +154,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         raise QfitLatentError(
             f"The table {path} does not exist: run the preprocessing, or correct the path."
         ) from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:
         raise QfitLatentError(
             f"The table {path} cannot be read ({error}): delete it and run the stage that makes it."
         ) from error
