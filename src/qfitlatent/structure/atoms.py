@@ -146,7 +146,7 @@ def _protein_atoms(sites: Sites, polymer: Polymer) -> Atoms:
         altloc=sites.altloc[kept],
         occupancy=sites.occupancy[kept],
         b_factor=sites.b_factor[kept],
-        position=sites.position[kept],
+        position=sites.position.take(kept, axis=0),
         place=polymer.place,
         residue_name=sites.component[first],
         chain=polymer.chain,

@@ -142,8 +142,9 @@ def _count_within(points: np.ndarray, radius: float) -> np.ndarray:
     one = np.ones_like(square)
     right = np.concatenate([-2 * points.T, square[None], one[None]])
     left = np.concatenate([points, one[:, None], square[:, None]], axis=1)
-    counts = [
-        np.count_nonzero(left[start : start + 256] @ right <= radius**2, axis=1)
-        for start in range(0, len(points), 256)
-    ]
-    return np.concatenate(counts) - 1
+    number = np.full(len(points), -1)
+    for start in range(0, len(points), 255):
+        # Who is near to me, I am near to: sums down a block are fast, and of 255 fit in a byte.
+        near = left[start : start + 255] @ right <= radius**2
+        number += near.sum(axis=0, dtype=np.uint8)
+    return number

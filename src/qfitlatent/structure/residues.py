@@ -252,7 +252,7 @@ class Residues:
 
     def points(self, atoms: np.ndarray) -> np.ndarray:
         """(..., 3) positions of atoms; nan where -1."""
-        points = self.position[atoms]
+        points = self.position.take(atoms, axis=0)
         points[atoms < 0] = np.nan
         return points
 
