@@ -83,8 +83,8 @@ class Polymer:
             accepted |= is_cap & self._among(accepted) & self._bonded(is_cap, accepted)
         if not self._is_each_in_one_piece:
             # More atoms of a residue, such as those of one altloc at the end of the chain.
-            key, is_piece = self._key_of_type, ~accepted & (kind != _NEVER)
-            accepted |= is_piece & np.isin(key, key[accepted])
+            key, pieces = self._key_of_type, np.flatnonzero(~accepted & (kind != _NEVER))
+            accepted[pieces] = np.isin(key[pieces], key[accepted])
         return accepted
 
     def _bonded(self, groups: np.ndarray, partners: np.ndarray) -> np.ndarray:
@@ -126,25 +126,28 @@ class Polymer:
     def _key(self) -> np.ndarray:
         """(G,) int64: equal for groups of one chain, segment, number and insertion code."""
         sites = self._sites
-        columns = (
-            sites.author_chain,
-            sites.label_chain,
-            sites.segment,
-            sites.insertion_code,
-            sites.label_seq,
-            sites.number,
+        columns = np.stack(
+            [
+                sites.author_chain,
+                sites.label_chain,
+                sites.segment,
+                sites.insertion_code,
+                sites.label_seq,
+                sites.number,
+            ]
         )
+        low = columns.min(axis=1)
+        sizes = (columns.max(axis=1) - low + 1).tolist()
+        columns -= low[:, None]
         key = np.zeros(len(sites.start), dtype=np.int64)
         room = 1
-        for values in columns:
-            low, high = int(values.min()), int(values.max())
-            size = high - low + 1
+        for values, size in zip(columns, sizes, strict=True):
             if size == 1:
                 continue
             if room > 2**62 // size:
                 _, key = np.unique(key, return_inverse=True)
                 room = len(key)
-            key = key * size + (values - low)
+            key = key * size + values
             room *= size
         if room > 2**62 // len(sites.names.texts):
             _, key = np.unique(key, return_inverse=True)
