@@ -55,18 +55,14 @@ class _Columns:
 
 
 class _Plain:
-    """Values cut at white space: start (A,W) and length (A,W) in the buffer, with their quotes."""
+    """Values cut at white space: start (A,W) and length (A,W) in the buffer, without quotes."""
 
     def __init__(self, buffer: np.ndarray, start: np.ndarray, length: np.ndarray) -> None:
         self._buffer, self._start, self._length = buffer, start, length
 
     def _place(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the values of a column begin, and how long they are, without quotes."""
-        start, length = self._start[:, column], self._length[:, column]
-        first = self._buffer[start]
-        is_quoted = (first == ord("'")) | (first == ord('"'))
-        is_null = (length == 1) & ((first == ord(".")) | (first == ord("?")))
-        return start + is_quoted, np.where(is_null, 0, length - 2 * is_quoted)
+        """Where the values of a column begin, and how long they are."""
+        return self._start[:, column].copy(), self._length[:, column].copy()
 
     def text(self, column: int) -> np.ndarray:
         start, length = self._place(column)
@@ -214,13 +210,18 @@ def _plain_loop(text: bytes, line: np.ndarray, lead: np.ndarray) -> tuple[bytes,
     start, length = edges[::2], edges[1::2] - edges[::2]
     if len(start) == 0 or len(start) % len(items) or len(set(items)) < len(items):
         return None
-    first, last = buffer[start], buffer[start + length - 1]
+    first = buffer[start]
+    is_null = (length == 1) & ((first == ord(".")) | (first == ord("?")))
     # Other signs at the beginning of a value have a meaning: comments, names, quotes with blanks.
     is_odd = _HAS_MEANING[first]
     if is_odd.any():
         is_quoted = (first == ord("'")) | (first == ord('"'))
+        last = buffer[start + length - 1]
         if (is_odd & ~(is_quoted & (first == last) & (length > 1))).any():
             return None
+        start = start + is_quoted
+        length -= 2 * is_quoted
+    length -= is_null
     other = _loop(text, line, lead, b"_atom_site_anisotrop.", end)
     if other is None:
         rest = text[:begin] + text[end:]

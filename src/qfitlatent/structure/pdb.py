@@ -58,7 +58,7 @@ def read_pdb(text: bytes, *, with_waters: bool = True) -> Sites:
     head = _lines(text, begin, end, 8)
     if (head[:, 0] >= ord("a")).any():
         head -= 32 * ((head - np.uint8(ord("a"))) < 26).astype(np.uint8)
-    record = head.view(np.uint64)[:, 0] & _SIX
+    record = head.view("<u8")[:, 0] & _SIX
     is_het, is_atom = record == _HETATM, (record & _FOUR) == (_ATOM & _FOUR)
     for digit in (head[:, 4], head[:, 5]):
         # Serial numbers of more than five digits begin farther left.
