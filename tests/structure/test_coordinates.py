@@ -27,7 +27,7 @@ def test_opened_and_written_as_in_the_tables(folder, tmp_path):
         if path.suffix == ".json" or not residues:
             continue
         if path.name in LONG_LABELS:
-            with pytest.raises(QfitLatentError, match="several characters"):
+            with pytest.raises(QfitLatentError, match="not one ASCII character"):
                 open_structure(path)
             continue
         structure, document = open_structure(path)

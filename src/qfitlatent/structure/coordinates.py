@@ -40,7 +40,9 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
                 del document[0]
             structure = gemmi.make_structure_from_block(document[0])
         else:
-            structure = gemmi.read_pdb_string(text.decode())
+            # In ASCII: gemmi cuts columns by bytes, also within a letter of several.
+            letters = text.decode("utf-8", errors="replace").encode("ascii", errors="replace")
+            structure = gemmi.read_pdb_string(letters.decode())
         structure.merge_chain_parts()
         del structure[1:]
         _setup_entities(structure)
@@ -160,10 +162,10 @@ def _add_atoms(residue: gemmi.Residue, sites: Sites, atoms: range) -> None:
 
 
 def _one_character(label: str, what: str) -> str:
-    if len(label) > 1:
+    if len(label) > 1 or not label.isascii():
         raise QfitLatentError(
-            f"The {what} {label!r} has several characters, which the written model cannot have: "
-            "rename it to one character."
+            f"The {what} {label!r} is not one ASCII character, as the written model needs it: "
+            "rename it."
         )
     return label
 
