@@ -49,9 +49,7 @@ def read_pdb(text: bytes, *, with_waters: bool = True) -> Sites:
     if not text.isascii():
         # A column is a character, so that each must be one byte.
         text = text.decode().encode("latin-1", errors="replace")
-    end = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
-    if not text.endswith(b"\n"):
-        end = np.append(end, len(text))
+    end = _ends_of_lines(text)
     begin = np.append(0, end[:-1] + 1)
     if begin[-1] + _WIDTH > len(text):
         text += b" " * _WIDTH  # so that each line can be read to its last column
@@ -94,6 +92,15 @@ def read_pdb(text: bytes, *, with_waters: bool = True) -> Sites:
     sites = _sites(lines, is_het[atoms], atoms, others[is_last], closed)
     sites.header = _header(text, begin[:first], end[:first]) | {"num_models": num_models}
     return sites
+
+
+def _ends_of_lines(text: bytes) -> np.ndarray:
+    is_end = np.frombuffer(text, dtype=np.uint8) == ord("\n")
+    width = text.find(b"\n") + 1
+    if width * np.count_nonzero(is_end) == len(text) and is_end[width - 1 :: width].all():
+        return np.arange(width - 1, len(text), width)  # as in most files, of one width
+    end = np.flatnonzero(is_end)
+    return end if text.endswith(b"\n") else np.append(end, len(text))
 
 
 def _windows(text: bytes, kind: str) -> np.ndarray:
