@@ -213,6 +213,13 @@ def test_no_residues_is_an_error(tmp_path):
         run(folder)
 
 
+def test_chains_stand_in_the_order_of_the_residues(data):
+    residues = pq.read_table(data / "residues.parquet", columns=["entry", "chain"]).to_pylist()
+    chains = list(dict.fromkeys((row["entry"], row["chain"]) for row in residues))
+    result = run(data)
+    assert list(zip(*(result[n].to_pylist() for n in ("entry", "chain")), strict=True)) == chains
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_split_of_the_users_own(data, suffix):
     entries = sorted(set(pq.read_table(data / "residues.parquet")["entry"].to_pylist()))
