@@ -1,4 +1,4 @@
-"""Brings config.yaml up to date with base/config.schema.yaml; values in config.yaml stay."""
+"""Writes config.yaml: the defaults of base/config.schema.yaml, with their comments."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ CONFIG = Path(__file__).parents[1] / "config.yaml"
 
 
 def main() -> None:
-    CONFIG.write_text(config.commented(config.load(CONFIG)))
+    CONFIG.write_text(config.commented(config.load()), "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import re
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,8 @@ def test_defaults_pass_their_own_schema():
 
 
 def test_root_configuration_is_the_defaults_with_their_comments():
-    """But for the learning rate: with so few epochs that of SPEC 6 would learn too little."""
-    first_run = config.load({"train": {"learning_rate": 0.001}})
-    assert (ROOT / "config.yaml").read_text() == config.commented(first_run)
+    """So the file, `qfitlatent config` and docs/options.md, all made from the schema, agree."""
+    assert (ROOT / "config.yaml").read_text("utf-8") == config.commented(config.load())
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda p: p.name)
@@ -141,6 +141,64 @@ def test_mistakes_are_sentences(given, words):
     assert words in str(caught.value)
     assert str(caught.value)[-1] in ".?"
     assert "\n" not in str(caught.value)
+
+
+MEANT = """
+epochs train.epochs | gpu train.device | train.gpu train.device | predict.gpu predict.device
+model.num_layers model.num_blocks | model.n_layers model.num_blocks | model.k model.num_components
+model.hidden_dim model.d_s | hidden_dim model.d_s | d_model model.d_s | train.dropout model.dropout
+predict.folder predict.structures | predict.dir predict.structures | folder entries.folder
+predict.path predict.structures | predict.structure predict.structures | path entries.folder
+predict.num_workers predict.workers | predict.min_occupancy predict.min_weight
+predict.samples predict.entropy_samples | predict.run predict.model | predict.weights predict.model
+predict.checkpoint predict.model | evaluate.checkpoint evaluate.model | weights predict.model
+lr train.learning_rate | train.learning-rate train.learning_rate | train.l_r train.learning_rate
+train.learningRate train.learning_rate | Train train | training train | train.l2 train.weight_decay
+train.clip_grad train.gradient_clip | train.fp16 train.precision | train.warm_up train.warmup_steps
+train.finetune train.initial_model | pretrained train.initial_model | train.num_gpus train.devices
+early_stopping train.patience | train.crop_length train.crop | loss train.density
+split.val split.fractions.validation | split.fractions.val split.fractions.validation
+split.test split.fractions.test | split.seed seed | split.path split.file | simulate.seed seed
+split.min_identity split.sequence_identity | test_fraction split.fractions.test
+entries.glob entries.pattern | entries.dir entries.folder | entries.files entries.list
+entries.resolution entries.search.max_resolution_angstrom | pattern entries.pattern
+entries.search.rfree entries.search.max_r_free | shards entries.shards | mirror download.rcsb_url
+entries.search.resolution entries.search.max_resolution_angstrom | timeout download.read_timeout_s
+download.cache_dir download.cache | download.parallel download.connections | head model.head
+simulate.entries simulate.num_entries | simulate.n simulate.num_entries | altlocs preprocess.max_conformers
+average.runs average.members | compare.models compare.runs | evaluate.samples evaluate.num_samples
+evaluate.methods evaluate.external | outdir results_dir | experiment_name run | data_dir entries.folder
+"""  # fmt: skip # noqa: E501
+"""What people write, and the key that they mean."""
+
+
+@pytest.mark.parametrize("pair", re.split(r"[|\n]", MEANT.strip()))
+def test_what_people_write_leads_to_the_key_they_mean(pair):
+    written, meant = pair.split()
+    given: object = 1
+    for part in reversed(written.split(".")):
+        given = {part: given}
+    with pytest.raises(QfitLatentError, match=re.escape(f"key {written}: did you mean {meant}?")):
+        config.load(given)
+    assert meant in dict(leaves(config.schema()))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"cores": 8}, "cores: the number of cores is an option of Snakemake, `--cores 8`."),
+        ({"train": {"threads": 8}}, "the number of cores is an option of Snakemake"),
+        ({"train": {"optimizer": "adam"}}, "train.optimizer: the optimiser is always AdamW."),
+        ({"train": {"resume": True}}, "goes on when the same command is given again."),
+        # No key is like these: no key is named.
+        ({"train": {"val_every": 1}}, "train.val_every: in train there are epochs,"),
+        ({"simulate": {"x": 1}}, "simulate.x: in simulate there are num_entries,"),
+    ],
+)
+def test_what_is_no_key_at_all_is_not_sent_to_one(given, words):
+    with pytest.raises(QfitLatentError) as caught:
+        config.load(given)
+    assert words in str(caught.value)
 
 
 def test_a_file_that_is_no_configuration(tmp_path):

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
@@ -73,31 +73,44 @@ def _shown(value: Any) -> str:
 
 
 def _unknown_key(error: ValidationError, parent: str, schema: Mapping[str, Any]) -> str:
-    """Names the nearest key, judged by whole paths: another word for it (``synonyms`` in the
-    schema), the same word in another section, a misspelling beside it, then one anywhere."""
+    """Names the key that was meant, or says that there is none.
+
+    First another word for a key of the same section (``synonyms`` in the schema), then the same
+    word in another section, another word for any key, a misspelling beside it, one anywhere. The
+    root of the schema has under ``elsewhere`` what is set outside the configuration.
+    """
     known = list(error.schema["properties"])
     unknown = next(key for key in error.instance if key not in known)
     path = " ".join(f"{parent}.{unknown}".lstrip(".").split())
-    beside = {name: f"{parent}.{name}".lstrip(".") for name in known}
+    word = unknown.replace("-", "_")
     every = dict(keys(schema))
-    near = _similar(unknown, beside) or _similar(path, {key: key for key in every})
-    same_word = [key for key in every if key.split(".")[-1] == unknown]
     synonym = [
         key
         for key, node in every.items()
-        if unknown in node.get("synonyms", ()) or path in node.get("synonyms", ())
+        if {word, word.lower(), word.upper(), path} & set(node.get("synonyms", ()))
     ]
     in_section = [key for key in synonym if key.rpartition(".")[0] == parent]
-    meant = [*in_section, *synonym, *same_word, *near]
+    same_word = [key for key in every if key.rpartition(".")[2] == word.lower()]
+    in_section = [f"{parent}.{word.lower()}".lstrip(".")] * (word.lower() in known) + in_section
+    meant = [*in_section, *same_word, *synonym]
+    if not meant and word in schema["elsewhere"]:
+        return f"Unknown configuration key {path}: {schema['elsewhere'][word]}."
+    meant = meant or [f"{parent}.{name}".lstrip(".") for name in _similar(word, known)]
+    meant = meant or _misspelt(word, path, every)
     if meant:
         return f"Unknown configuration key {path}: did you mean {meant[0]}?"
     where = f"in {parent}" if parent else "at the top"
     return f"Unknown configuration key {path}: {where} there are {', '.join(known)}."
 
 
-def _similar(word: str, paths: Mapping[str, str]) -> list[str]:
-    found = difflib.get_close_matches(word, paths, n=1, cutoff=0.7)
-    return [paths[name] for name in found]
+def _similar(word: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word, list(names), n=1, cutoff=0.7)
+
+
+def _misspelt(word: str, path: str, every: Iterable[str]) -> list[str]:
+    """Keys of any section whose last word is like ``word``, that with the likest path first."""
+    like = [key for key in every if _similar(word, [key.rpartition(".")[2]])]
+    return difflib.get_close_matches(path, like, n=1, cutoff=0)
 
 
 def keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
