@@ -151,7 +151,7 @@ def main() -> None:
         name: side_chain(name, name) for name in RESIDUE_TYPES if CHI_PATH[name] or name == "ALA"
     }
     for name, modified in MODIFIED.items():
-        if modified.is_built:
+        if modified.atoms:  # others have the parent's
             residues[name] = side_chain(name, modified.parent)
     record = {
         "source": "bonds and planes: wwPDB Chemical Component Dictionary in biotite "

@@ -10,8 +10,8 @@ from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.prediction.outputs import PREDICTION
-from qfitlatent.prediction.placing import Placement
 from qfitlatent.prediction.records import Written
+from qfitlatent.prediction.scene import Placement
 from qfitlatent.prediction.settings import PredictionSettings
 from qfitlatent.tables.keys import fixed_list
 

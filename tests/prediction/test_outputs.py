@@ -22,8 +22,9 @@ from qfitlatent.chemistry.residues import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.prediction.placing import BACKBONE_NAMES, hundredths, place_side_chains
+from qfitlatent.prediction.placing import hundredths, place_side_chains
 from qfitlatent.prediction.records import structure_id
+from qfitlatent.prediction.scene import BACKBONE_NAMES
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text

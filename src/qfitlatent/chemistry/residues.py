@@ -57,16 +57,15 @@ class Modified(NamedTuple):
     parent: str
     atoms: dict[str, str]
     """Its own names of side-chain atoms, and the parent's."""
-    is_built: bool
-    """Whether its side chain can be built anew."""
+    backbone: tuple[str, ...]
+    """What it has on its backbone and the parent has not."""
 
 
 MODIFIED = {
     # Selenium in the place of sulphur, nothing else.
-    "MSE": Modified("MET", {"SE": "SD"}, True),
-    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's. It is
-    # predicted as MET, but not built: the builder would take the formyl group for a side chain.
-    "FME": Modified("MET", {}, False),
+    "MSE": Modified("MET", {"SE": "SD"}, ()),
+    # Formylated at the backbone nitrogen; the side chain and its atom names are methionine's.
+    "FME": Modified("MET", {}, ("CN", "O1", "HCN")),
 }
 """Modified residues that have their parent's token and chi.
 
@@ -74,9 +73,6 @@ The list is short on purpose. A phosphate (SEP, TPO, PTR), an oxidised sulphur (
 methyl group (MLY, M3L) hangs on a chi atom or next to one and changes which rotamers exist; a ring
 (PCA) has other angles altogether. All of these are unknown residues (token 20).
 """
-
-BUILDABLE = (*RESIDUE_TYPES, *(name for name, residue in MODIFIED.items() if residue.is_built))
-"""Residues whose side chain can be built anew."""
 
 OTHER_ATOM_NAMES: dict[str, dict[str, str]] = {"ILE": {"CD": "CD1"}}
 """Names that force fields give to chi atoms of standard residues, and the dictionary's."""

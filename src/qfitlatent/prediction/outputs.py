@@ -14,9 +14,10 @@ from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, parent_name
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
 from qfitlatent.prediction.page import page
-from qfitlatent.prediction.placing import Placement, place_side_chains
+from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
 from qfitlatent.prediction.results import COUNTS, Results
+from qfitlatent.prediction.scene import Placement
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import fixed_list

@@ -1,0 +1,243 @@
+"""What a prediction finds in a structure: side chains that go, and all that stays around them.
+
+``place_side_chains`` changes a structure by these rules; whatever chooses side chains that fit each
+other reads the same rules as arrays, before anything is changed. No torch here.
+
+Shapes: N residues of a placement, A atoms, B bonds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import gemmi
+import numpy as np
+
+from qfitlatent.chemistry.residues import (
+    BACKBONE_ATOMS,
+    MODIFIED,
+    NUM_CHI,
+    RESIDUE_TYPES,
+    SIDE_CHAIN_ATOMS,
+    UNKNOWN_TOKEN,
+    is_water,
+    parent_name,
+    standard_name,
+)
+
+BLANK = "\0"
+"""Altloc of atoms that all conformers share, as gemmi has it."""
+
+_TERMINAL_NAMES = (
+    "OXT", "OT1", "OT2", "O1", "O2", "OC1", "OC2", "HXT", "HN", "HT1", "HT2", "HT3"
+)  # fmt: skip
+"""At the ends of a chain, as programs call them."""
+
+_HYDROGEN_PLACES = ("", "1", "2", "3", "A", "A2", "A3")
+_OLD_HYDROGENS = ("1H", "2H", "3H", "1HA", "2HA", "1D", "2D", "3D", "1DA", "2DA")
+BACKBONE_NAMES = frozenset(
+    (
+        *BACKBONE_ATOMS,
+        *_TERMINAL_NAMES,
+        *_OLD_HYDROGENS,
+        *(x + place for x in "HD" for place in _HYDROGEN_PLACES),
+        *(name for residue in MODIFIED.values() for name in residue.backbone),
+    )
+)
+"""Atoms that stay where they are; side-chain hydrogens do not."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What to build on N residues of a structure; every other residue stays as it is.
+
+    key (N,) of (label chain, author number, insertion code, residue name, number in the polymer or
+    None); frame_altloc (N,) "" for blank; rotation (N,3,3), translation (N,3) frames; token (N,);
+    weight (N,J), 0 for a mode that is not built; chi (N,J,4) radians. Of several modes, number j
+    has the altloc ``ALTLOCS[j]``.
+    """
+
+    key: Sequence[tuple[str, int, str, str, int | None]]
+    frame_altloc: Sequence[str]
+    rotation: np.ndarray
+    translation: np.ndarray
+    token: np.ndarray
+    weight: np.ndarray
+    chi: np.ndarray
+
+
+class Kind(IntEnum):
+    """What an atom is to the side chains that are built."""
+
+    GOES = 0
+    """It is not in the predicted model: a side chain built anew, another backbone conformer."""
+    BACKBONE = 1
+    """It stays in a residue that is built anew: backbone, and CB of an ALA."""
+    KEPT = 2
+    """Of a residue of a protein that stays as it was."""
+    METAL = 3
+    LIGAND = 4
+    NUCLEIC = 5
+    WATER = 6
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The A heavy atoms of a structure, in its order, and the bonds that its records name.
+
+    position (A,3) angstrom; element (A,) atomic number; name (A,) of the atom, kind (A,) of
+    ``Kind``; residue (A,) index of the placement's residue, -1 for all others; group (A,) number of
+    the residue among all of the structure; altloc (A,) "" for blank; occupancy (A,).
+
+    bond (B,2) atoms that LINK, SSBOND or struct_conn names in the same asymmetric unit; of several
+    altlocs the first.
+    """
+
+    position: np.ndarray
+    element: np.ndarray
+    name: np.ndarray
+    kind: np.ndarray
+    residue: np.ndarray
+    group: np.ndarray
+    altloc: np.ndarray
+    occupancy: np.ndarray
+    bond: np.ndarray
+
+
+def scene_of(structure: gemmi.Structure, placement: Placement) -> Scene:
+    """What goes and what stays when ``place_side_chains`` builds this placement; nothing changes.
+
+    Names of atoms of residues that are built become upper case.
+    """
+    of_residue = {_place(r): n for n, (r, _) in residues_to_rebuild(structure, placement).items()}
+    rows: list[tuple] = []
+    at: dict[tuple, int] = {}
+    group = 0
+    for chain in structure[0]:
+        for residue in chain:
+            n = of_residue.get(_place(residue), -1)
+            if n >= 0:
+                token, altloc = int(placement.token[n]), placement.frame_altloc[n]
+                stays = atoms_that_stay(residue, token, altloc)
+                kinds = [Kind.BACKBONE if stay else Kind.GOES for stay in stays]
+            else:
+                kinds = [_kind(residue)] * len(residue)
+            for atom, kind in zip(residue, kinds, strict=True):
+                if atom.is_hydrogen():
+                    continue
+                what = Kind.METAL if n < 0 and atom.element.is_metal else kind
+                label = atom.altloc.strip(BLANK)
+                at.setdefault((chain.name, str(residue.seqid), residue.name, atom.name), len(rows))
+                rows.append(
+                    (
+                        atom.pos.tolist(), atom.element.atomic_number, atom.name, what, n, group,
+                        label, atom.occ,
+                    )
+                )  # fmt: skip
+            group += 1
+    bonds = []
+    for connection in structure.connections:
+        ends = [
+            at.get((end.chain_name, str(end.res_id.seqid), end.res_id.name, end.atom_name))
+            for end in (connection.partner1, connection.partner2)
+        ]
+        if None not in ends and connection.asu != gemmi.Asu.Different:
+            bonds.append(ends)
+    position, element, names, kind_, owner, number, labels, occupancy = (
+        zip(*rows, strict=True) if rows else [()] * 8
+    )
+    return Scene(
+        position=np.array(position, dtype=np.float64).reshape(-1, 3),
+        element=np.array(element, dtype=np.int16),
+        name=np.array(names, dtype=np.str_),
+        kind=np.array(kind_, dtype=np.int8),
+        residue=np.array(owner, dtype=np.int64),
+        group=np.array(number, dtype=np.int64),
+        altloc=np.array(labels, dtype=np.str_),
+        occupancy=np.array(occupancy, dtype=np.float64),
+        bond=np.array(bonds, dtype=np.int64).reshape(-1, 2),
+    )
+
+
+def _kind(residue: gemmi.Residue) -> Kind:
+    """Of a residue that stays as it was."""
+    if is_water(residue.name):
+        return Kind.WATER
+    if residue.entity_type == gemmi.EntityType.Polymer:
+        info = gemmi.find_tabulated_residue(standard_name(residue.name))
+        return Kind.NUCLEIC if info.is_nucleic_acid() else Kind.KEPT
+    return Kind.LIGAND
+
+
+def residues_to_rebuild(
+    structure: gemmi.Structure, placement: Placement
+) -> dict[int, tuple[gemmi.Residue, list[gemmi.Atom]]]:
+    """Of those of the N residues that can be built: the residue, and N, CA and C of its frame.
+
+    Residues that are not found, have another side chain than their parent, or share their position
+    with another residue type, are not among them. Names of atoms become upper case.
+    """
+    found = {}
+    for n, residue in enumerate(_find(structure[0], placement.key)):
+        if residue is None or placement.token[n] == UNKNOWN_TOKEN:
+            continue
+        for atom in residue:
+            atom.name = atom.name.upper()
+        atoms = _backbone(residue, placement.frame_altloc[n])
+        if atoms is not None:
+            found[n] = residue, atoms
+    return found
+
+
+def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | None]:
+    """The residue of each key; None where a position holds several residue types."""
+    at: dict[tuple, list[gemmi.Residue]] = {}
+    for chain in model:
+        for residue in chain:
+            if not is_water(residue.name):
+                *author, label_seq = _place(residue)
+                for number in {label_seq, None}:
+                    at.setdefault((*author, number), []).append(residue)
+    found = []
+    for *author, name, label_seq in keys:
+        residues = at.get((*author, label_seq)) or at.get((*author, None), [])
+        only = residues[0] if len(residues) == 1 else None
+        is_it = only is not None and only.name == name and parent_name(name)
+        found.append(only if is_it else None)
+    return found
+
+
+def _place(residue: gemmi.Residue) -> tuple:
+    number = residue.seqid
+    return residue.subchain, number.num, number.icode.strip(), residue.label_seq
+
+
+def _backbone(residue: gemmi.Residue, altloc: str) -> list[gemmi.Atom] | None:
+    """N, CA, C of one conformer: its own atoms, blank ones where it has none."""
+    atoms = [
+        residue.find_atom(name, altloc or BLANK) or residue.find_atom(name, BLANK)
+        for name in ("N", "CA", "C")
+    ]
+    return atoms if all(atoms) else None
+
+
+def atoms_that_stay(residue: gemmi.Residue, token: int, frame_altloc: str) -> list[bool]:
+    """For each atom of a residue that is built anew, whether it stays where it is."""
+    has_chi = NUM_CHI[token] > 0
+    names = () if has_chi else SIDE_CHAIN_ATOMS[RESIDUE_TYPES[token]]
+    own = {atom.name for atom in residue if frame_altloc and atom.altloc == frame_altloc}
+    stays = []
+    for atom in residue:
+        # Hydrogens of ALA and GLY stand where they did: nothing there is built anew.
+        kept = atom.name in BACKBONE_NAMES or atom.name in names
+        kept |= not has_chi and atom.is_hydrogen()
+        if kept:
+            kept = atom.altloc == frame_altloc if atom.has_altloc() else atom.name not in own
+        stays.append(kept)
+    return stays
+
+
+def names_of_its_own(name: str) -> dict[str, str]:
+    """Atoms of the parent that this residue calls otherwise, and how."""
+    modified = MODIFIED.get(standard_name(name))
+    return {parent: own for own, parent in modified.atoms.items()} if modified else {}
