@@ -44,9 +44,10 @@ def data(tmp_path_factory):
             "entry": [f"e{i}" for i in range(5)],
             "chain": ["Axp"] * 5,
             "cluster": range(5),
-            "group": range(5),
             "split": ["train", "train", "train", "validation", "test"],
+            "reason": pa.nulls(5, pa.string()),
             "method": ["builtin"] * 5,
+            "allocation": ["fractions"] * 5,
         }
     )
     write_table(split, folder / "split.parquet", SPLIT_SCHEMA)
@@ -141,6 +142,8 @@ def without_row(table, where=0):
         (without_row("rejected"), "every selected entry"),
         (spoil("rejected", "entry", "e0"), "kept or rejected, not both"),
         (spoil("split", "cluster", 4), "no cluster is in two splits"),
+        (spoil("split", "cluster", 4), "no cluster is learnt from and held out"),
+        (spoil("split", "reason", "because"), "what is excluded, and only that, has a reason"),
         (without_row("split"), "every chain is in the split"),
         (spoil("split", "chain", "Q"), "the split has no other chains"),
         (spoil("split", "split", "tset"), "splits are train"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.dataset import clusters, split
+from qfitlatent.tables.names import EXCLUDED
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # Frequencies of the residue types in proteins, in the order of tokens, percent.
@@ -80,8 +81,24 @@ def data(tmp_path):
 
 
 def run(folder, **changes):
-    arguments = {"fractions": FRACTIONS, "method": "builtin", "seed": 1} | changes
-    return split.split_entries(folder, folder.parent / "split.parquet", **arguments)
+    arguments = {
+        "fractions": FRACTIONS,
+        "sequence_identity": 0.3,
+        "method": "builtin",
+        "file": None,
+        "seed": 1,
+    }
+    return split.split_entries(folder, folder.parent / "split.parquet", **arguments | changes)
+
+
+def write_split(path, rows):
+    """rows: (entry, chain or None, split)."""
+    columns = dict(zip(("entry", "chain", "split"), zip(*rows, strict=True), strict=True))
+    if not any(columns["chain"]):
+        del columns["chain"]
+    write = pq.write_table if path.suffix == ".parquet" else pa.csv.write_csv
+    write(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), path)
+    return path
 
 
 def test_related_sequences_share_a_cluster_and_others_do_not():
@@ -129,12 +146,13 @@ def test_unknown_residues_and_repeats_do_no_harm():
     assert clusters.cluster_sequences([], 0.3).tolist() == []
 
 
-def test_no_cluster_no_group_and_no_entry_spans_two_splits(data):
+def test_no_cluster_spans_two_splits_and_what_is_excluded_says_why(data):
     table = run(data).to_pandas()
-    for key in ("cluster", "group", "entry"):
-        assert (table.groupby(key)["split"].nunique() == 1).all(), key
-    assert (table.groupby("cluster")["group"].nunique() == 1).all()
-    assert (table["method"] == "builtin").all()
+    sets = table[table["split"] != EXCLUDED]
+    assert (sets.groupby("cluster")["split"].nunique() == 1).all()
+    assert ((table["split"] == EXCLUDED) == table["reason"].notna()).all()
+    assert set(table["method"]) == {"builtin"}
+    assert set(table["allocation"]) == {"fractions"}
 
 
 def test_each_split_holds_its_share_of_both_counts(data):
@@ -167,26 +185,71 @@ def test_same_bytes_twice_and_another_split_with_another_seed(data):
     assert by_entry(run(data, seed=2)) != first
 
 
-def test_chains_of_one_entry_join_their_clusters(tmp_path):
-    """a-b share entry e0, b-c share entry e1: all three families are one group."""
+def test_a_chain_goes_with_its_cluster_not_with_its_entry(tmp_path):
+    """e0 has chains of families a and b, e1 of b and c: nothing percolates through entries."""
     rng = np.random.default_rng(6)
     a, b, c, d, e = (random_sequence(rng, 100) for _ in range(5))
     chains = [("e0", "A", a), ("e0", "B", b), ("e1", "A", b), ("e1", "B", c), ("e2", "A", c)]
     chains += [("e3", "A", d), ("e4", "A", e)]
-    table = run(write_residues(tmp_path / "tables", chains)).to_pandas()
-    assert table["group"].tolist() == [0, 0, 0, 0, 0, 1, 2]
-    assert table["cluster"].tolist() == [0, 1, 1, 2, 2, 3, 4]
-    assert set(table["split"]) == set(split.SPLITS)  # three groups: one for each
+    folder = write_residues(tmp_path / "tables", chains)
+    assert run(folder)["cluster"].to_pylist() == [0, 1, 1, 2, 2, 3, 4]
+    spread = [
+        run(folder, seed=seed).to_pandas().groupby("entry")["split"].nunique().max()
+        for seed in range(5)
+    ]
+    assert max(spread) > 1
 
 
-def test_short_chains_link_nothing(tmp_path):
+def test_short_chains_go_with_the_longest_of_their_entry(tmp_path):
     rng = np.random.default_rng(7)
     peptide = random_sequence(rng, clusters.MIN_LINKING_LENGTH - 1)
-    chains = [row for n in range(4) for row in (
+    chains = [row for n in range(6) for row in (
         (f"e{n}", "A", random_sequence(rng, 90)), (f"e{n}", "B", peptide))]  # fmt: skip
     table = run(write_residues(tmp_path / "tables", chains)).to_pandas()
-    assert table["group"].nunique() == 4
-    assert table["cluster"].nunique() == 8
+    assert table["cluster"].nunique() == 6
+    assert (table.groupby("entry")[["cluster", "split"]].nunique() == 1).all(axis=None)
+
+
+def half_alike(rng, other, identity=0.7):
+    """As long as ``other``; its end is related to the first 60 % of ``other``."""
+    shared = int(0.6 * len(other))
+    own = random_sequence(rng, len(other) - shared)
+    return np.r_[own, relative(rng, other[:shared], identity)]
+
+
+def test_a_training_chain_directly_related_to_a_held_out_one_is_excluded(tmp_path):
+    """Alike over 60 % of the shorter: not one cluster (80 %), but a direct hit (50 %)."""
+    rng = np.random.default_rng(10)
+    held, near, own = (random_sequence(rng, 200) for _ in range(3))
+    near = half_alike(rng, held)
+    peptide = random_sequence(rng, 10)
+    chains = [("h", "A", held), ("n", "A", near), ("n", "P", peptide), ("n", "B", own)]
+    chains += [("v", "A", random_sequence(rng, 150)), ("t", "A", random_sequence(rng, 150))]
+    folder = write_residues(tmp_path / "tables", chains)
+    named = [("h", None, "test"), ("v", None, "validation"), ("n", None, "train")]
+    table = run(folder, file=write_split(tmp_path / "mine.csv", named)).to_pandas()
+    assert table["cluster"].nunique() == 5  # the peptide goes with the first of the longest
+    chosen = dict(zip(table["entry"] + table["chain"], table["split"], strict=True))
+    assert chosen == {
+        "hA": "test", "nA": EXCLUDED, "nP": chosen["nP"], "nB": "train", "vA": "validation",
+        "tA": "train",
+    }  # fmt: skip
+    longest = "A" if len(near) >= len(own) else "B"
+    assert chosen["nP"] == chosen[f"n{longest}"]
+    reason = table.set_index(table["entry"] + table["chain"])["reason"]["nA"]
+    assert reason == "related to h chain A of the test set"
+
+
+def test_a_copy_of_a_held_out_chain_is_excluded_however_entries_are_added(tmp_path):
+    rng = np.random.default_rng(11)
+    held, other, third = (random_sequence(rng, 120) for _ in range(3))
+    chains = [("a", "A", held), ("b", "A", other), ("c", "A", third)]
+    named = [("a", None, "test"), ("b", None, "validation"), ("c", None, "train")]
+    path = write_split(tmp_path / "mine.csv", named)
+    before = by_entry(run(write_residues(tmp_path / "tables", chains), file=path))
+    chains += [("d", "A", held), ("e", "A", relative(rng, other, 0.6))]
+    after = by_entry(run(write_residues(tmp_path / "tables", chains), file=path))
+    assert after == before | {"d": EXCLUDED, "e": EXCLUDED}
 
 
 def test_an_empty_split_is_an_error(tmp_path):
@@ -194,10 +257,10 @@ def test_an_empty_split_is_an_error(tmp_path):
     ancestor = random_sequence(rng, 100)
     chains = [(f"e{n}", "A", relative(rng, ancestor, 0.8)) for n in range(10)]
     folder = write_residues(tmp_path / "tables", chains)
-    with pytest.raises(QfitLatentError, match=r"validation split is empty.*1 group"):
+    with pytest.raises(QfitLatentError, match=r"validation split is empty.*1 cluster"):
         run(folder)
     chains += [("x", "A", random_sequence(rng, 100))]
-    with pytest.raises(QfitLatentError, match=r"test split is empty.*2 group"):
+    with pytest.raises(QfitLatentError, match=r"test split is empty.*2 cluster"):
         run(write_residues(tmp_path / "tables", chains))
     assert not (tmp_path / "split.parquet").exists()
 
@@ -221,15 +284,21 @@ def test_chains_stand_in_the_order_of_the_residues(data):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_split_of_the_users_own(data, suffix):
-    entries = sorted(set(pq.read_table(data / "residues.parquet")["entry"].to_pylist()))
-    wanted = {entry: split.SPLITS[number % 3] for number, entry in enumerate(entries)}
-    table = pa.table({"entry": list(wanted), "split": list(wanted.values())})
-    path = data.parent / f"mine{suffix}"
-    (pq.write_table if suffix == ".parquet" else pa.csv.write_csv)(table, path)
+@pytest.mark.parametrize("by_chain", [False, True])
+def test_a_split_of_the_users_own(data, suffix, by_chain):
+    """Families stay together, so that nothing is excluded; what is not named is learnt from."""
+    chains = run(data).to_pandas()
+    family = chains["entry"].str[1:].astype(int) // 3
+    sets = [*split.SPLITS, EXCLUDED]
+    wanted = [sets[number % 4] if number < 24 else "train" for number in family]
+    rows = list(zip(chains["entry"], chains["chain"], wanted, strict=True))
+    named = [row for row, number in zip(rows, family, strict=True) if number < 24]
+    if not by_chain:
+        named = list(dict.fromkeys((entry, None, chosen) for entry, _, chosen in named))
+    path = write_split(data.parent / f"mine{suffix}", named)
     result = run(data, file=path)
-    assert by_entry(result) == wanted
-    assert set(result["method"].to_pylist()) == {"user"}
+    assert result["split"].to_pylist() == wanted
+    assert set(result["allocation"].to_pylist()) == {"file"}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +307,11 @@ def test_a_split_of_the_users_own(data, suffix):
         ("id,split\ne000,train\n", "no column entry"),
         ("entry,split\ne000,training\n", "puts e000 into 'training'"),
         ("entry,split\ne000,train\ne000,test\n", "puts e000 into train and into test"),
-        ("entry,split\ne000,train\n", "lacks 89 entries"),
+        ("entry,chain,split\ne000,A,train\ne000,A,test\n", "puts e000 chain A into train and"),
+        (
+            "entry,split\n1abc,train\n",
+            "names no entry of the data set: it names, for example, 1abc",
+        ),
         ("", "cannot be read"),
     ],
 )
@@ -250,21 +323,23 @@ def test_mistakes_in_a_split_of_the_users_own(data, text, words):
 
 
 def test_a_users_split_without_a_test_set(data):
-    entries = sorted(set(pq.read_table(data / "residues.parquet")["entry"].to_pylist()))
-    path = data.parent / "mine.csv"
-    lines = [f"{entry},{'train' if n else 'validation'}" for n, entry in enumerate(entries)]
-    path.write_text("\n".join(["entry,split", *lines]))
+    path = write_split(data.parent / "mine.csv", [("e000", None, "validation")])
     with pytest.raises(QfitLatentError, match="test split is empty: the split file"):
         run(data, file=path)
 
 
 FAKE_MMSEQS = """#!{python}
 import sys
-fasta, prefix = sys.argv[2:4]
-assert sys.argv[1] == "easy-cluster" and "--min-seq-id" in sys.argv
 if {fail}:
     sys.exit("out of patience")
+fasta, prefix = sys.argv[2:4]
+assert "--min-seq-id" in sys.argv
 names = [line[1:].strip() for line in open(fasta) if line.startswith(">")]
+if sys.argv[1] == "easy-search":
+    with open(sys.argv[4], "w") as out:
+        out.write("0\\t0\\t60\\t100\\t100\\n" + "1\\t0\\t40\\t100\\t100\\n")
+    sys.exit()
+assert sys.argv[1] == "easy-cluster"
 with open(prefix + "_cluster.tsv", "w") as out:
     for name in names:
         out.write(str(int(name) // 3 * 3) + "\\t" + name + "\\n")
@@ -279,19 +354,20 @@ def put_mmseqs_on_path(folder, monkeypatch, fail=False):
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_mmseqs2_is_taken_where_it_is_installed(data, tmp_path, monkeypatch):
+def test_what_is_installed_does_not_decide(data, tmp_path, monkeypatch):
+    before = run(data)
     put_mmseqs_on_path(tmp_path, monkeypatch)
-    table = run(data, method="auto").to_pandas()
+    assert run(data).equals(before)
+    table = run(data, method="mmseqs2").to_pandas()
     assert set(table["method"]) == {"mmseqs2"}
     assert table["cluster"].nunique() == 30
-    assert set(run(data, method="builtin")["method"].to_pylist()) == {"builtin"}
+    assert (table["split"] == EXCLUDED).any()  # by the search, which finds one hit
 
 
 def test_mmseqs2_failing_or_absent_is_a_sentence(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(QfitLatentError, match="mmseqs is not on the PATH"):
         run(data, method="mmseqs2")
-    assert set(run(data, method="auto")["method"].to_pylist()) == {"builtin"}
     put_mmseqs_on_path(tmp_path, monkeypatch, fail=True)
     with pytest.raises(QfitLatentError, match="out of patience"):
         run(data, method="mmseqs2")
@@ -304,7 +380,7 @@ def test_mmseqs2_failing_or_absent_is_a_sentence(data, tmp_path, monkeypatch):
     data=st.data(),
 )
 def test_allocation_holds_for_any_sizes(sizes, seed, data):
-    """Every group in one split, no split empty, and none far above its share."""
+    """Every cluster in one split, no split empty, and none far above its share."""
     several = [data.draw(st.integers(0, size)) for size in sizes]
     chains = clusters.Chains(
         entry=np.array([f"e{n}" for n in range(len(sizes))], dtype=object),

@@ -3,7 +3,7 @@
 # Needs:  <data>/download/<shard>.parquet, <data>/download.parquet
 # Makes:  <data>/shards/<shard>/*.parquet    the tables of one shard
 #         <data>/tables/*.parquet            entries, residues, frames, conformers, rejected
-#         <data>/split.parquet               sequence cluster, group and split of each chain
+#         <data>/split.parquet               sequence cluster and split of each chain
 
 
 rule preprocess_entries:

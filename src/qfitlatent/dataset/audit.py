@@ -101,6 +101,7 @@ def _divided(split: pd.DataFrame, residues: pd.DataFrame) -> dict[str, object]:
                 "entries": int(rows["entry"].nunique()),
                 "chains": len(rows),
                 "clusters": int(rows["cluster"].nunique()),
+                "largest_cluster_chains": int(rows["cluster"].value_counts().max()),
                 "residues": int(rows["size"].sum()),
                 "multiconformer_residues": int(rows["sum"].sum()),
             }

@@ -17,7 +17,12 @@ from qfitlatent.tables.keys import begins_run
 from qfitlatent.tables.parquet import read_table
 
 MIN_LINKING_LENGTH = 15
-"""Shorter chains, in residues, are clusters of their own."""
+"""Shorter chains, in residues, resemble each other by chance."""
+
+CLUSTER_COVERAGE = 0.8
+HIT_COVERAGE = 0.5
+"""Share of the shorter sequence over which two of a cluster are alike, and two that are related
+directly (SPEC 5)."""
 
 _WORD_LENGTH = 3
 """Residues in a word: measured on diverged families, 3 finds most relatives (0.99 of them at 40 to
@@ -38,6 +43,12 @@ _MIN_SCORE = 40
 
 _MAX_CANDIDATES = 6
 """Representatives that are aligned with one sequence at most, best first."""
+
+_MAX_SEARCHED = 24
+"""The same where relatives are searched, not a home: none is to be missed."""
+
+_NAMES = [*RESIDUE_TYPES, "UNK"]
+"""Residue names by token."""
 
 _PLACE_BITS = 17
 """Bits of a place (a sequence's number, then a diagonal): enough for chains of 65,000 residues."""
@@ -99,33 +110,71 @@ def read_chains(tables_dir: Path | str) -> Chains:
     )
 
 
-def cluster_chains(
-    chains: Chains, sequence_identity: float, *, method: str = "auto", threads: int = 1
-) -> tuple[np.ndarray, str]:
-    """(C,) cluster number of each chain, counted in table order, and the method that made them."""
-    if method == "auto":
-        method = "mmseqs2" if shutil.which("mmseqs") else "builtin"
-    if method == "mmseqs2" and shutil.which("mmseqs") is None:
-        raise QfitLatentError(
-            "split.method is mmseqs2, but the program mmseqs is not on the PATH: install MMseqs2 "
-            "or set split.method to auto or builtin."
-        )
-    linking = np.flatnonzero(chains.length >= MIN_LINKING_LENGTH)
-    # Most data sets repeat sequences: each distinct one is clustered once.
-    distinct: dict[bytes, int] = {}
-    copy_of = np.array(
-        [distinct.setdefault(chains.tokens(int(i)).tobytes(), len(distinct)) for i in linking],
-        dtype=np.int64,
-    )
-    sequences = [np.frombuffer(key, dtype=np.int8) for key in distinct]
+def cluster_chains(chains: Chains, identity: float, *, method: str, threads: int = 1) -> np.ndarray:
+    """(C,) cluster number of each chain, counted in table order.
+
+    Short chains are in the cluster of the longest chain of their entry.
+
+    Args:
+        identity: over 80 % of the shorter chain, fraction.
+        method: builtin or mmseqs2.
+    """
+    long = np.flatnonzero(chains.length >= MIN_LINKING_LENGTH)
+    sequences, copy_of = _distinct(chains, long)
     if method == "mmseqs2":
-        representative = _cluster_mmseqs2(sequences, sequence_identity, threads)
+        representative = _cluster_mmseqs2(sequences, identity, threads)
     else:
-        representative = cluster_sequences(sequences, sequence_identity)
+        representative = cluster_sequences(sequences, identity)
     label = len(sequences) + np.arange(len(chains))
-    if len(linking):
-        label[linking] = representative[copy_of]
-    return numbered(label), method
+    if len(long):
+        label[long] = representative[copy_of]
+    return numbered(label[longest_of_entry(chains)])
+
+
+def longest_of_entry(chains: Chains) -> np.ndarray:
+    """(C,) the chain itself; for a short one the longest of its entry, the first of equals."""
+    order = np.lexsort((np.arange(len(chains)), -chains.length, chains.entry_index))
+    first = order[begins_run(chains.entry_index[order])]  # (E,)
+    long = chains.length >= MIN_LINKING_LENGTH
+    return np.where(long, np.arange(len(chains)), first[chains.entry_index])
+
+
+def direct_hits(
+    chains: Chains,
+    queries: np.ndarray,
+    targets: np.ndarray,
+    identity: float,
+    *,
+    method: str,
+    threads: int = 1,
+) -> np.ndarray:
+    """(Q,) for each of the chains ``queries`` one of the chains ``targets`` that it is related to.
+
+    -1 where there is none. Related is what has the identity over half of the shorter chain (SPEC
+    5). Short chains are related to nothing.
+    """
+    length = chains.length
+    asked = np.flatnonzero(length[queries] >= MIN_LINKING_LENGTH)
+    targets = targets[length[targets] >= MIN_LINKING_LENGTH]
+    query_sequences, query_of = _distinct(chains, queries[asked])
+    target_sequences, target_of = _distinct(chains, targets)
+    if method == "mmseqs2":
+        found = _search_mmseqs2(query_sequences, target_sequences, identity, threads)
+    else:
+        found = search_sequences(query_sequences, target_sequences, identity)
+    _, first_copy = np.unique(target_of, return_index=True)
+    hits = np.full(len(queries), -1, dtype=np.int64)
+    hit = found[query_of]
+    hits[asked[hit >= 0]] = targets[first_copy[hit[hit >= 0]]]
+    return hits
+
+
+def _distinct(chains: Chains, which: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The sequences of some chains, each once, and (len(which),) which of them a chain has."""
+    number: dict[bytes, int] = {}
+    copy_of = [number.setdefault(chains.tokens(int(i)).tobytes(), len(number)) for i in which]
+    sequences = [np.frombuffer(key, dtype=np.int8) for key in number]
+    return sequences, np.array(copy_of, dtype=np.int64)
 
 
 def cluster_sequences(sequences: Sequence[np.ndarray], identity: float) -> np.ndarray:
@@ -134,28 +183,29 @@ def cluster_sequences(sequences: Sequence[np.ndarray], identity: float) -> np.nd
     Near-linear: a query meets only the representatives that share words with it, and at most
     ``_MAX_CANDIDATES`` of them are aligned.
     """
-    representative = np.full(len(sequences), -1, dtype=np.int64)
-    scoring = gemmi.AlignmentScoring("b")
+    representative = np.arange(len(sequences))
+    index = _WordIndex()
     order = sorted(
         range(len(sequences)), key=lambda i: (-len(sequences[i]), sequences[i].tobytes())
     )
-    index = _WordIndex()
-    names = [*RESIDUE_TYPES, "UNK"]
     for query in order:
-        tokens = sequences[query]
-        words, positions = _words(tokens)
-        residues = [names[token] for token in tokens]
-        required = required_identity(identity, len(tokens))
-        for candidate, shift in index.candidates(words, positions):
-            window = slice(max(0, shift - _MARGIN), shift + len(tokens) + _MARGIN)
-            target = [names[token] for token in sequences[candidate][window]]
-            if _are_related(residues, target, required, scoring):
-                representative[query] = candidate
-                break
+        found = index.related(sequences[query], identity, CLUSTER_COVERAGE, _MAX_CANDIDATES)
+        if found < 0:
+            index.add(query, sequences[query])
         else:
-            representative[query] = query
-            index.add(query, words, positions)
+            representative[query] = found
     return representative
+
+
+def search_sequences(
+    queries: Sequence[np.ndarray], targets: Sequence[np.ndarray], identity: float
+) -> np.ndarray:
+    """(Q,) index of a target that each query is directly related to, -1 where there is none."""
+    index = _WordIndex()
+    for number, tokens in enumerate(targets):
+        index.add(number, tokens)
+    hits = (index.related(tokens, identity, HIT_COVERAGE, _MAX_SEARCHED) for tokens in queries)
+    return np.fromiter(hits, np.int64, len(queries))
 
 
 def required_identity(identity: float, length: int) -> float:
@@ -184,7 +234,7 @@ def _words(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _WordIndex:
-    """Where each word occurs in the representatives; grows as representatives are added.
+    """Sequences by the words that occur in them; grows as sequences are added.
 
     A stack of arrays sorted by word, each at least twice as long as the one above it: adding costs
     a logarithm of sorts, a query looks into a logarithm of arrays. A place is one number, the
@@ -195,10 +245,14 @@ class _WordIndex:
     def __init__(self) -> None:
         self._segments: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         """word (W,) sorted, place (W,), start (_NUM_WORDS + 1,): start[w]:start[w + 1] is word w"""
+        self._residues: dict[int, list[str]] = {}
+        self._scoring = gemmi.AlignmentScoring("b")
 
-    def add(self, sequence: int, words: np.ndarray, positions: np.ndarray) -> None:
+    def add(self, number: int, tokens: np.ndarray) -> None:
+        self._residues[number] = [_NAMES[token] for token in tokens]
+        words, positions = _words(tokens)
         middle = 1 << (_PLACE_BITS - 1)
-        word, place = words, (sequence << _PLACE_BITS) + middle + positions
+        word, place = words, (number << _PLACE_BITS) + middle + positions
         while self._segments and len(self._segments[-1][0]) < 2 * len(word):
             below = self._segments.pop()
             word, place = np.r_[below[0], word], np.r_[below[1], place]
@@ -206,8 +260,23 @@ class _WordIndex:
         start = np.r_[0, np.cumsum(np.bincount(word, minlength=_NUM_WORDS))]
         self._segments.append((word[order], place[order], start))
 
-    def candidates(self, words: np.ndarray, positions: np.ndarray) -> list[tuple[int, int]]:
-        """Representatives with the most word hits on neighbouring diagonals, best first.
+    def related(
+        self, tokens: np.ndarray, identity: float, coverage: float, max_candidates: int
+    ) -> int:
+        """The best candidate that the sequence is related to (``is_related``), -1 for none."""
+        residues = [_NAMES[token] for token in tokens]
+        for candidate, shift in self.candidates(*_words(tokens), max_candidates):
+            window = slice(max(0, shift - _MARGIN), shift + len(tokens) + _MARGIN)
+            target = self._residues[candidate]
+            shorter = min(len(residues), len(target))
+            if is_related(residues, target[window], identity, coverage * shorter, self._scoring):
+                return candidate
+        return -1
+
+    def candidates(
+        self, words: np.ndarray, positions: np.ndarray, num: int
+    ) -> list[tuple[int, int]]:
+        """The ``num`` sequences with the most word hits on neighbouring diagonals, best first.
 
         Each with the shift, in residues, of the query along it that gives these hits.
         """
@@ -222,13 +291,13 @@ class _WordIndex:
         joined = count.copy()  # with the next band, where it belongs to the same sequence
         adjacent = np.flatnonzero(band[1:] - band[:-1] == 1)
         joined[adjacent] += count[adjacent + 1]
-        best = _largest(joined, 4 * _MAX_CANDIDATES)
+        best = _largest(joined, 4 * num)
         found: dict[int, int] = {}
         band_bits = _PLACE_BITS - _DIAGONAL_BAND_BITS
         for value in band[best].tolist():
             diagonal_band = (value & ((1 << band_bits) - 1)) - (1 << (band_bits - 1))
             found.setdefault(value >> band_bits, (diagonal_band + 1) << _DIAGONAL_BAND_BITS)
-        return list(found.items())[:_MAX_CANDIDATES]
+        return list(found.items())[:num]
 
     @staticmethod
     def _bands(
@@ -255,44 +324,103 @@ def _largest(values: np.ndarray, num: int) -> np.ndarray:
     return among[np.argsort(-values[among], kind="stable")][:num]
 
 
-def _are_related(
-    query: Sequence[str], target: Sequence[str], required: float, scoring: gemmi.AlignmentScoring
+def is_related(
+    query: Sequence[str],
+    target: Sequence[str],
+    identity: float,
+    wanted: float,
+    scoring: gemmi.AlignmentScoring,
 ) -> bool:
-    """Whether a global alignment reaches the identity and is better than chance.
+    """Whether two sequences, as residue names, are similar over at least ``wanted`` residues.
 
-    Identity is counted over the shorter of the two. Unrelated sequences reach 0.2 to 0.3 of it with
-    many gaps, but then a negative BLOSUM62 score; gaps at the ends are not counted against it.
+    Some stretch of their global alignment has at least the identity, gaps included, pairs so many
+    residues, and scores better than chance when aligned by itself: unrelated sequences reach an
+    identity of 0.2 to 0.3 with many gaps, but then a negative BLOSUM62 score.
     """
+    required = required_identity(identity, wanted)
     result = gemmi.align_string_sequences(query, target, [], scoring)
-    if result.match_count < required * min(len(query), len(target)):
+    if result.match_count < required * wanted:
         return False
-    gaps = re.findall(r"^\d+(?=[ID])|\d+(?=[ID]$)", result.cigar_str())
-    at_ends = sum(-scoring.gapo - scoring.gape * int(length) for length in gaps)
-    return result.score + at_ends >= _MIN_SCORE
+    columns = np.frombuffer(result.match_string.encode(), dtype=np.uint8)
+    balance = np.r_[0.0, np.cumsum((columns == ord("|")) - required)]
+    # The longest stretch begins where the balance was first as low as where it ends.
+    begin = np.searchsorted(-np.minimum.accumulate(balance), -balance, side="left")
+    end = int(np.argmax(np.arange(len(balance)) - begin))
+    stretch = slice(int(begin[end]), end)
+    if np.count_nonzero(columns[stretch] != ord(" ")) < wanted:
+        return False
+    kind = np.concatenate(
+        [np.full(int(num), ord(op)) for num, op in re.findall(r"(\d+)([MID])", result.cigar_str())]
+    )
+    parts = []
+    for sequence, gap in ((query, "D"), (target, "I")):
+        place = np.r_[0, np.cumsum(kind != ord(gap))]
+        parts.append(sequence[place[stretch.start] : place[stretch.stop]])
+    return gemmi.align_string_sequences(*parts, [], scoring).score >= _MIN_SCORE
 
 
 def _cluster_mmseqs2(sequences: Sequence[np.ndarray], identity: float, threads: int) -> np.ndarray:
     """(S,) representative of each sequence by ``mmseqs easy-cluster``.
 
     Coverage is asked of the shorter sequence only (``--cov-mode 1``), so that a domain and the
-    whole protein that holds it fall into one cluster.
+    whole protein that holds it fall into one cluster; in a single step, because members of members
+    percolate.
     """
-    letters = np.frombuffer(ONE_LETTER.encode(), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        fasta, prefix = Path(folder) / "in.fasta", Path(folder) / "out"
-        with fasta.open("w") as stream:
-            for number, tokens in enumerate(sequences):
-                stream.write(f">{number}\n{letters[tokens].tobytes().decode()}\n")
-        command = ["mmseqs", "easy-cluster", str(fasta), str(prefix), str(Path(folder) / "tmp")]
-        command += ["--min-seq-id", f"{identity:g}", "-c", "0.8", "--cov-mode", "1"]
-        command += ["--threads", str(threads), "-v", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise QfitLatentError(
-                f"MMseqs2 failed ({' '.join(last)}): repair it, or set split.method to builtin."
-            )
+        prefix = Path(folder) / "out"
+        options = ["-c", f"{CLUSTER_COVERAGE:g}", "--cov-mode", "1", "--single-step-clustering"]
+        _mmseqs(
+            ["easy-cluster", _fasta(sequences, folder, "in"), str(prefix), f"{folder}/tmp"],
+            [*options, "1", "--min-seq-id", f"{identity:g}", "--threads", str(threads)],
+        )
         pairs = np.loadtxt(f"{prefix}_cluster.tsv", dtype=np.int64, ndmin=2)
     representative = np.arange(len(sequences))
     representative[pairs[:, 1]] = pairs[:, 0]
     return representative
+
+
+def _search_mmseqs2(
+    queries: Sequence[np.ndarray], targets: Sequence[np.ndarray], identity: float, threads: int
+) -> np.ndarray:
+    """As ``search_sequences``, by ``mmseqs easy-search``."""
+    hits = np.full(len(queries), -1, dtype=np.int64)
+    if not queries or not targets:
+        return hits
+    with tempfile.TemporaryDirectory() as folder:
+        files = [_fasta(queries, folder, "queries"), _fasta(targets, folder, "targets")]
+        out = f"{folder}/hits.tsv"
+        columns = ["--format-output", "query,target,alnlen,qlen,tlen"]
+        _mmseqs(
+            ["easy-search", *files, out, f"{folder}/tmp"],
+            [*columns, "--min-seq-id", f"{identity:g}", "-s", "7.5", "--threads", str(threads)],
+        )
+        if Path(out).stat().st_size:
+            query, target, aligned, *lengths = np.loadtxt(out, dtype=np.int64, ndmin=2).T
+            related = aligned >= HIT_COVERAGE * np.minimum(*lengths)
+            hits[query[related][::-1]] = target[related][::-1]  # the best hit stands first
+    return hits
+
+
+def _fasta(sequences: Sequence[np.ndarray], folder: str, name: str) -> str:
+    """The path of a file with the sequences, each named by its number."""
+    letters = np.frombuffer(ONE_LETTER.encode(), dtype=np.uint8)
+    path = Path(folder) / f"{name}.fasta"
+    with path.open("w") as stream:
+        for number, tokens in enumerate(sequences):
+            stream.write(f">{number}\n{letters[tokens].tobytes().decode()}\n")
+    return str(path)
+
+
+def _mmseqs(command: list[str], options: list[str]) -> None:
+    if shutil.which("mmseqs") is None:
+        raise QfitLatentError(
+            "split.method is mmseqs2, but the program mmseqs is not on the PATH: install MMseqs2 "
+            "or set split.method to builtin."
+        )
+    command = ["mmseqs", *command, *options, "-v", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise QfitLatentError(
+            f"MMseqs2 failed ({' '.join(last)}): repair it, or set split.method to builtin."
+        )

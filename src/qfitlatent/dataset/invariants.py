@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, TOKEN, UNKNOWN_TOKEN, parent_name
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
-from qfitlatent.tables.names import SPLITS, TABLES
+from qfitlatent.tables.names import EXCLUDED, HELD_OUT, SPLITS, TABLES
 from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.reasons import Reason
 
@@ -294,17 +294,24 @@ def _splits(tables: Tables) -> _Checks:
     if "split" not in tables:
         return
     split = tables["split"]
-    # What a user allocates is the user's affair, except that an entry cannot be in two sets.
-    apart = ["entry"] if (split["method"] == "user").any() else ["cluster", "group", "entry"]
-    for column in apart:
-        spread = split.groupby(column)["split"].nunique()
-        bad = split[split[column].isin(spread.index[spread > 1])]
-        yield f"no {column} is in two splits", bad
+    # What a user allocates is the user's affair; what is excluded is in no set.
+    dealt = split[(split["split"] != EXCLUDED) & (split["allocation"] == "fractions")]
+    spread = dealt.groupby("cluster")["split"].nunique()
+    bad = dealt[dealt["cluster"].isin(spread.index[spread > 1])]
+    yield "no cluster is in two splits", bad
+    learnt = split.loc[split["split"] == SPLITS[0], "cluster"]
+    held_out = split[split["split"].isin(HELD_OUT)]
+    yield (
+        "no cluster is learnt from and held out",
+        held_out[held_out["cluster"].isin(learnt)],
+    )
     chains = tables["residues"][["entry", "chain"]].drop_duplicates()
     yield "every chain is in the split", _absent(chains, split, ["entry", "chain"])
     yield "the split has no other chains", _absent(split, chains, ["entry", "chain"])
-    wrong = ~split["split"].isin(SPLITS)
-    yield "splits are train, validation and test", split[wrong]
+    wrong = ~split["split"].isin((*SPLITS, EXCLUDED))
+    yield "splits are train, validation, test and excluded", split[wrong]
+    wrong = (split["split"] == EXCLUDED) != split["reason"].notna()
+    yield "what is excluded, and only that, has a reason", split[wrong]
 
 
 _CHECKS = (

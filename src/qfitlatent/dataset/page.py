@@ -10,9 +10,16 @@ from qfitlatent.dataset.invariants import Violation
 from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save
 from qfitlatent.pages.reasons import reason_help
 from qfitlatent.pages.render import embedded, render
-from qfitlatent.tables.names import SPLITS
+from qfitlatent.tables.names import EXCLUDED, SPLITS
 
-SPLIT_NUMBERS = ("entries", "chains", "clusters", "residues", "multiconformer_residues")
+SPLIT_NUMBERS = (
+    "entries",
+    "chains",
+    "clusters",
+    "largest_cluster_chains",
+    "residues",
+    "multiconformer_residues",
+)
 
 
 def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) -> str:
@@ -34,7 +41,7 @@ def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) 
             [r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]]]
             for r in s["rejected"]
         ],
-        split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in SPLITS if n in split],
+        split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in (*SPLITS, EXCLUDED) if n in split],
         unexpected=[[r["entry"], r["detail"]] for r in s["unexpected_errors"]],
         uncounted=[list(r.values()) for r in s["census"]["entries_where_it_does_not_hold"]],
         suspicious=[
