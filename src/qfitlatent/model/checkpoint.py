@@ -2,11 +2,13 @@
 
 The file is safetensors. Its header holds, as JSON, ``format_version``, the resolved configuration
 and the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign
-file is refused with a sentence.
+file is refused with a sentence. A published model also has its ``name`` there
+(docs/models.md); any other is called as its run.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -27,15 +29,22 @@ from qfitlatent.model.network import DensityNetwork
 FORMAT_VERSION = "1"
 MODEL_FILE = "model.safetensors"
 HEADER_KEY = "qfitlatent"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+PUBLISHED = re.compile(r"qfitlatent-chi-(\d+)\.(\d+)")
+"""Names of published models; what the numbers promise is in docs/models.md."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to predict, the configuration it was trained with, and where it came from."""
+    """A model ready to predict, the configuration it was trained with, and where it came from.
+
+    ``name`` is that of a published model, or of the run.
+    """
 
     model: DensityNetwork
     config: dict[str, Any]
     path: Path
+    name: str
 
 
 def shipped_model_path() -> Path:
@@ -65,24 +74,31 @@ def save_model(
 
 
 def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedModel:
-    """The model of a run folder or model file; of the shipped one by default.
+    """The model of a run folder or model file, or the published one of this name.
 
-    The header is compared with the weights before either takes memory.
+    Without a source it is the one that ships. The header is compared with the weights before either
+    takes memory.
 
-    Raises QfitLatentError: no such file, not one of ours, of another format version, damaged, or
-    of another architecture than its own settings say.
+    Raises QfitLatentError: no such file or published model, not one of ours, of another format
+    version, damaged, or of another architecture than its own settings say.
     """
-    path = shipped_model_path() if source is None else Path(source)
+    is_name = PUBLISHED.fullmatch(str(source)) and not Path(str(source)).exists()
+    path = shipped_model_path() if source is None or is_name else Path(source)
     if path.is_dir():
         path = path / MODEL_FILE
     if not path.is_file():
         raise QfitLatentError(
             f"There is no model at {path}: give a run folder that training has finished, "
-            "or a model.safetensors file."
+            "a model.safetensors file, or the name of the model that ships."
         )
     try:
         with safe_open(path, "pt", device="cpu") as file:
             header = _header((file.metadata() or {}).get(HEADER_KEY, ""), path)
+            if is_name and header["name"] != str(source):
+                raise QfitLatentError(
+                    f"This version of qfitlatent ships {header['name']} and not {source}: install "
+                    "the version that ships it (docs/models.md), or give the file."
+                )
             shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
             config = _checked_config(header["config"], shapes, path)
             weights = {name: file.get_tensor(name) for name in shapes}
@@ -94,7 +110,8 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
     model = build_model(config)
     load_weights(model, weights, path)
-    return LoadedModel(model.to(device).eval().requires_grad_(False), config, path)
+    ready = model.to(device).eval().requires_grad_(False)
+    return LoadedModel(ready, config, path, header["name"])
 
 
 def _header(text: str, path: Path) -> dict[str, Any]:
@@ -103,7 +120,11 @@ def _header(text: str, path: Path) -> dict[str, Any]:
         header = json.loads(text, parse_constant=lambda name: None)  # no NaN, no infinity
         version = header["format_version"]
         if version == FORMAT_VERSION:
-            return {"config": dict(header["config"]), "sha256": header["sha256"]}
+            config = dict(header["config"])
+            name = header.get("name", config["run"])
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name} is no name")
+            return {"config": config, "sha256": header["sha256"], "name": name}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise QfitLatentError(
             f"{path} was not written by qfitlatent, or its header was changed: it lacks format "

@@ -35,7 +35,9 @@ def _arguments(
     )
     parser.add_argument("--example", action="store_true", help="the simulated structure that ships")
     parser.add_argument(
-        "--model", type=Path, help="run folder or model file (default: the model that ships)"
+        "--model",
+        type=Path,
+        help="run folder, model file or name of a published model (default: the model that ships)",
     )
     parser.add_argument("--overwrite", action="store_true", help="write over existing results")
     parser.add_argument(

@@ -51,7 +51,8 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     placement = _placement(given.tables, predicted.row, predicted.mode_weight, predicted.mode_chi)
     is_built = np.zeros(len(residues), dtype=bool)
     is_built[predicted.row[place_side_chains(structure, placement)]] = True
-    note = {"model_sha256": results.identity["model_sha256"], "input_sha256": given.sha256}
+    note = {name: results.identity[name] for name in ("model", "model_sha256")}
+    note["input_sha256"] = given.sha256
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
     cif, pdb = mmcif_text(structure, document, note), pdb_text(structure, note)
     mixture = _mixture_table(residues, predicted, token, has_chi)
@@ -103,6 +104,7 @@ def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.nd
     flat = chi[:, has_chi].transpose(1, 0, 2).reshape(-1, chi.shape[2])
     columns |= chi_columns("chi", flat, "_rad", mask)
     note = {
+        "model": results.identity["model"],
         "model_sha256": results.identity["model_sha256"],
         "input_sha256": given.sha256,
         "seed": str(results.identity["seed"]),

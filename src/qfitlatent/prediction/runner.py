@@ -149,6 +149,7 @@ class Runner:
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self.device = choose_device(self.settings.device)
         self.path = loaded.path
+        self.name = loaded.name
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
@@ -164,7 +165,7 @@ class Runner:
 
     def identity(self, *keys: str) -> dict[str, Any]:
         """What of the model, and which settings, decide about a result: for its record."""
-        about = {"format_version": "1", "model": self.path.name, "model_sha256": self.sha256}
+        about = {"format_version": "1", "model": self.name, "model_sha256": self.sha256}
         return about | {key: getattr(self.settings, key) for key in keys}
 
     def run_into(
