@@ -46,7 +46,8 @@ def make_data(folder: Path, num_entries: int, residues: tuple[int, int]) -> list
     preprocess_entries(folder / "log.parquet", folder / "tables", stream=io.StringIO())
     fractions = {"train": 0.8, "validation": 0.1, "test": 0.1}
     split = folder / "split.parquet"
-    split_entries(folder / "tables", split, fractions=fractions, method="builtin")
+    sets = configuration.load({"split": {"fractions": fractions}})["split"]
+    split_entries(folder / "tables", split, seed=1, **sets)
     return [Dataset.load(folder / "tables", split, (name,)) for name in ("train", "validation")]
 
 

@@ -50,9 +50,8 @@ def make_data_set(folder: Path, num_entries: int) -> None:
         log_local_files(refs, "simulated", folder / "log.parquet", log)
         preprocess_entries(folder / "log.parquet", folder / "tables", stream=log)
     fractions = {"train": 0.45, "validation": 0.05, "test": 0.5}
-    split_entries(
-        folder / "tables", folder / "split.parquet", fractions=fractions, method="builtin"
-    )
+    sets = config.load({"split": {"fractions": fractions}})["split"]
+    split_entries(folder / "tables", folder / "split.parquet", seed=1, **sets)
 
 
 def main() -> int:

@@ -53,9 +53,8 @@ def make_data_set(folder: Path, num_entries: int = 40) -> tuple[Path, Path, Path
     with open(os.devnull, "w") as log:
         log_local_files(refs, "simulated", folder / "log.parquet", log)
         preprocess_entries(folder / "log.parquet", folder / "tables", stream=log)
-    split_entries(
-        folder / "tables", folder / "split.parquet", fractions=FRACTIONS, method="builtin"
-    )
+    sets = configuration.load({"split": {"fractions": FRACTIONS}})["split"]
+    split_entries(folder / "tables", folder / "split.parquet", seed=1, **sets)
     return folder / "tables", folder / "split.parquet", folder / "simulated"
 
 

@@ -208,7 +208,7 @@ def search_sequences(
     return np.fromiter(hits, np.int64, len(queries))
 
 
-def required_identity(identity: float, length: int) -> float:
+def required_identity(identity: float, length: float) -> float:
     """Identity that a chain of ``length`` residues must reach to count as related.
 
     Short sequences align by chance: unrelated ones at 0.18 with a spread that falls as the root of
@@ -352,11 +352,13 @@ def is_related(
     kind = np.concatenate(
         [np.full(int(num), ord(op)) for num, op in re.findall(r"(\d+)([MID])", result.cigar_str())]
     )
-    parts = []
-    for sequence, gap in ((query, "D"), (target, "I")):
+
+    def part(sequence: Sequence[str], gap: str) -> Sequence[str]:
         place = np.r_[0, np.cumsum(kind != ord(gap))]
-        parts.append(sequence[place[stretch.start] : place[stretch.stop]])
-    return gemmi.align_string_sequences(*parts, [], scoring).score >= _MIN_SCORE
+        return sequence[place[stretch.start] : place[stretch.stop]]
+
+    alone = gemmi.align_string_sequences(part(query, "D"), part(target, "I"), [], scoring)
+    return alone.score >= _MIN_SCORE
 
 
 def _cluster_mmseqs2(sequences: Sequence[np.ndarray], identity: float, threads: int) -> np.ndarray:

@@ -41,7 +41,9 @@ def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) 
             [r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]]]
             for r in s["rejected"]
         ],
-        split=[[n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in (*SPLITS, EXCLUDED) if n in split],
+        split=[
+            [n, *(split[n][c] for c in SPLIT_NUMBERS)] for n in (*SPLITS, EXCLUDED) if n in split
+        ],
         unexpected=[[r["entry"], r["detail"]] for r in s["unexpected_errors"]],
         uncounted=[list(r.values()) for r in s["census"]["entries_where_it_does_not_hold"]],
         suspicious=[

@@ -80,10 +80,11 @@ def evaluate_run(
     cannot be read or do not fit together.
     """
     out_dir = Path(out_dir)
-    data = read_evaluation_set(tables_dir, split_path, settings.split)
+    loaded = None if source is None else load_model(source)
+    learnt = None if loaded is None else loaded.learnt
+    data = read_evaluation_set(tables_dir, split_path, settings.split, learnt)
     training = read_evaluation_set(tables_dir, split_path, "train")
     libraries = fit_baselines(training.observed, settings.baselines, settings.seed)
-    loaded = None if source is None else load_model(source)
 
     methods = [library_method(library, data) for library in libraries.values()]
     methods += [external_method(setting, data) for setting in settings.external]
@@ -129,6 +130,7 @@ def evaluate_run(
         "settings": settings.reported(),
         "populations": overall_figures(by_group, calibration),
         "evaluated": data.size(),
+        "learnt_from": data.left_out() if loaded is None or learnt else None,
         "trained_on": training.size(),
         "baseline_choices": {name: library.choices for name, library in libraries.items()},
         "unit": "nll, nll_folded, information_gain, entropy in nats per residue; "

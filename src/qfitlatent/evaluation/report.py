@@ -70,6 +70,7 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
         "run": metrics["run"],
         "trained_on": metrics["trained_on"],
         "evaluated": metrics["evaluated"],
+        "learnt_from": metrics["learnt_from"],
         "settings": metrics["settings"],
         "kind": "simulated" if metrics["run"]["is_simulated"] else "experimental",
         "keys": key_figures(metrics),

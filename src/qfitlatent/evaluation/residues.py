@@ -6,16 +6,20 @@ Shapes: N residues, M observed rows (residue x altloc), E entries.
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES
 from qfitlatent.density.rows import Observed
 from qfitlatent.model.dataset import Dataset
+from qfitlatent.model.learnt import COLUMNS as LEARNT_COLUMNS
+from qfitlatent.model.learnt import Learnt
 from qfitlatent.tables.columns import IDS
 from qfitlatent.tables.parquet import read_table
 
@@ -32,6 +36,7 @@ class EvaluationSet:
 
     The model reads them through ``dataset``, where they are the rows residue_row (N,) of the
     residues table; columns (N rows) are its ``COVARIATES``. altloc (M,) labels. entries (E,) names.
+    learnt_from (entry, chain, residues) are chains left out because the model was trained on them.
     """
 
     dataset: Dataset
@@ -40,6 +45,7 @@ class EvaluationSet:
     columns: pa.Table
     entries: list[str]
     altloc: pa.Array
+    learnt_from: pa.Table
 
     @property
     def num(self) -> int:
@@ -55,6 +61,12 @@ class EvaluationSet:
         """(N,) bool: two or more altlocs."""
         return self.observed.num_conformers.numpy() > 1
 
+    def left_out(self) -> dict[str, Any]:
+        """The chains that the model was trained on, and how many residues with a chi they have."""
+        chains = sorted(f"{row['entry']} {row['chain']}" for row in self.learnt_from.to_pylist())
+        num = sum(self.learnt_from["residues"].to_pylist())
+        return {"num_residues": num, "num_chains": len(chains), "chains": chains}
+
     def size(self) -> dict[str, int]:
         """How much there is, in numbers."""
         return {
@@ -69,9 +81,12 @@ class EvaluationSet:
 
 
 def read_evaluation_set(
-    tables_dir: str | Path, split_path: str | Path, split: str
+    tables_dir: str | Path, split_path: str | Path, split: str, learnt: Learnt | None = None
 ) -> EvaluationSet:
-    """The residues of one part of the split. Raises QfitLatentError where there are none."""
+    """The residues of one part of the split, without those of chains that a model learnt from.
+
+    Raises QfitLatentError where there are none.
+    """
     dataset = Dataset.load(tables_dir, split_path, (split,))
     observed, residue_row, conformer_row = dataset.observed()
     if not len(observed):
@@ -79,9 +94,23 @@ def read_evaluation_set(
             f"No residue of the split {split!r} has chi angles in {tables_dir}: "
             "choose another `evaluate.split` or add entries."
         )
+    residues = read_table(Path(tables_dir) / "residues.parquet", COVARIATES)
+    known = np.zeros(len(residues), dtype=bool)
+    if learnt is not None:
+        sequences = read_table(Path(tables_dir) / "residues.parquet", list(LEARNT_COLUMNS))
+        known = learnt.rows(sequences)
+    scored = torch.from_numpy(~known)[residue_row]
+    if not scored.any():
+        raise QfitLatentError(
+            f"The model was trained on every chain of the split {split!r} in {tables_dir}, so that "
+            "there is nothing to judge it by: choose another `evaluate.split`, or the split that "
+            "it was trained with (`split.file`)."
+        )
+    left_out = residues.take(residue_row[~scored].numpy()).group_by(["entry", "chain"])
+    conformer_row = conformer_row[scored[observed.row_residue]]
+    observed, residue_row = observed.select(scored), residue_row[scored]
     # Entries without a scored residue are none of those that intervals are drawn from.
     present, entry = observed.entry.unique(return_inverse=True)
-    residues = read_table(Path(tables_dir) / "residues.parquet", COVARIATES)
     conformers = read_table(Path(tables_dir) / "conformers.parquet", ["altloc"])
     return EvaluationSet(
         dataset,
@@ -90,6 +119,7 @@ def read_evaluation_set(
         residues.take(residue_row.numpy()),
         [dataset.entries[i] for i in present.tolist()],
         conformers["altloc"].take(conformer_row.numpy()),
+        left_out.aggregate([("index", "count")]).rename_columns(["entry", "chain", "residues"]),
     )
 
 

@@ -1,9 +1,9 @@
 """A trained model as one file that explains itself: weights, settings, format and checksum.
 
-The file is safetensors. Its header holds, as JSON, ``format_version``, the resolved configuration
-and the sha256 of the weights, so that a model copied away can be used, and a damaged or foreign
-file is refused with a sentence. A published model also has its ``name`` there
-(docs/models.md); any other is called as its run.
+The file is safetensors. Its header holds, as JSON, ``format_version``, the resolved configuration,
+the chains that were learnt from and the sha256 of the weights, so that a model copied away can be
+used, and a damaged or foreign file is refused with a sentence. A published model also has its
+``name`` there (docs/models.md); any other is called as its run.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.model.average import build_model
+from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import DensityNetwork
 
 FORMAT_VERSION = "1"
@@ -38,13 +39,15 @@ PUBLISHED = re.compile(r"qfitlatent-chi-(\d+)\.(\d+)")
 class LoadedModel:
     """A model ready to predict, the configuration it was trained with, and where it came from.
 
-    ``name`` is that of a published model, or of the run.
+    ``name`` is that of a published model, or of the run. ``learnt`` is None for a model whose file
+    does not say what it learnt from.
     """
 
     model: DensityNetwork
     config: dict[str, Any]
     path: Path
     name: str
+    learnt: Learnt | None = None
 
 
 def shipped_model_path() -> Path:
@@ -57,6 +60,7 @@ def save_model(
     config: Mapping[str, Any],
     path: str | Path,
     dtype: torch.dtype = torch.float32,
+    learnt: Learnt | None = None,
 ) -> None:
     """Writes the weights, in ``dtype``, and ``config``, the whole configuration, atomically."""
     weights = {
@@ -65,6 +69,7 @@ def save_model(
     header = {
         "format_version": FORMAT_VERSION,
         "config": dict(config),
+        "learnt": None if learnt is None else learnt.to_dict(),
         "sha256": _digest(weights),
     }
     # One metadata key: safetensors writes several in an order that changes from run to run.
@@ -111,7 +116,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
     model = build_model(config)
     load_weights(model, weights, path)
     ready = model.to(device).eval().requires_grad_(False)
-    return LoadedModel(ready, config, path, header["name"])
+    return LoadedModel(ready, config, path, header["name"], header["learnt"])
 
 
 def _header(text: str, path: Path) -> dict[str, Any]:
@@ -124,8 +129,14 @@ def _header(text: str, path: Path) -> dict[str, Any]:
             name = header.get("name", config["run"])
             if not PLAIN_NAME.fullmatch(name):
                 raise ValueError(f"{name} is no name")
-            return {"config": config, "sha256": header["sha256"], "name": name}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+            known = header.get("learnt")
+            return {
+                "config": config,
+                "learnt": None if known is None else Learnt.from_dict(known),
+                "sha256": header["sha256"],
+                "name": name,
+            }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise QfitLatentError(
             f"{path} was not written by qfitlatent, or its header was changed: it lacks format "
             "version, configuration or checksum; copy it again."

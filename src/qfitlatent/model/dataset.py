@@ -65,6 +65,7 @@ class Dataset:
                 f"The frames table has {len(frames)} rows and the residues table {len(residues)}: "
                 "they come from different runs of the preprocessing; rerun it."
             )
+        self.chains = chains
         column = read_column(residues)
         wanted = np.asarray(frames.column("rotation").combine_chunks().is_valid())
         names, entry_code = np.unique(column("entry"), return_inverse=True)

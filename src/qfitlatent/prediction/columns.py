@@ -36,6 +36,7 @@ SCORES = make_schema(
         Column("nll_folded", F32, False, "nat", "-log density with pi-symmetric chi folded"),
         Column("hdr_level", F32, False, "1", "predicted mass of the region denser than this"),
         Column("is_surprising", FLAG, False, "", "hdr_level is above the threshold"),
+        Column("learnt_from", FLAG, True, "", "the model was trained on this chain; null: unknown"),
         Column("missing_weight", F32, False, "1", "weight of modes that no altloc comes near"),
         *(
             Column(f"missing_chi{d}_rad", F32, True, "radian", "chi of the heaviest such mode")

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,7 +149,7 @@ class Runner:
         self.settings = settings or config.settings(PredictionSettings, "predict")
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self.device = choose_device(self.settings.device)
-        self.path = loaded.path
+        self.path, self.learnt = loaded.path, loaded.learnt
         self.name = loaded.name
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
@@ -270,6 +271,10 @@ class Runner:
         s = self._network(collate(proteins).to(self.device)).float().cpu()
         self.timing.encoder += time.perf_counter() - start
         return list(s.split(sizes))
+
+    def learnt_from(self, given: Input) -> np.ndarray | None:
+        """(N,) bool of the residues table: the model was trained on the chain; None: not known."""
+        return None if self.learnt is None else self.learnt.rows(given.tables["residues"])
 
     def generator(self, entry: str) -> torch.Generator:
         """Draws depend on the seed and the structure's id, not on what else is predicted."""

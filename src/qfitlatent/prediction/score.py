@@ -96,6 +96,8 @@ def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> pa.Tabl
     for name in ("altloc", "occupancy", "occupancy_normalised"):
         columns[name] = observed[name]
     columns |= chi_columns("chi", chi.numpy(), "_rad", defined.numpy())
+    known = runner.learnt_from(given)
+    columns["learnt_from"] = pa.nulls(len(at), pa.bool_()) if known is None else known[at]
     columns["nll"] = -density.log_prob(chi, defined, rows).numpy()
     columns["nll_folded"] = -density.log_prob(chi, defined, rows, folded=True).numpy()
     columns["hdr_level"] = level

@@ -13,6 +13,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json, write_text
 from qfitlatent.base.provenance import manifest
 from qfitlatent.model.checkpoint import MODEL_FILE, save_model
+from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import DensityNetwork
 from qfitlatent.pages.figures import draw_learning_curve
 from qfitlatent.training.state import RESULT_SECTIONS, first_difference
@@ -81,6 +82,7 @@ def write_artifacts(
     code: str,
     inputs: Mapping[str, Path],
     wall_time_s: float,
+    learnt: Learnt | None,
     dtype: torch.dtype = torch.float32,
     **facts: Any,
 ) -> None:
@@ -89,7 +91,7 @@ def write_artifacts(
     ``code`` is the module that made them, ``facts`` are further entries of the manifest, which is
     written last.
     """
-    save_model(model, config, run_dir / MODEL_FILE, dtype)
+    save_model(model, config, run_dir / MODEL_FILE, dtype, learnt)
     write_text(run_dir / "config.yaml", configuration.dump(config))
     write_metrics(history, run_dir / "metrics.csv")
     draw_learning_curve(history, run_dir / "learning_curve")

@@ -16,6 +16,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
 from qfitlatent.model.average import AverageModel, build_model
 from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights
+from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.training.artifacts import METRICS, data_files, write_artifacts
 
@@ -40,11 +41,13 @@ def average_runs(
     _refuse_other_data(members, data)
     model = build_model(config)
     rows: list[dict[str, float]] = []
+    learnt: Learnt | None = None
     assert isinstance(model, AverageModel)  # the configuration names members
     for own, member in zip(model.members, members, strict=True):
         loaded = load_model(member)
         assert isinstance(own, QFitLatent)
         load_weights(own, loaded.model.state_dict(), member)
+        learnt = loaded.learnt if learnt is None else learnt | loaded.learnt
         rows += _history(loaded.path.parent / "metrics.csv", len(rows))
         if log is not None:
             log.write(f"{member}: {len(rows)} epochs so far\n")
@@ -55,6 +58,7 @@ def average_runs(
         rows,
         code=__file__,
         inputs=data | {f"members/{m.name}/{MODEL_FILE}": m / MODEL_FILE for m in members},
+        learnt=learnt,
         wall_time_s=time.monotonic() - started,
         dtype=torch.float16,
     )

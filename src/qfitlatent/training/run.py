@@ -11,6 +11,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file, sweep
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import choose_device
+from qfitlatent.model.learnt import learnt_chains
 from qfitlatent.training.artifacts import data_files, refuse_finished, write_artifacts
 from qfitlatent.training.processes import Processes
 from qfitlatent.training.state import clear, identity_of, read_state
@@ -70,6 +71,7 @@ def train_run(
             trainer.history,
             code=__file__,
             inputs=data,
+            learnt=learnt_chains(tables_dir, train.chains) | trainer.learnt_before,
             wall_time_s=seconds_before + time.monotonic() - started,
             num_train_entries=len(train),
             num_validation_entries=len(validation),

@@ -26,6 +26,7 @@ from qfitlatent.model.batch import Batch, Protein, collate
 from qfitlatent.model.checkpoint import load_model, load_weights
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import device_memory_bytes
+from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.training.artifacts import write_metrics, write_tensorboard
@@ -51,9 +52,11 @@ class Trainer:
         self.seed = config["seed"] if self.settings["seed"] is None else self.settings["seed"]
         torch.manual_seed(self.seed)
         self.model = QFitLatent(ModelConfig.from_dict(config["model"])).to(device)
+        self.learnt_before: Learnt | None = None
         if self.settings["initial_model"]:
             start = load_model(self.settings["initial_model"])
             load_weights(self.model, start.model.state_dict(), start.path)
+            self.learnt_before = start.learnt
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=self.settings["learning_rate"],
