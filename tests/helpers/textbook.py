@@ -27,7 +27,8 @@ def attention(layer: InvariantPointAttention, s, rotation, translation, pair) ->
         assert isinstance(pair, ExplicitPair)
         z, mask = pair.z, pair.mask
     heads = layer.num_heads
-    q, k, v, q_points, k_points, v_points = layer.project(s).split(layer.widths, dim=-1)
+    widths = (*layer.widths[:3], *(3 * num for num in layer.num_points))
+    q, k, v, q_points, k_points, v_points = layer.project(s).split(widths, dim=-1)
     q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
 
     def to_global(x):

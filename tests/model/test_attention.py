@@ -8,10 +8,11 @@ import torch
 
 from helpers.proteins import make_protein
 from helpers.textbook import attention as textbook_attention
-from qfitlatent.model import attention
+from qfitlatent.model import attention, neighbours
 from qfitlatent.model.attention import ExplicitPair, InvariantPointAttention, StaticPair
 from qfitlatent.model.batch import collate
 from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.model.neighbours import NeighbourAttention, NeighbourList, nearest
 from qfitlatent.structure.preprocess import read_entry
 
 D_S, D_Z, HEADS = 24, 6, 3
@@ -138,7 +139,7 @@ def test_neighbour_list_of_everyone_equals_all_pairs():
     order = torch.stack([torch.randperm(17) for _ in range(17)])[None]
     every = ExplicitPair(z, None, torch.ones(1, 17, 17, dtype=torch.bool))
     shuffled = ExplicitPair(
-        z.gather(2, order[..., None].expand(-1, -1, -1, D_Z)), order, every.mask
+        z.gather(2, order[..., None].expand(-1, -1, -1, D_Z)), NeighbourList(order), every.mask
     )
     torch.testing.assert_close(
         layer(s, rotation, x, every), layer(s, rotation, x, shuffled), atol=1e-12, rtol=0
@@ -179,3 +180,34 @@ def test_sums_over_bins_are_a_histogram():
     for rows in (slice(0, 70), slice(16, 48)):
         expected = [torch.bincount(bins[rows].flatten(), own[rows].flatten(), 12) for own in values]
         torch.testing.assert_close(sums(values[:, rows], rows, 12), torch.stack(expected))
+
+
+@pytest.mark.parametrize("one_block", [True, False])
+def test_attention_to_neighbours_equals_gathered_keys(one_block, monkeypatch):
+    """Two proteins, one padded: outputs, weights and gradients of the form that gathers."""
+    if not one_block:
+        monkeypatch.setattr(neighbours, "ONE_BLOCK_UP_TO", 0)
+        monkeypatch.setattr(neighbours, "BLOCK_QUERIES", 16)
+    batch = collate([make_protein(n, seed=n) for n in (40, 27)])
+    near = nearest(batch.translation.double(), batch.mask, 7)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, bias = (
+        torch.randn(3, 80, width, generator=generator, dtype=torch.float64).requires_grad_()
+        for width in (5, 5, 4, 7)
+    )
+    flat = near.flat.flatten(0, 1)  # (T,J)
+    weights = torch.softmax((q[:, :, None] * k[:, flat]).sum(-1) + bias, dim=-1)
+    slow = (weights[..., None] * v[:, flat]).sum(2), weights
+    fast = NeighbourAttention.apply(q, k, v, bias, near)
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+        scale = torch.randn(b.shape, generator=generator, dtype=torch.float64)
+        gradients = (
+            torch.autograd.grad(
+                (x * scale).sum(), (q, k, v, bias), retain_graph=True, allow_unused=True
+            )
+            for x in (a, b)
+        )
+        for own, expected in zip(*gradients, strict=True):
+            if expected is not None:
+                torch.testing.assert_close(own, expected, atol=1e-11, rtol=0)

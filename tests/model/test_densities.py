@@ -61,7 +61,7 @@ def test_draws_have_the_log_density_of_anything_observed(density):
         density.sample_log_prob(samples, first)[0], alone, atol=1e-4, rtol=1e-4
     )
     assert (samples[:, ~density.chi_mask] == 0).all()
-    assert (alone[~density.chi_mask[:, 0]] == 0).all()
+    assert (alone[~density.chi_mask[:, 0]].abs() < 1e-6).all()  # weights add up to 1
 
 
 def test_it_integrates_to_one_in_the_proper_form(density):

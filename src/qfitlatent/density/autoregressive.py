@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,21 +83,22 @@ class AutoregressiveDensity:
             total = total.index_add(0, at, (log_weight + kernel).logsumexp(-1))
         return total
 
-    def _residue(self) -> Tensor:
-        """(N,D,hidden)."""
-        return self.head.residue(self.s).unflatten(-1, (NUM_CHI_MAX, -1))
+    def _residue(self) -> tuple[Tensor, ...]:
+        """D times (N,hidden)."""
+        return self.head.residue(self.s).unflatten(-1, (NUM_CHI_MAX, -1)).unbind(1)
 
     def _step(
-        self, d: int, own: Tensor, rows: Tensor, chi: Tensor, known: Tensor
+        self, d: int, own: Sequence[Tensor], rows: Tensor, chi: Tensor, known: Tensor
     ) -> tuple[Tensor, ...]:
-        """The head's step for rows (M,) of the residues own (N,D,hidden).
+        """The head's step for rows (M,) of the residues own, D times (N,hidden).
 
         Nothing comes before chi1: it is computed once a residue, however many rows that has.
         """
         if d == 0:
-            first = self.head.step(0, own[:, 0], chi.new_zeros((len(own), 0)), self.chi_mask[:, :0])
+            none = chi.new_zeros((len(self), 0))
+            first = self.head.step(0, own[0], none, self.chi_mask[:, :0])
             return tuple(x.index_select(0, rows) for x in first)
-        return self.head.step(d, own[rows, d], chi[:, :d], known[:, :d])
+        return self.head.step(d, own[d].index_select(0, rows), chi[:, :d], known[:, :d])
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) ancestral draws; 0 where the type has no such chi."""
@@ -169,7 +171,7 @@ class AutoregressiveDensity:
             n, path = torch.nonzero(has & weight.isfinite(), as_tuple=True)
             if not len(n):
                 continue
-            step = self.head.step(d, own[n, d], mean[n, path, :d], self.chi_mask[n, :d])
+            step = self.head.step(d, own[d][n], mean[n, path, :d], self.chi_mask[n, :d])
             step = merge_components(
                 step[0].exp(), *step[1:], self.symmetric[n, d, None], STEP_COMPONENTS, NEGLIGIBLE
             )

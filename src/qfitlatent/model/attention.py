@@ -25,6 +25,7 @@ P query/key points, V value points, X width of Q and K, Y width of the values, Z
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,8 +34,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qfitlatent.model.neighbours import NeighbourAttention, NeighbourList
+
 ANGSTROM_PER_UNIT = 10.0
 """Length unit of the points: angstroms would make every residue attend to itself only."""
+
+W_L = math.sqrt(1.0 / 3.0)
+"""Weight of the logits: their three terms are of variance 1."""
 
 MASKED = -1e9
 """Logit of a key that is padding."""
@@ -192,17 +198,13 @@ class ExplicitPair:
     """z_ij as a tensor, for all keys or only for the neighbours of each residue."""
 
     z: Tensor  # (B,N,J,Z)
-    neighbours: Tensor | None  # (B,N,J) long; None: J = N, every residue in order
+    neighbours: NeighbourList | None  # None: J = N, every residue in order
     mask: Tensor  # (B,N,J) bool, False for padding
+    bias: Tensor | None = None  # (H,B,N,J) of the layer at hand, where all were made at once
 
     def gather(self, x: Tensor) -> Tensor:
         """(B,N,J,W), or (B,1,N,W) to broadcast where every residue is a key, of x (B,N,W)."""
-        if self.neighbours is None:
-            return x[:, None]
-        num_proteins, num_residues, _ = x.shape
-        offset = torch.arange(num_proteins, device=x.device)[:, None, None] * num_residues
-        flat = x.flatten(0, 1).index_select(0, (self.neighbours + offset).flatten())
-        return flat.view(*self.neighbours.shape, -1)
+        return x[:, None] if self.neighbours is None else self.neighbours.gather(x)
 
 
 def _full(x: Tensor) -> Tensor:
@@ -213,7 +215,7 @@ def _full(x: Tensor) -> Tensor:
 class InvariantPointAttention(nn.Module):
     """Jumper et al. 2021, Algorithm 22; the output has pair values only where asked for.
 
-    Weights of the logit terms as there: w_C = sqrt(2 / (9 P)) and w_L = sqrt(1/3).
+    Weights of the logit terms as there: w_C = sqrt(2 / (9 P)) and W_L.
     """
 
     save_probabilities_below = SAVE_PROBABILITIES_BELOW
@@ -232,8 +234,9 @@ class InvariantPointAttention(nn.Module):
         self.num_heads, self.head_width = num_heads, head_width
         self.num_query_points, self.num_value_points = num_query_points, num_value_points
         self.pair_values = pair_values
-        scalars, points = num_heads * head_width, num_heads * num_query_points * 3
-        self.widths = (scalars, scalars, scalars, points, points, num_heads * num_value_points * 3)
+        scalars = num_heads * head_width
+        self.num_points = (num_heads * num_query_points,) * 2 + (num_heads * num_value_points,)
+        self.widths = (scalars, scalars, scalars, 3 * sum(self.num_points))
         self.project = nn.Linear(d_s, sum(self.widths), bias=False)
         self.pair_bias = nn.Linear(d_z, num_heads, bias=False)
         # softplus(0.5413) = 1: the initial value of AlphaFold's head weights.
@@ -242,6 +245,10 @@ class InvariantPointAttention(nn.Module):
         self.output = nn.Linear(num_heads * width, d_s)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+
+    def bias_weight(self) -> Tensor:
+        """(H,Z) what z_ij is multiplied with in the logits."""
+        return W_L * self.pair_bias.weight
 
     def forward(
         self, s: Tensor, rotation: Tensor, translation: Tensor, pair: StaticPair | ExplicitPair
@@ -263,25 +270,24 @@ class InvariantPointAttention(nn.Module):
         pair: StaticPair | ExplicitPair,
     ) -> Tensor:
         """(B,N,H (C + 4 P_v [+ Z])) what each residue gathers, in its own frame."""
-        q, k, v, q_points, k_points, v_points = projected.split(self.widths, dim=-1)
         heads = (self.num_heads, -1)
+        q, k, v, points = projected.split(self.widths, dim=-1)
         q, k, v = (x.unflatten(-1, heads) for x in (q, k, v))  # (B,N,H,C)
         origin = translation[..., None, :]
+        points = points.unflatten(-1, (-1, 3)) @ rotation.mT + origin  # (B,N,H(2P+P_v),3), global
         q_points, k_points, v_points = (
-            (x.unflatten(-1, (-1, 3)) @ rotation.mT + origin).unflatten(-2, heads).flatten(-2)
-            for x in (q_points, k_points, v_points)
-        )  # (B,N,H,3P), global
+            x.unflatten(-2, heads).flatten(-2) for x in points.split(self.num_points, dim=-2)
+        )  # (B,N,H,3P)
 
-        w_l = math.sqrt(1.0 / 3.0)
         w_c = math.sqrt(2.0 / (9.0 * self.num_query_points))
-        g = w_l * w_c * F.softplus(self.head_weight)[:, None]  # (H,1)
+        g = W_L * w_c * F.softplus(self.head_weight)[:, None]  # (H,1)
         k_norm = -0.5 * g * k_points.square().sum(-1, keepdim=True)  # (B,N,H,1)
-        big_q = [q * (w_l / math.sqrt(self.head_width)), g * q_points, torch.ones_like(k_norm)]
+        big_q = [q * (W_L / math.sqrt(self.head_width)), g * q_points, torch.ones_like(k_norm)]
         big_k = [k, k_points, k_norm]
         big_v = torch.cat([v, v_points], dim=-1)  # (B,N,H,Y)
-        bias_weight = w_l * self.pair_bias.weight  # (H,Z)
 
         if isinstance(pair, StaticPair):
+            bias_weight = self.bias_weight()
             # Padding is masked through the constant column of Q.
             big_k[2] = k_norm.masked_fill(~pair.mask[..., None, None], MASKED)
             big_q.append(bias_weight * _full(pair.left)[:, :, None])
@@ -289,9 +295,7 @@ class InvariantPointAttention(nn.Module):
             out = self._static(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight)
             out_pair = None
         else:
-            out, out_pair = self._explicit(
-                torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight
-            )
+            out, out_pair = self._explicit(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair)
         scalar, point = out.split((self.head_width, 3 * self.num_value_points), dim=-1)
         # T_i^-1 of the points: (x - t) R, with R as columns.
         point = (point.flatten(2).unflatten(-1, (-1, 3)) - origin) @ rotation
@@ -319,24 +323,30 @@ class InvariantPointAttention(nn.Module):
         return out.transpose(1, 2)
 
     def _explicit(
-        self, q: Tensor, k: Tensor, v: Tensor, pair: ExplicitPair, bias_weight: Tensor
+        self, q: Tensor, k: Tensor, v: Tensor, pair: ExplicitPair
     ) -> tuple[Tensor, Tensor | None]:
         """(B,N,H,Y) and, with pair values, (B,N,H,Z)."""
-        z = _full(pair.z)
-        bias = (z @ bias_weight.T).permute(0, 3, 1, 2)  # (B,H,N,J)
-        bias = bias.masked_fill(~pair.mask[:, None], MASKED)
+        bias = pair_biases([self], pair)[0] if pair.bias is None else pair.bias
         if pair.neighbours is None:
-            logits = bias + q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
-            weights = torch.softmax(logits, dim=-1)
+            logits = bias.transpose(0, 1) + q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
+            weights = torch.softmax(logits, dim=-1)  # (B,H,N,J)
             out = (weights @ v.transpose(1, 2)).transpose(1, 2)
         else:
-            width = k.shape[-1]
-            near = pair.gather(torch.cat([k, v], dim=-1).flatten(2))
-            near = near.unflatten(-1, (self.num_heads, -1))  # (B,N,J,H,X+Y)
-            near_k, near_v = near.split((width, near.shape[-1] - width), dim=-1)
-            logits = bias + (q[:, :, None] * near_k).sum(-1).permute(0, 3, 1, 2)
-            weights = torch.softmax(logits, dim=-1)
-            out = (weights.permute(0, 2, 3, 1)[..., None] * near_v).sum(2)
+            flat = (x.flatten(0, 1).transpose(0, 1) for x in (q, k, v))  # (H,T,X)
+            out, weights = NeighbourAttention.apply(*flat, bias.flatten(1, 2), pair.neighbours)
+            out = out.transpose(0, 1).unflatten(0, q.shape[:2])
+            weights = weights.unflatten(1, q.shape[:2]).transpose(0, 1)
         if not self.pair_values:
             return out, None
-        return out, torch.matmul(weights.transpose(1, 2), z)
+        return out, torch.matmul(weights.transpose(1, 2), _full(pair.z))
+
+
+def pair_biases(
+    layers: Sequence[InvariantPointAttention], pair: ExplicitPair
+) -> tuple[Tensor, ...]:
+    """w_L b_ij of each layer, (H,B,N,J): one product for all layers that share z."""
+    with torch.autocast(pair.z.device.type, enabled=False):
+        weight = torch.cat([layer.bias_weight() for layer in layers])  # (L H,Z)
+        bias = weight @ _full(pair.z).flatten(0, 2).T
+        bias = bias.masked_fill(~pair.mask.flatten(), MASKED)
+    return bias.view(len(layers), -1, *pair.mask.shape).unbind(0)

@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 RESIDUE_SETS = {"torsions": 9, "exposure": 6}
 PAIR_SETS = {"distances": 256, "directions": 15}
@@ -27,6 +28,12 @@ LOCAL_ATOMS = torch.tensor(
 
 RADIAL_CENTRES = torch.linspace(2.0, 20.0, 16)
 RADIAL_WIDTH = 1.2
+SMALLEST_DISTANCE = 1e-4
+"""Angstrom: what two atoms at the same place have."""
+
+SMALLEST_BASIS = 1e-20
+"""Where the basis goes no lower: fp32 numbers below 1e-38 would make the products slow."""
+
 EXPOSURE_RADII = (8.0, 11.0, 15.0)
 
 
@@ -65,29 +72,50 @@ def global_atoms(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.einsum("bnij,aj->bnai", rotation, local) + translation[..., None, :]
 
 
-def pair_features(
-    sets: Sequence[str], rotation: Tensor, atoms: Tensor, gather: Callable[[Tensor], Tensor]
+def project_pairs(
+    features: nn.Linear,
+    sets: Sequence[str],
+    rotation: Tensor,
+    atoms: Tensor,
+    gather: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """(B,N,J,F) of rotation (B,N,3,3) and atoms (B,N,4,3); gather as in ``ExplicitPair``."""
-    parts = []
+    """(B,N,J,Z) what ``features`` makes of the pair sets, in the order of PAIR_SETS.
+
+    rotation (B,N,3,3) and atoms (B,N,4,3); gather as in ``ExplicitPair``. The sets are multiplied
+    one by one, so that they never stand side by side in a tensor as wide as all.
+    """
     near = gather(atoms.flatten(2)).unflatten(-1, (4, 3))  # (B,N,J,4,3) or (B,1,N,4,3)
-    if "distances" in sets:
-        delta = near[..., None, :, :] - atoms[:, :, None, :, None, :]  # (B,N,J,4,4,3)
-        distance = (delta.square().sum(-1) + 1e-8).sqrt().flatten(-2)
-        centres = RADIAL_CENTRES.to(distance)
-        basis = torch.exp(-((distance[..., None] - centres) / RADIAL_WIDTH).square())
-        parts.append(basis.flatten(-2))
-    if "directions" in sets:
-        local = torch.matmul(near[..., 1::2, :] - atoms[:, :, None, 1:2, :], rotation[:, :, None])
-        local = local / (local.square().sum(-1, keepdim=True) + 1.0).sqrt()
-        turn = torch.matmul(
-            rotation.mT[:, :, None], gather(rotation.flatten(2)).unflatten(-1, (3, 3))
-        )
-        parts += [local.flatten(-2), turn.flatten(-2)]
-    return torch.cat([part.expand(*parts[0].shape[:3], -1) for part in parts], dim=-1)
+    made = {
+        "distances": lambda: _distance_basis(atoms, near),
+        "directions": lambda: _directions(rotation, atoms, near, gather),
+    }
+    used = [name for name in PAIR_SETS if name in sets]
+    weights = features.weight.split([PAIR_SETS[name] for name in used], dim=1)
+    biases = [features.bias, *[None] * (len(used) - 1)]
+    parts = [
+        F.linear(made[name](), *layer) for name, *layer in zip(used, weights, biases, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def nearest(translation: Tensor, mask: Tensor, num: int) -> Tensor:
-    """(B,N,J) the ``num`` residues nearest in CA, itself first; padding only where too few."""
-    distance = torch.cdist(translation, translation).masked_fill(~mask[:, None, :], math.inf)
-    return distance.topk(min(num, translation.shape[1]), largest=False).indices
+def _distance_basis(atoms: Tensor, near: Tensor) -> Tensor:
+    """(B,N,J,4*4*16) radial basis of the distances, own atom before the other's."""
+    num_residues = atoms.shape[1]
+    near = near.expand(-1, num_residues, -1, -1, -1)
+    distance = torch.cdist(
+        near.flatten(2, 3), atoms, compute_mode="donot_use_mm_for_euclid_dist"
+    )  # (B,N,4J,4)
+    distance = distance.unflatten(2, (-1, 4)).mT.clamp(min=SMALLEST_DISTANCE).contiguous()
+    reach = math.sqrt(-math.log(SMALLEST_BASIS))
+    basis = distance[..., None] / RADIAL_WIDTH - (RADIAL_CENTRES / RADIAL_WIDTH).to(distance)
+    return basis.clamp_(-reach, reach).square_().neg_().exp_().flatten(-3)
+
+
+def _directions(
+    rotation: Tensor, atoms: Tensor, near: Tensor, gather: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(B,N,J,15) where the other's CA and CB lie in the own frame, and its frame in the own."""
+    local = torch.matmul(near[..., 1::2, :] - atoms[:, :, None, 1:2, :], rotation[:, :, None])
+    local = local / (local.square().sum(-1, keepdim=True) + 1.0).sqrt()
+    turn = torch.matmul(rotation.mT[:, :, None], gather(rotation.flatten(2)).unflatten(-1, (3, 3)))
+    return torch.cat([local.flatten(-2), turn.flatten(-2)], dim=-1)

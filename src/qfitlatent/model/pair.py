@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from qfitlatent.model.attention import ANGSTROM_PER_UNIT, ExplicitPair, StaticPair
 from qfitlatent.model.batch import Batch
-from qfitlatent.model.features import PAIR_SETS, global_atoms, nearest, pair_features
+from qfitlatent.model.features import PAIR_SETS, global_atoms, project_pairs
+from qfitlatent.model.neighbours import nearest
 from qfitlatent.model.settings import ModelConfig
 
 MAX_RELATIVE_POSITION = 32
@@ -74,7 +75,8 @@ class PairRepresentation(nn.Module):
         z = z + self.left(s)[:, :, None] * pair.gather(self.right(s))
         if self.features is not None:
             atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)
-            z = z + self.features(pair_features(self.config.features, rotation, atoms, pair.gather))
+            sets = self.config.features
+            z = z + project_pairs(self.features, sets, rotation, atoms, pair.gather)
         return ExplicitPair(z, neighbours, (mask[:, :, None] & keys(mask)).expand(z.shape[:3]))
 
 

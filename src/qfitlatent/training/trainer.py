@@ -221,8 +221,8 @@ class Trainer:
             return
         # A short average at first, so that the initial weights are soon forgotten.
         decay = min(self.settings["ema_decay"], (1 + self.step) / (10 + self.step))
-        for name, value in self.model.state_dict().items():
-            self.ema[name].lerp_(value, 1 - decay)
+        weights = self.model.state_dict()
+        torch._foreach_lerp_([self.ema[n] for n in weights], list(weights.values()), 1 - decay)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
