@@ -17,7 +17,8 @@ from safetensors.torch import save
 
 from qfitlatent.base import config as configuration
 from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
-from qfitlatent.model.checkpoint import HEADER_KEY, MODEL_FILE, load_model
+from qfitlatent.base.models import MODEL_FILE
+from qfitlatent.model.checkpoint import HEADER_KEY, load_model
 
 CONSTANTS = {
     ("model", "max_relative_position"): 32,

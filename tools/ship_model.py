@@ -19,14 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
+from qfitlatent.base.models import MODEL_FILE, PUBLISHED, shipped_model_path
 from qfitlatent.base.provenance import verify_run
-from qfitlatent.model.checkpoint import (
-    HEADER_KEY,
-    MODEL_FILE,
-    PUBLISHED,
-    load_model,
-    shipped_model_path,
-)
+from qfitlatent.model.checkpoint import HEADER_KEY, load_model
 
 MAX_BYTES = 20_000_000
 COPIED = {

@@ -12,7 +12,7 @@ from qfitlatent.base import provenance
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file, write_json
 from qfitlatent.base.job import job
-from qfitlatent.model import checkpoint
+from qfitlatent.base.models import shipped_model_path
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_a_job_logs_everything_and_shows_progress_and_sentences(tmp_path, capfd)
 
 
 def test_the_shipped_model_is_what_its_manifest_says():
-    folder = checkpoint.shipped_model_path().parent
+    folder = shipped_model_path().parent
     written = read_json(folder / "manifest.json")["outputs"]
     for name in ("model.safetensors", "config.yaml", "metrics.csv"):
         assert sha256_file(folder / name) == written[name]["sha256"], name

@@ -6,7 +6,8 @@ import struct
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.model.checkpoint import HEADER_KEY, load_model, shipped_model_path
+from qfitlatent.base.models import shipped_model_path
+from qfitlatent.model.checkpoint import HEADER_KEY, load_model
 
 
 def split_file():

@@ -98,7 +98,7 @@ def test_the_tables_hold_what_the_model_says(structures, model_path, predicted):
     result, out = predicted
     assert not result.error
     table = pq.read_table(out / f"{result.entry}.mixture.parquet")
-    assert table.schema.equals(MIXTURE, check_metadata=True)
+    assert table.schema.with_metadata(MIXTURE.metadata).equals(MIXTURE, check_metadata=True)
     frame = table.to_pandas()
 
     given = read_input(structures[0])
@@ -372,7 +372,7 @@ def test_one_bad_file_among_several_is_named_and_the_others_are_done(
         where = out / "scores.parquet" if command == "score" else out
         assert cli.main([command, *files, "-o", str(where)]) == 2
         shown = capsys.readouterr()
-        assert len(shown.out.splitlines()) == 2
+        assert len(shown.out.splitlines()) == 3  # the model, and two structures
         assert re.search(r"^qfitlatent: .*bad\.pdb", shown.err, re.MULTILINE)
         (listed,) = re.findall(r"1 of 3 structures could not be used: see (.*)", shown.err)
         assert pd.read_csv(listed)["entry"].tolist() == ["bad"]
@@ -508,7 +508,7 @@ def test_scores_are_the_densities_of_the_observed_conformers(structures, model_p
     results = score_structures(structures[:3], out, model_path, settings_of(surprising_above=0.8))
     assert not any(r.error for r in results)
     table = pq.read_table(out)
-    assert table.schema.equals(SCORES, check_metadata=True)
+    assert table.schema.with_metadata(SCORES.metadata).equals(SCORES, check_metadata=True)
     frame = table.to_pandas()
     assert frame["entry"].nunique() == 3
     given = read_input(structures[1])
@@ -626,6 +626,20 @@ def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path)
     assert pd.read_csv(out / "failures.csv")["entry"].tolist() == ["broken"]
     assert all(p.exists() for x in ("sim00000", "sim00001") for p in output_paths(out, x))
     assert checkout.plan("predict") == {}
+
+
+def test_the_workflow_predicts_with_the_shipped_model_unless_told_otherwise(tmp_path):
+    """A model of the simulated default run says nothing about real proteins."""
+    checkout = Checkout(tmp_path / "one", TINY | {"predict": {"structures": "workflow"}})
+    for model in (None, "shipped", "qfitlatent-chi-1.0"):
+        checkout.change_config("predict", model=model)
+        assert checkout.plan("predict") == {"predict_structures": 1}
+    checkout.change_config("predict", model="run")
+    printed = checkout.refused("-n", "predict")
+    assert "the run tiny learns from simulated proteins" in printed
+    assert "name it: predict.model: results/runs/tiny" in printed
+    checkout.change_config("predict", model="results/runs/tiny")
+    assert checkout.plan("predict")["train_model"] == 1
 
 
 # --- Start-up ---------------------------------------------------------------------------------

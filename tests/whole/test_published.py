@@ -12,14 +12,9 @@ import yaml
 from helpers.predictions import make_model
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file, write_json
+from qfitlatent.base.models import MODEL_FILE, PUBLISHED, shipped_model_path
 from qfitlatent.base.provenance import verify_run
-from qfitlatent.model.checkpoint import (
-    MODEL_FILE,
-    PUBLISHED,
-    load_model,
-    save_model,
-    shipped_model_path,
-)
+from qfitlatent.model.checkpoint import load_model, save_model
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = shipped_model_path().parent
@@ -129,12 +124,28 @@ def test_a_name_is_given_once(tool, run, tmp_path):
         tool.publish(run, "chi-7", target)
 
 
-def test_every_record_and_model_of_a_prediction_names_the_model(tmp_path):
+def test_every_output_of_a_prediction_names_the_model_and_its_training(tmp_path, capsys):
+    from qfitlatent import cli
     from qfitlatent.prediction.commands import EXAMPLE
-    from qfitlatent.prediction.predict import predict_structures
 
-    predict_structures([EXAMPLE], tmp_path / "out", make_model(tmp_path))
+    model, out = make_model(tmp_path), tmp_path / "out"
+    assert cli.main(["predict", str(EXAMPLE), "-o", str(out), "--model", str(model)]) == 0
+    scores = out / "scores.parquet"
+    assert cli.main(["score", str(EXAMPLE), "-o", str(scores), "--model", str(model)]) == 0
+    about = load_model(model).about
+    assert f"model {about}\n" in capsys.readouterr().out
+    for table in (out / "example.mixture.parquet", scores):
+        cli.main(["describe", str(table)])
+        assert f"made by the model {about}\n" in capsys.readouterr().out
     record = json.loads((tmp_path / "out/example.prediction.json").read_text())
     assert record["model"] == "simulated"
+    assert record["model_version"] == about.version
+    assert record["trained_on"] == "simulated proteins (data set simulated)"
+    assert f"Model {about}." in " ".join((out / "example.html").read_text().split())
+    assert "_qfitlatent.trained_on" in (out / "example_ensemble.cif").read_text()
+    assert (
+        "REMARK 999 TRAINED_ON: simulated proteins"
+        in (tmp_path / "out/example_ensemble.pdb").read_text()
+    )
     assert "_qfitlatent.model" in (tmp_path / "out/example_ensemble.cif").read_text()
     assert "REMARK 999 MODEL: simulated" in (tmp_path / "out/example_ensemble.pdb").read_text()

@@ -21,9 +21,15 @@ from qfitlatent.base import config as configuration
 from qfitlatent.base import made_from as origins
 from qfitlatent.archive import entries as entry_lists
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.models import model_path
 from qfitlatent.tables.names import TABLES
 from qfitlatent.base.provenance import code_digest
 from qfitlatent.base.strict_yaml import read_yaml
+
+
+def refuse(sentence):
+    """Ends the run with a sentence for the user."""
+    raise WorkflowError(sentence)
 
 
 def checked(function, *arguments):
@@ -31,7 +37,7 @@ def checked(function, *arguments):
     try:
         return function(*arguments)
     except QfitLatentError as error:
-        raise WorkflowError(str(error)) from None
+        refuse(str(error))
 
 
 # Snakemake keeps the last of a key given twice; reading its files once more refuses that.
@@ -118,18 +124,26 @@ def finished_evaluations(wildcards):
 
 def folder_of_structures(wildcards):
     if config["predict"]["structures"] is None:
-        raise WorkflowError(
-            "predict.structures is null: set it to the folder of the structures to predict."
-        )
+        refuse("predict.structures is null: set it to the folder of the structures to predict.")
     return config["predict"]["structures"]
 
 
-def initial_model(wildcards):
-    """The weights that training starts from, if any."""
-    start = config["train"]["initial_model"]
-    if start is None:
-        return []
-    return start if start.endswith(".safetensors") else f"{start}/model.safetensors"
+def model_input(name):
+    """The file of a model that the configuration names; no input where it names none."""
+    return [] if name is None else str(model_path(name))
+
+
+def predicting_model(wildcards):
+    """The shipped model, that of this run, or another; a simulated one only by its own name."""
+    if config["predict"]["model"] != "run":
+        return str(model_path(config["predict"]["model"]))
+    if SOURCE == "simulated":
+        refuse(
+            f"predict.model is run, but the run {config['run']} learns from simulated proteins, "
+            "which says nothing about real ones: leave predict.model at shipped; or, to use it all "
+            f"the same, name it: predict.model: {RUN}"
+        )
+    return f"{RUN}/model.safetensors"
 
 
 def num_gpus():
@@ -153,18 +167,21 @@ AFTER = {
     "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else [TRAIN],
     "describe_results": [],
     "compare_runs": [],
-    "predict_structures": [] if config["predict"]["model"] else [TRAIN],
+    "predict_structures": [TRAIN] if config["predict"]["model"] == "run" else [],
 }
 # Files of the user's that a stage reads. Of files among the results Snakemake sees the change.
 FILES = {
     "split_entries": [config["split"]["file"]],
-    "train_model": [config["train"]["initial_model"]],
+    "train_model": [model_input(config["train"]["initial_model"])],
     "average_runs": config["average"]["members"],
     "evaluate_model": [
-        config["evaluate"]["model"],
+        model_input(config["evaluate"]["model"]),
         *(method["path"] for method in config["evaluate"]["external"]),
     ],
-    "predict_structures": [config["predict"]["model"], config["predict"]["structures"]],
+    "predict_structures": [
+        model_input(config["predict"]["model"] if config["predict"]["model"] != "run" else None),
+        config["predict"]["structures"],
+    ],
 }
 
 

@@ -9,7 +9,7 @@ EVALUATION = f"{RUN}/evaluation"
 
 rule evaluate_model:
     input:
-        model=config["evaluate"]["model"] or f"{RUN}/model.safetensors",
+        model=model_input(config["evaluate"]["model"]) or f"{RUN}/model.safetensors",
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
         external=[method["path"] for method in config["evaluate"]["external"]],

@@ -1,12 +1,12 @@
-# The trained model is applied to a folder of structures.
+# A trained model, by default the one that ships, is applied to a folder of structures.
 #
-# Needs:  <run>/model.safetensors or predict.model, and the folder predict.structures
+# Needs:  the model predict.model, and the folder predict.structures
 # Makes:  <run>/predictions/<id>.mixture.parquet, <id>_ensemble.cif, <id>.html ..., summary.csv and failures.csv
 
 
 rule predict_structures:
     input:
-        model=config["predict"]["model"] or f"{RUN}/model.safetensors",
+        model=predicting_model,
         structures=folder_of_structures,
         made_from=made_from("predict_structures", RUN),
     output:

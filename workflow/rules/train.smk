@@ -52,7 +52,7 @@ else:
         input:
             tables=TABLE_FILES,
             split=f"{DATA}/split.parquet",
-            initial=initial_model,
+            initial=model_input(config["train"]["initial_model"]),
             made_from=made_from("train_model", RUN),
         output:
             **RUN_FILES,

@@ -6,6 +6,7 @@ import torch
 
 from qfitlatent.base.config import settings
 from qfitlatent.base.job import job
+from qfitlatent.model.checkpoint import load_model
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.results import write_summary
@@ -16,10 +17,12 @@ if __name__ == "__main__":
     with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
         torch.set_num_threads(snakemake.threads)
         summary = Path(snakemake.output[0])
+        model = load_model(snakemake.input.model)
+        print(f"model {model.about}", file=log)
         results = predict_structures(
             [snakemake.input.structures],
             summary.parent,
-            snakemake.input.model,
+            model,
             settings(PredictionSettings, "predict", snakemake.params.predict),
             overwrite=True,
             resume=True,

@@ -139,6 +139,9 @@ def describe_table(path: str | Path) -> str:
     table = read_table(path)
     version = (table.schema.metadata or {}).get(b"qfitlatent_schema", b"-").decode()
     lines = [f"{path}: {len(table):,} rows, {table.num_columns} columns, schema {version}"]
+    made_by = [(table.schema.metadata or {}).get(key, b"").decode() for key in _MADE_BY]
+    if all(made_by):
+        lines.append("made by the model {} {}, trained on {}".format(*made_by))
     rows = [("column", "type", "unit", "missing", "range", "meaning")]
     for field in table.schema:
         metadata = field.metadata or {}
@@ -158,6 +161,9 @@ def describe_table(path: str | Path) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
+
+
+_MADE_BY = (b"qfitlatent_model", b"qfitlatent_model_version", b"qfitlatent_trained_on")
 
 
 def _range(column: pa.ChunkedArray) -> str:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,14 @@ from torch import Tensor
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
+from qfitlatent.base.models import About, about_model, is_published, model_path
 from qfitlatent.model.average import build_model
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import DensityNetwork
 
 FORMAT_VERSION = "1"
-MODEL_FILE = "model.safetensors"
 HEADER_KEY = "qfitlatent"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-PUBLISHED = re.compile(r"qfitlatent-chi-(\d+)\.(\d+)")
-"""Names of published models; what the numbers promise is in docs/models.md."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,12 @@ class LoadedModel:
     model: DensityNetwork
     config: dict[str, Any]
     path: Path
-    name: str
+    about: About
     learnt: Learnt | None = None
 
-
-def shipped_model_path() -> Path:
-    """The pretrained model inside the package."""
-    return Path(str(files("qfitlatent").joinpath("data/pretrained", MODEL_FILE)))
+    @property
+    def name(self) -> str:
+        return self.about.name
 
 
 def save_model(
@@ -87,14 +83,12 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
     Raises QfitLatentError: no such file or published model, not one of ours, of another format
     version, damaged, or of another architecture than its own settings say.
     """
-    is_name = PUBLISHED.fullmatch(str(source)) and not Path(str(source)).exists()
-    path = shipped_model_path() if source is None or is_name else Path(source)
-    if path.is_dir():
-        path = path / MODEL_FILE
+    is_name = is_published(source)
+    path = model_path(source)
     if not path.is_file():
         raise QfitLatentError(
             f"There is no model at {path}: give a run folder that training has finished, "
-            "a model.safetensors file, or the name of the model that ships."
+            "a model.safetensors file, the name of the model that ships, or the word shipped."
         )
     try:
         with safe_open(path, "pt", device="cpu") as file:
@@ -106,6 +100,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
                 )
             shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
             config = _checked_config(header["config"], shapes, path)
+            about = about_model(header["name"], config, header["sha256"])
             weights = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise QfitLatentError(
@@ -116,7 +111,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
     model = build_model(config)
     load_weights(model, weights, path)
     ready = model.to(device).eval().requires_grad_(False)
-    return LoadedModel(ready, config, path, header["name"], header["learnt"])
+    return LoadedModel(ready, config, path, about, header["learnt"])
 
 
 def _header(text: str, path: Path) -> dict[str, Any]:
@@ -153,6 +148,7 @@ def _checked_config(
     """The header's configuration, once its network has these weights: names and shapes."""
     try:
         configuration.load({name: config[name] for name in ("model", "average")})
+        about_model("", config, "")
         num_blocks = config["model"]["num_blocks"] * max(1, len(config["average"]["members"]))
         if num_blocks > len(shapes):
             raise QfitLatentError(f"{num_blocks} blocks have more than {len(shapes)} weights.")

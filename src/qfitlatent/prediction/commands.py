@@ -75,6 +75,8 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     import torch
 
     import qfitlatent
+    from qfitlatent.model.checkpoint import load_model
+    from qfitlatent.model.device import choose_device
     from qfitlatent.prediction.records import is_batch
 
     structures = [*options.structures, *[EXAMPLE] * options.example]
@@ -89,6 +91,9 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     given = vars(options)
     keys = {field.name for field in fields(PredictionSettings)}
     settings = {k: value for k, value in given.items() if k in keys and value is not None}
+    chosen = config.settings(PredictionSettings, "predict", settings)
+    choose_device(chosen.device)  # before a model is read
+    model = load_model(options.model)
     how: dict[str, Any] = {key: given[key] for key in ("num", "file_format") if key in given}
     if name != "score":
         # A folder goes on where it stopped; results of single files are not written over unasked.
@@ -96,12 +101,13 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     results = getattr(qfitlatent, name)(
         structures,
         options.out,
-        options.model,
-        config.settings(PredictionSettings, "predict", settings),
+        model,
+        chosen,
         overwrite=options.overwrite,
         stream=sys.stderr if is_batch(structures) else None,
         **how,
     )
+    print(f"model {model.about}")
     failed = [result for result in results if result.error]
     # Of a long list the table of failures and the progress say enough.
     for result in results if len(results) <= MAX_LINES else ():

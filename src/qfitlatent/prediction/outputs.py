@@ -51,8 +51,8 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     placement = _placement(given.tables, predicted.row, predicted.mode_weight, predicted.mode_chi)
     is_built = np.zeros(len(residues), dtype=bool)
     is_built[predicted.row[place_side_chains(structure, placement)]] = True
-    note = {name: results.identity[name] for name in ("model", "model_sha256")}
-    note["input_sha256"] = given.sha256
+    facts = results.about_model()
+    note = facts | {"input_sha256": given.sha256}
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
     cif, pdb = mmcif_text(structure, document, note), pdb_text(structure, note)
     mixture = _mixture_table(residues, predicted, token, has_chi)
@@ -82,7 +82,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     with results.files(given, record) as (
         mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path,
     ):  # fmt: skip
-        write_table(mixture, mixture_path, MIXTURE)
+        write_table(mixture, mixture_path, MIXTURE, facts)
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
         write_text(cif_path, cif)
@@ -103,9 +103,7 @@ def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.nd
     mask = np.repeat(CHI_DEFINED[token[has_chi]], len(chi), axis=0)
     flat = chi[:, has_chi].transpose(1, 0, 2).reshape(-1, chi.shape[2])
     columns |= chi_columns("chi", flat, "_rad", mask)
-    note = {
-        "model": results.identity["model"],
-        "model_sha256": results.identity["model_sha256"],
+    note = results.about_model() | {
         "input_sha256": given.sha256,
         "seed": str(results.identity["seed"]),
         "content": "Side chains sampled and built by qfitlatent; see README",
@@ -131,7 +129,7 @@ def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.nd
         )
     with results.files(given, {"num_residues": len(row)}) as (table_path, model_path):
         write_text(model_path, text)
-        write_table(pa.table(columns), table_path, SAMPLES)
+        write_table(pa.table(columns), table_path, SAMPLES, results.about_model())
     return Written(given.entry, given.path, num_residues=len(row))
 
 
@@ -150,7 +148,8 @@ def write_embedding(
         if not column.null_count
     }
     with results.files(given, {"num_residues": len(row)}) as (table_path, array_path):
-        write_table(pa.table({**ids, "embedding": embedding}), table_path, schema)
+        table = pa.table({**ids, "embedding": embedding})
+        write_table(table, table_path, schema, results.about_model())
         with open(array_path, "wb") as file:
             np.savez(file, allow_pickle=False, embedding=s, **arrays)
     return Written(given.entry, given.path, num_residues=len(row))

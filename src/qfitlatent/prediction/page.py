@@ -49,7 +49,7 @@ def page(
     return render(
         "pages/prediction.html.j2",
         entry=entry,
-        model=identity["model_sha256"][:12],
+        model="{model} {model_version}, trained on {trained_on}".format(**identity),
         min_weight=identity["min_weight"],
         num_residues=int(has_chi.sum()),
         num_chains=len(set(columns["chain"])),

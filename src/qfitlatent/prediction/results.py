@@ -28,6 +28,8 @@ from qfitlatent.prediction.columns import FAILURES, SUMMARY
 from qfitlatent.prediction.records import Input, Written, structure_id
 from qfitlatent.tables.parquet import conform, write_csv
 
+ABOUT_MODEL = ("model", "model_version", "model_sha256", "trained_on")
+
 # The last fields of Written, in their order.
 COUNTS = ("num_residues", "num_built", "num_heterogeneous")
 
@@ -43,6 +45,10 @@ class Results:
     folder: Path
     suffixes: tuple[str, ...]
     identity: dict[str, Any]
+
+    def about_model(self) -> dict[str, str]:
+        """What headers and tables say of the model that made them."""
+        return {name: self.identity[name] for name in ABOUT_MODEL}
 
     def paths(self, entry: str) -> list[Path]:
         """Every file of this structure, the record last."""

@@ -147,10 +147,9 @@ class Runner:
     ) -> None:
         """``embeds``: ``encode`` is without dropout, not what the head of an average is given."""
         self.settings = settings or config.settings(PredictionSettings, "predict")
+        self.device = choose_device(self.settings.device)  # first: no model is read in vain
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
-        self.device = choose_device(self.settings.device)
-        self.path, self.learnt = loaded.path, loaded.learnt
-        self.name = loaded.name
+        self.path, self.about, self.learnt = loaded.path, loaded.about, loaded.learnt
         self.sha256 = sha256_file(loaded.path)
         self.model = loaded.model.eval()
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
@@ -164,9 +163,18 @@ class Runner:
         self._network = self.model.embed if embeds else self.model.encode
         self.timing = timing or Timing()
 
+    def about_model(self) -> dict[str, str]:
+        """What every output says of the model."""
+        return {
+            "model": self.about.name,
+            "model_version": self.about.version,
+            "model_sha256": self.sha256,
+            "trained_on": self.about.trained_on,
+        }
+
     def identity(self, *keys: str) -> dict[str, Any]:
         """What of the model, and which settings, decide about a result: for its record."""
-        about = {"format_version": "1", "model": self.name, "model_sha256": self.sha256}
+        about = {"format_version": "1"} | self.about_model()
         return about | {key: getattr(self.settings, key) for key in keys}
 
     def run_into(

@@ -69,7 +69,7 @@ def score_structures(
         results = runner.run(found, unusable_names(found), compute, None, stream)
         conclude(results, failures_table("score", out), is_batch(paths))
         try:
-            with table_writer(out, SCORES) as writer:
+            with table_writer(out, SCORES, runner.about_model()) as writer:
                 for entry in sorted(tables):
                     writer.write(tables[entry])
         except OSError as error:

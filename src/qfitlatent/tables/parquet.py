@@ -2,7 +2,7 @@
 
 import heapq
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -57,11 +57,18 @@ class TableWriter:
 
 
 @contextmanager
-def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[TableWriter]:
-    """Writes one table piece by piece: the file appears when the block ends well."""
+def table_writer(
+    path: str | Path, schema: pa.Schema, facts: Mapping[str, str] | None = None
+) -> Iterator[TableWriter]:
+    """Writes one table piece by piece: the file appears when the block ends well.
+
+    ``facts`` about the whole table, such as the model that made it, go into the file's metadata.
+    """
+    known = {f"qfitlatent_{name}": value for name, value in (facts or {}).items()}
+    whole = schema.with_metadata({**(schema.metadata or {}), **known})
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, **_encodings(schema)) as file,
+        pq.ParquetWriter(temporary, whole, **_encodings(schema)) as file,
     ):
         writer = TableWriter(path, schema, file)
         yield writer
@@ -117,13 +124,18 @@ def conform(table: pa.Table, schema: pa.Schema, where: str | Path) -> pa.Table:
     return table
 
 
-def write_table(table: pa.Table, path: str | Path, schema: pa.Schema) -> None:
-    """Write one table atomically; the same rows give the same bytes.
+def write_table(
+    table: pa.Table,
+    path: str | Path,
+    schema: pa.Schema,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write one table atomically; the same rows give the same bytes. ``facts`` as table_writer's.
 
     Raises:
         QfitLatentError: the table does not fit the schema.
     """
-    with table_writer(path, schema) as writer:
+    with table_writer(path, schema, facts) as writer:
         writer.write(table)
 
 

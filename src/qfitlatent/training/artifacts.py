@@ -11,8 +11,9 @@ import torch
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path, write_json, write_text
+from qfitlatent.base.models import MODEL_FILE
 from qfitlatent.base.provenance import manifest
-from qfitlatent.model.checkpoint import MODEL_FILE, save_model
+from qfitlatent.model.checkpoint import save_model
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import DensityNetwork
 from qfitlatent.pages.figures import draw_learning_curve

@@ -14,8 +14,9 @@ import torch
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, sha256_file
+from qfitlatent.base.models import MODEL_FILE
 from qfitlatent.model.average import AverageModel, build_model
-from qfitlatent.model.checkpoint import MODEL_FILE, load_model, load_weights
+from qfitlatent.model.checkpoint import load_model, load_weights
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.training.artifacts import METRICS, data_files, write_artifacts
