@@ -39,6 +39,7 @@ def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True
                     "segment": pa.array([0] * num, pa.int32()),
                     "token": pa.array(protein.token.numpy().astype(np.int8)),
                     "num_distinct_conformers": pa.array(protein.num_distinct.numpy()),
+                    "b_rank": pa.array(protein.b_rank.numpy()),
                     **torsion,
                 }
             )
@@ -80,6 +81,7 @@ def write_tables(folder: Path, num_entries: int = 8, multiconformer: bool = True
     names = [f"e{e:02d}" for e in range(num_entries)]
     splits = ["train"] * (num_entries - 3) + ["validation"] * 2 + ["test"]
     split = {"entry": names, "chain": ["A"] * num_entries, "split": splits}
+    split["cluster"] = [e // 2 for e in range(num_entries)]  # pairs of relatives
     pq.write_table(pa.table(split), folder.parent / "split.parquet")
     return folder.parent / "split.parquet"
 

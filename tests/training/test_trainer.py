@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,6 +98,66 @@ def test_the_running_mean_of_the_weights_and_dropout_resume_too(data):
         with pytest.raises(Killed):
             run(data, config, "parts")
     assert sha256_file(run(data, config, "parts") / "model.safetensors") == expected
+
+
+def test_outputs_are_trained_resumed_and_validated(data):
+    """On the same bytes as uninterrupted, from a list of entries that are no evidence."""
+    unknown = data / "unknown.csv"
+    unknown.write_text("entry\ne01\n")
+    weights = {"high_b_weight": 0.5, "cluster_weight_power": 0.5, "unknown_altlocs_weight": 0.5}
+    config = make_config(outputs=True, altlocs_unknown=str(unknown), **weights)
+    folder = run(data, config, "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, "Trainer:train_epoch", 3)
+        with pytest.raises(Killed):
+            run(data, config, "parts")
+    again = run(data, config, "parts")
+    assert sha256_file(again / "model.safetensors") == sha256_file(folder / "model.safetensors")
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("validation_nll_heterogeneous", "validation_nll_b_rank"):
+        assert float(rows[-1][name]) < float(rows[0][name])
+    with open(run(data, make_config(epochs=1), "plain") / "metrics.csv") as file:
+        assert next(csv.DictReader(file))["validation_nll_heterogeneous"] == ""
+
+
+def test_a_stripped_entry_gives_no_gradient_to_p_heterogeneous(data):
+    """It is learnt from for the density and for b_rank alone."""
+    unknown = data / "unknown.csv"
+    unknown.write_text("entry\ne01\n")
+    config = make_config(outputs=True, b_rank_loss=0.0, heterogeneous_loss=2.0)
+    files = (data / "tables", data / "split.parquet", ("train",))
+    train = Dataset.load(*files, altlocs_unknown=unknown)
+    trainer = Trainer(config, train, train, torch.device("cpu"))
+
+    def gradients(protein):
+        trainer.train_step([protein], 0.0)
+        head = trainer.model.output_head
+        return [head.last.weight.grad.abs().sum(1), trainer.model.embedding.weight.grad.abs().sum()]
+
+    (logit, *rest), density = gradients(train[1])
+    assert float(logit) == 0.0
+    assert not any(rest)
+    assert density > 0
+    assert gradients(train[0])[0][0] > 0
+
+
+def test_a_label_weight_scales_the_gradient_of_a_step(data):
+    """It does not cancel where one protein is a batch, and the sum of the weights stays."""
+    trainer = trainer_of(data, make_config(dropout=0.0))
+    protein = trainer.train[0]
+    results = []
+    for weight in (1.0, 0.25, 0.0):
+        changed = replace(protein, weight=torch.full_like(protein.weight, weight))
+        loss, total, _ = trainer.train_step([changed], 0.0)
+        grad = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        results.append((loss, total, grad))
+    (loss, total, grad), (quarter, same, small), (nothing, _, zero) = results
+    assert total == same > 0
+    assert quarter == pytest.approx(loss / 4)
+    torch.testing.assert_close(small, grad / 4)
+    assert nothing == 0
+    assert not zero.any()
 
 
 def interrupted(folder: Path, target: Path) -> Path:

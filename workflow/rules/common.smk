@@ -172,7 +172,10 @@ AFTER = {
 # Files of the user's that a stage reads. Of files among the results Snakemake sees the change.
 FILES = {
     "split_entries": [config["split"]["file"]],
-    "train_model": [model_input(config["train"]["initial_model"])],
+    "train_model": [
+        model_input(config["train"]["initial_model"]),
+        config["train"]["altlocs_unknown"],
+    ],
     "average_runs": config["average"]["members"],
     "evaluate_model": [
         model_input(config["evaluate"]["model"]),

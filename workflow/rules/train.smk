@@ -53,6 +53,7 @@ else:
             tables=TABLE_FILES,
             split=f"{DATA}/split.parquet",
             initial=model_input(config["train"]["initial_model"]),
+            altlocs_unknown=config["train"]["altlocs_unknown"] or [],
             made_from=made_from("train_model", RUN),
         output:
             **RUN_FILES,

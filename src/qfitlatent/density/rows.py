@@ -14,6 +14,9 @@ from torch import Tensor
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.von_mises import circular_distance
 
+DISTINCT_DEGREES = 40
+"""Two altlocs are distinct rotamers when a chi differs by more than this (SPEC 8 and 11)."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -85,9 +88,15 @@ class Observed:
 
 def altloc_spread(observed: Observed) -> Tensor:
     """(N,) radians: the largest distance of any chi between two altlocs; 0 for a single altloc."""
+    several = observed.num_conformers > 1
+    spread = observed.chi.new_zeros(len(observed))
+    if not several.any():
+        return spread
+    observed = observed.select(several)
     chi = observed.by_altloc(observed.chi.T, 0.0)  # (D,N,A)
     defined = observed.by_altloc(observed.defined.T, False)
     symmetric = observed.symmetric.T[..., None, None]
     distance = circular_distance(chi[..., :, None], chi[..., None, :], symmetric)
     both = defined[..., :, None] & defined[..., None, :]
-    return torch.where(both, distance, 0.0).amax((0, 2, 3))
+    spread[several] = torch.where(both, distance, 0.0).amax((0, 2, 3))
+    return spread

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qfitlatent.density.rows import DISTINCT_DEGREES
+
 MODE_WEIGHT = 0.1
 """Smallest probability mass that makes a predicted mode, fraction."""
 
@@ -11,9 +13,6 @@ MODE_MERGE_DEGREES = 30
 
 MATCH_DEGREES = 30
 """A mode matches an observed altloc when every chi is this close."""
-
-DISTINCT_DEGREES = 40
-"""Two altlocs are distinct rotamers when a chi differs by more than this."""
 
 CHUNK_RESIDUES = 2048
 """Residues scored at once, which bounds memory."""

@@ -13,6 +13,7 @@ from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.model.batch import Batch
 from qfitlatent.model.heads import AutoregressiveHead
 from qfitlatent.model.network import Block, DensityNetwork, QFitLatent
+from qfitlatent.model.outputs import Outputs, average_outputs
 from qfitlatent.model.settings import ModelConfig
 
 
@@ -84,6 +85,16 @@ class AverageModel(DensityNetwork):
         """(n, M d_s): of each whole network, not of what masks leave of it."""
         members = cast("Sequence[QFitLatent]", self.members)
         return torch.cat([member.encode(batch) for member in members], dim=-1)
+
+    def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+        """The mean of what all terms say."""
+        if not self.config.outputs:
+            return None
+        members = cast("Sequence[QFitLatent]", self.members)
+        terms = [m for m in members for _ in range(max(1, self.dropout_passes))]
+        parts = s.chunk(len(terms), dim=-1)
+        said = (m.outputs(part, token) for m, part in zip(terms, parts, strict=True))
+        return average_outputs([cast("Outputs", one) for one in said])
 
 
 def build_model(config: Mapping[str, Any]) -> DensityNetwork:

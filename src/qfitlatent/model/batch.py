@@ -14,7 +14,10 @@ from torch import Tensor
 NETWORK_FIELDS = ("token", "rotation", "translation", "position", "chain", "torsion")
 """What the network reads of each residue."""
 
-RESIDUE_FIELDS = (*NETWORK_FIELDS, "num_distinct", "residue_row")
+LABEL_FIELDS = ("num_distinct", "heterogeneous", "b_rank", "weight")
+"""What the loss reads of each residue."""
+
+RESIDUE_FIELDS = (*NETWORK_FIELDS, *LABEL_FIELDS, "residue_row")
 OBSERVED_FIELDS = ("chi", "defined", "occupancy")
 """What the loss reads of each observed row."""
 
@@ -33,6 +36,9 @@ class Protein:
     chain: Tensor  # (N,) long
     torsion: Tensor  # (N,3) phi, psi, omega in radians; nan where undefined
     num_distinct: Tensor  # (N,) long, conformers that differ in some chi
+    heterogeneous: Tensor  # (N,) 1 with two or more distinct rotamers, 0, nan where not known
+    b_rank: Tensor  # (N,) rank of the side chain's B in its entry, 0 to 1; nan where unknown
+    weight: Tensor  # (N,) in the density loss, 1 in the mean over a data set
     residue_row: Tensor  # (N,) long, row of the residues table
     row_residue: Tensor  # (M,) long, residue of each observed row
     conformer_row: Tensor  # (M,) long, row of the conformers table
@@ -76,6 +82,9 @@ class Batch:
     chain: Tensor  # (B,N) long
     torsion: Tensor  # (B,N,3)
     num_distinct: Tensor  # (B,N) long
+    heterogeneous: Tensor  # (B,N)
+    b_rank: Tensor  # (B,N)
+    weight: Tensor  # (B,N)
     mask: Tensor  # (B,N) bool, False for padding
     row_residue: Tensor  # (M,) long into the residues where mask is True, in order
     chi: Tensor  # (M,D)
@@ -101,7 +110,7 @@ def collate(proteins: Sequence[Protein]) -> Batch:
     sizes = torch.tensor([len(protein) for protein in proteins])
     offsets = sizes.cumsum(0) - sizes
     return Batch(
-        **{name: pad(name) for name in (*NETWORK_FIELDS, "num_distinct")},
+        **{name: pad(name) for name in (*NETWORK_FIELDS, *LABEL_FIELDS)},
         mask=torch.arange(length)[None, :] < sizes[:, None],
         row_residue=torch.cat(
             [p.row_residue + offset for p, offset in zip(proteins, offsets, strict=True)]

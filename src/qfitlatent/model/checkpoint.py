@@ -145,10 +145,15 @@ def _header(text: str, path: Path) -> dict[str, Any]:
 def _checked_config(
     config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
 ) -> dict[str, Any]:
-    """The header's configuration, once its network has these weights: names and shapes."""
+    """The header's configuration, once its network has these weights: names and shapes.
+
+    A key that is younger than the model has its default, which is what was done before it.
+    """
     try:
-        configuration.load({name: config[name] for name in ("model", "average")})
         about_model("", config, "")
+        sections = ("model", "average")
+        checked = configuration.load({name: config[name] for name in sections})
+        config = config | {name: checked[name] for name in sections}
         num_blocks = config["model"]["num_blocks"] * max(1, len(config["average"]["members"]))
         if num_blocks > len(shapes):
             raise QfitLatentError(f"{num_blocks} blocks have more than {len(shapes)} weights.")

@@ -11,6 +11,7 @@ E entries.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.density.rows import Observed
+from qfitlatent.density.rows import DISTINCT_DEGREES, Observed, altloc_spread
 from qfitlatent.model.batch import OBSERVED_FIELDS, Protein
+from qfitlatent.model.labels import LabelWeights, unknown_entries
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
 from qfitlatent.tables.keys import chain_keys, find_rows, fixed_list, read_column, row_keys
 from qfitlatent.tables.parquet import read_table
@@ -38,6 +40,7 @@ COLUMNS = {
         "psi_rad",
         "omega_rad",
         "num_distinct_conformers",
+        "b_rank",
     ],
     "frames": [*KEYS, "rotation", "translation_angstrom"],
     "conformers": [*KEYS, "occupancy_normalised", *CHI_COLUMNS, *OBSERVED_COLUMNS],
@@ -53,11 +56,20 @@ class Dataset:
     left out because they have none.
     """
 
-    def __init__(self, tables: Mapping[str, pa.Table], chains: pa.Table | None = None) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, pa.Table],
+        chains: pa.Table | None = None,
+        altlocs_unknown: str | Path | None = None,
+        weights: LabelWeights | None = None,
+    ) -> None:
         """tables: residues, frames and conformers (see schemas.py), sorted by key.
 
         chains: entry and chain of those whose conformers count; default all. The other chains of
         their entries are context: backbone and type, never their chi (SPEC 5).
+        altlocs_unknown: list of entries that are no evidence that a residue is single.
+        weights: of residues in the density loss; default 1 each. They need the column cluster of
+        chains.
         """
         residues, frames, conformers = (tables[n] for n in ("residues", "frames", "conformers"))
         if len(frames) != len(residues):
@@ -87,6 +99,7 @@ class Dataset:
             "num_distinct": torch.from_numpy(
                 column("num_distinct_conformers")[kept].astype(np.int64)
             ),
+            "b_rank": _floats(column("b_rank")[kept]),
             "residue_row": torch.from_numpy(kept),
         }
 
@@ -111,10 +124,20 @@ class Dataset:
             "occupancy": _floats(occupancy[framed]),
         }
 
+        unknown = torch.from_numpy(unknown_entries(names, altlocs_unknown)[entry_code[kept]])
+        b_rank, shown = self._residues["b_rank"], torch.zeros(len(kept), dtype=torch.bool)
+        shown[self._row_residue] = True
+        self._residues["weight"] = torch.ones(len(kept))
+        if weights is not None and chains is not None:
+            size = torch.from_numpy(_cluster_size(residues, chains)[kept])
+            self._residues["weight"] = weights.of(b_rank, unknown, size, shown)
+
         codes, first = np.unique(entry_code[kept], return_index=True)
         self.entries: list[str] = [str(names[code]) for code in codes]
         self._offset = np.append(first, len(kept))
         self._row_offset = np.searchsorted(row_residue, self._offset)
+        distinct = altloc_spread(self._all_observed()) > math.radians(DISTINCT_DEGREES)
+        self._residues["heterogeneous"] = distinct.float().where(shown & ~unknown, torch.nan)
 
     @classmethod
     def load(
@@ -123,26 +146,29 @@ class Dataset:
         split_path: str | Path,
         splits: Sequence[str],
         max_entries: int = 0,
+        altlocs_unknown: str | Path | None = None,
+        weights: LabelWeights | None = None,
     ) -> Dataset:
         """The chains of these splits, with their entries around them.
 
         max_entries: keep so many, the first by a hash of their names, so that a larger number holds
-        the smaller; 0 keeps all.
+        the smaller; 0 keeps all. altlocs_unknown and weights as in the constructor.
 
-        Raises QfitLatentError for a missing table or column, and for splits that hold no entry.
+        Raises QfitLatentError for a missing table or column, for splits that hold no entry, and for
+        a list of entries that cannot be read or names none of the data set.
         """
         tables = {
             name: read_table(Path(tables_dir) / f"{name}.parquet", columns)
             for name, columns in COLUMNS.items()
         }
-        split = read_table(split_path, ["entry", "chain", "split"])
+        split = read_table(split_path, ["entry", "chain", "split", "cluster"])
         chains = split.filter(pc.is_in(split["split"], pa.array(list(splits))))
         if max_entries:
             entries = np.unique(chains["entry"].to_numpy())
             order = [hashlib.sha256(str(entry).encode()).digest() for entry in entries]
             few = entries[np.argsort(order, kind="stable")[:max_entries]]
             chains = chains.filter(pc.is_in(chains["entry"], pa.array(few, pa.string())))
-        dataset = cls(tables, chains)
+        dataset = cls(tables, chains, altlocs_unknown, weights)
         if not dataset.entries:
             raise QfitLatentError(
                 f"No entry of {split_path} is in {' or '.join(splits)} and has a backbone: "
@@ -169,8 +195,15 @@ class Dataset:
         Returns:
             the residues and their rows; rows (N,) of the residues table; (M,) of the conformers'.
         """
+        every = self._all_observed()
+        seen = every.num_conformers > 0
+        rows = self._residues["residue_row"][seen]
+        return every.select(seen), rows, self._rows["conformer_row"]
+
+    def _all_observed(self) -> Observed:
+        """All residues, those that show no chi too."""
         residues = self._residues
-        every = Observed(
+        return Observed(
             token=residues["token"],
             phi_psi=residues["torsion"][:, :2],
             entry=torch.from_numpy(np.repeat(np.arange(len(self)), self.num_residues)),
@@ -178,8 +211,6 @@ class Dataset:
             num_distinct=residues["num_distinct"],
             **{name: self._rows[name] for name in OBSERVED_FIELDS},
         )
-        seen = every.num_conformers > 0
-        return every.select(seen), residues["residue_row"][seen], self._rows["conformer_row"]
 
     def __iter__(self) -> Iterator[Protein]:
         return (self[i] for i in range(len(self)))
@@ -206,6 +237,17 @@ def protein_from_tables(tables: Mapping[str, pa.Table]) -> Protein:
             "No protein residue has all of N, CA and C, so there is no backbone to predict on."
         )
     return dataset[0]
+
+
+def _cluster_size(residues: pa.Table, chains: pa.Table) -> np.ndarray:
+    """(N,) how many of the chains are of the cluster of each residue's chain; 0 for others."""
+    residue_chain, chosen = chain_keys(residues, chains)
+    _, cluster, counts = np.unique(
+        chains["cluster"].to_numpy(), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(chosen)
+    at = find_rows(chosen[order], residue_chain)
+    return np.where(at < 0, 0, counts[cluster][order][at])
 
 
 def _floats(values: np.ndarray) -> Tensor:

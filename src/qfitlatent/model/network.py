@@ -33,6 +33,7 @@ from qfitlatent.model.attention import (
 from qfitlatent.model.batch import Batch, Protein, collate
 from qfitlatent.model.features import RESIDUE_SETS, global_atoms, residue_features
 from qfitlatent.model.heads import make_head
+from qfitlatent.model.outputs import OutputHead, Outputs
 from qfitlatent.model.pair import PAIR_UPDATES, PairRepresentation
 from qfitlatent.model.settings import FEED_FORWARD_FACTOR, ModelConfig
 
@@ -122,6 +123,10 @@ class DensityNetwork(nn.Module, ABC):
         """(n, width) the final single representation of each real residue, without dropout."""
         return self.encode(batch)
 
+    @abstractmethod
+    def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+        """What is said beside the density, s and token as there; None without ``model.outputs``."""
+
     def density(self, s: Tensor, token: Tensor) -> Density:
         """s (n,width) as ``encode`` gives it, token (n,)."""
         return self.head(s, self.chi_mask[token], self.symmetric[token])
@@ -160,6 +165,8 @@ class QFitLatent(DensityNetwork):
         )
         self.norm = nn.LayerNorm(config.d_s)
         self.head = make_head(config)
+        # Last, so that a model without it starts from the same weights.
+        self.output_head = OutputHead(config.d_s) if config.outputs else None
 
     def encode(self, batch: Batch, seed: int | None = None) -> Tensor:
         """(n, d_s) final single representation of the real residues, padding left out.
@@ -193,3 +200,6 @@ class QFitLatent(DensityNetwork):
             if self.pair_updates is not None and isinstance(pair, ExplicitPair):
                 pair = replace(pair, z=self.pair_updates[i](s, pair))
         return self.norm(s)[batch.mask]
+
+    def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+        return None if self.output_head is None else self.output_head(s, token)

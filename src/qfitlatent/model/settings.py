@@ -34,6 +34,7 @@ class ModelConfig:
     pair_values: bool
     pair_update: str
     neighbours: int
+    outputs: bool
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))

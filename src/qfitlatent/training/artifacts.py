@@ -26,6 +26,8 @@ METRICS = (
     "validation_loss",
     "validation_nll_multiconformer",
     "validation_nll_single",
+    "validation_nll_heterogeneous",
+    "validation_nll_b_rank",
     "learning_rate",
     "gradient_norm",
     "residues_per_second",
@@ -65,7 +67,8 @@ def write_tensorboard(row: Mapping[str, float], folder: Path) -> None:
 
     with SummaryWriter(str(folder)) as writer:
         for name in METRICS[2:]:
-            writer.add_scalar(name, row[name], row["epoch"])
+            if name in row:
+                writer.add_scalar(name, row[name], row["epoch"])
 
 
 def data_files(tables_dir: str | Path, split_path: str | Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file, sweep
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import choose_device
+from qfitlatent.model.labels import LabelWeights
 from qfitlatent.model.learnt import learnt_chains
 from qfitlatent.training.artifacts import data_files, refuse_finished, write_artifacts
 from qfitlatent.training.processes import Processes
@@ -43,8 +44,12 @@ def train_run(
     device = choose_device(settings["device"])
     torch.set_num_threads(max(1, threads))
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-    train = Dataset.load(tables_dir, split_path, ("train",), settings["max_entries"])
-    validation = Dataset.load(tables_dir, split_path, ("validation",))
+    unknown = settings["altlocs_unknown"]
+    weights = LabelWeights.from_dict(settings)
+    train = Dataset.load(
+        tables_dir, split_path, ("train",), settings["max_entries"], unknown, weights
+    )
+    validation = Dataset.load(tables_dir, split_path, ("validation",), altlocs_unknown=unknown)
     for dataset, name in ((train, "training"), (validation, "validation")):
         _check_observed(dataset, name, settings)
     refuse_finished(run_dir, config)

@@ -28,6 +28,7 @@ from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import device_memory_bytes
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import QFitLatent
+from qfitlatent.model.outputs import Outputs
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.training.artifacts import write_metrics, write_tensorboard
 from qfitlatent.training.batches import Batches, crop_that_fits
@@ -81,6 +82,10 @@ class Trainer:
             "folded": self.settings["density"] == "folded",
             "distinct": every,
         }
+        factors = [1.0]
+        if self.model.config.outputs:
+            factors += [self.settings[f"{name}_loss"] for name in ("heterogeneous", "b_rank")]
+        self.factors = torch.tensor(factors, device=device)
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs beside the configuration and the data."""
@@ -181,39 +186,54 @@ class Trainer:
         return top * (last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def train_step(self, proteins: Sequence[Protein], rate: float) -> tuple[float, float, float]:
-        """One update of the weights; loss and weight summed over residues, and gradient norm."""
+        """One update of the weights.
+
+        Returns the density loss and its weight, summed over residues, and the gradient norm.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         if proteins:
             loss, weight = self.loss(collate(proteins).to(self.device))
         else:  # the other processes have a batch more
-            loss = torch.stack([p.sum() * 0.0 for p in self.model.parameters()]).sum()
-            weight = torch.zeros((), device=self.device)
+            nothing = torch.stack([p.sum() * 0.0 for p in self.model.parameters()]).sum()
+            weight = torch.zeros_like(self.factors)
+            loss = nothing + weight
         total = self.processes.sum(weight.detach().clone())
-        if not torch.isfinite(loss):
+        if not torch.isfinite(loss).all():
             names = ", ".join(protein.entry for protein in proteins)
+            became = float(loss.detach().sum())
             raise QfitLatentError(
-                f"The loss became {float(loss.detach())} in epoch {self.epoch + 1} on {names}: "
+                f"The loss became {became} in epoch {self.epoch + 1} on {names}: "
                 "inspect the entry, lower `train.learning_rate` or set `train.gradient_clip`."
             )
         norm = torch.zeros(())
-        if float(total) > 0:
-            (loss / total).backward()
+        if total.any():
+            # A part of which no residue of the batch is evidence has a sum of 0.
+            (self.factors * loss / total.where(total > 0, 1.0)).sum().backward()
             self.processes.sum_gradients(self.model.parameters())
             clip = self.settings["gradient_clip"] or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
             self.optimizer.step()
             self._update_ema()
-        return float(loss.detach()), float(weight), float(norm)
+        return float(loss.detach()[0]), float(weight[0]), float(norm)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The training loss of a batch, summed over residues, and the sum of their weights."""
+        """The parts of a batch's loss, summed over residues, and the sums of their weights.
+
+        (1,) the density; with ``model.outputs`` (3,), p_heterogeneous and b_rank too.
+        """
         low = self.settings["precision"] == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             s = self.model.encode(batch)
-        density = self.model.density(s.float(), batch.token[batch.mask])
-        return _nll(density, batch, **self.objective)
+        s, token, mask = s.float(), batch.token[batch.mask], batch.mask
+        density = self.model.density(s, token)
+        parts = [_nll(density, batch, residue_weight=batch.weight[mask], **self.objective)]
+        outputs = self.model.outputs(s, token)
+        if outputs is not None:
+            parts += _outputs_nll(outputs, batch)
+        loss, weight = zip(*parts, strict=True)
+        return torch.stack(loss), torch.stack([w.to(s.dtype) for w in weight])
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -237,7 +257,11 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The training loss, and the proper NLL of both populations, on the validation split."""
+        """The training loss of the density, and the proper NLL of both populations.
+
+        On the validation split, every residue of a population weighing alike; with the model's
+        outputs, their NLL on the residues that are evidence too.
+        """
         objectives = {
             "validation_loss": self.objective,
             "validation_nll_multiconformer": {"folded": False},
@@ -247,16 +271,22 @@ class Trainer:
                 "folded": False,
             },
         }
-        sums = torch.zeros(len(objectives), 2, dtype=torch.float64)
+        names = [*objectives]
+        if self.model.config.outputs:
+            names += ["validation_nll_heterogeneous", "validation_nll_b_rank"]
+        sums = torch.zeros(len(names), 2, dtype=torch.float64)
         self.model.eval()
         with self._averaged_weights():
             for i in range(self.processes.rank, len(self.validation), self.processes.world):
                 batch = collate([self.validation[i]]).to(self.device)
-                density = self.model(batch)
-                for row, objective in zip(sums, objectives.values(), strict=True):
-                    row += torch.stack(_nll(density, batch, **objective)).double().cpu()
+                s, token = self.model.encode(batch), batch.token[batch.mask]
+                density, outputs = self.model.density(s, token), self.model.outputs(s, token)
+                parts = [_nll(density, batch, **objective) for objective in objectives.values()]
+                if outputs is not None:
+                    parts += _outputs_nll(outputs, batch)
+                sums += torch.tensor([[float(x) for x in part] for part in parts]).double()
         sums = self.processes.sum(sums)
-        return dict(zip(objectives, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        return dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
 
 def _nll(
@@ -267,3 +297,12 @@ def _nll(
     rows = (batch.chi, batch.defined, batch.occupancy, batch.row_residue)
     several = batch.num_distinct[batch.mask] > 1 if distinct else None
     return nll_sum(density, *rows, several=several, **objective)
+
+
+def _outputs_nll(outputs: Outputs, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Sum and number of residues of each output's NLL."""
+    mask = batch.mask
+    return [
+        outputs.heterogeneous_nll(batch.heterogeneous[mask]),
+        outputs.b_rank_nll(batch.b_rank[mask]),
+    ]
