@@ -39,7 +39,14 @@ def test_root_configuration_is_the_defaults_with_their_comments():
     assert (ROOT / "config.yaml").read_text("utf-8") == config.commented(config.load())
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda p: p.name)
+def test_the_shipped_model_is_trained_on_the_data_set_that_is_described():
+    data, recipe = (
+        yaml.safe_load((ROOT / f"experiments/{n}.yaml").read_text()) for n in ("real/data", "real")
+    )
+    assert {name: recipe[name] for name in data} == data
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/**/*.yaml")), ids=lambda p: p.name)
 def test_experiments_are_valid(path):
     config.load([ROOT / "config.yaml", path])
 
