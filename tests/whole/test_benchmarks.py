@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.evaluated import evaluated_tiny
+from qfitlatent.tables.parquet import read_table
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+EXAMPLE = Path(__file__).parents[2] / "src/qfitlatent/data/example.cif.gz"
 STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--no-memory")
 
 
@@ -21,12 +25,41 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
             "times faster",
         ),
         ("download.py", ("--files", "8", "--atoms", "50", "--rounds", "1"), "eight connections"),
+        ("packing.py", (str(EXAMPLE),), "| all | per target | 1 |"),
         ("predict.py", ("--number", "2", "--rounds", "1", "--workers", "0"), "from start to end"),
     ],
 )
 def test_benchmark_runs(script, arguments, said):
+    assert said in run(script, *arguments).stdout
+
+
+def run(script, *arguments):
     done = subprocess.run(
         [sys.executable, BENCHMARKS / script, *arguments], capture_output=True, text=True
     )
-    assert said in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    return done
+
+
+def test_robustness_is_measured_on_displaced_backbones_and_other_crystals(tmp_path):
+    tiny = evaluated_tiny()
+    entries = sorted(set(read_table(tiny.out / "scores.parquet", ["entry"])["entry"].to_pylist()))
+    chains = read_table(tiny.tables / "residues.parquet", ["entry", "author_chain"]).to_pylist()
+    chain = {row["entry"]: row["author_chain"] for row in reversed(chains)}
+    pair = [value for entry in entries[:1] * 2 for value in (entry, chain[entry])]
+    lines = ["id1,chain1,id2,chain2", ",".join(pair)]  # a crystal beside itself
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    done = run(
+        "robustness.py",
+        *(str(tiny.tables.parent), "--model", str(tiny.run), "--split", "test"),
+        *("--pairs", str(tmp_path / "pairs.csv")),
+    )
+    rows = [line.split(" | ") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows[2:]] == [
+        "| deposited", "| displaced by 0.2 angstrom", "| displaced by 0.5 angstrom",
+        "| displaced by 1 angstrom", "| deposited, chains with another crystal",
+        "| of the other crystal",
+    ]  # fmt: skip
+    assert rows[-1][1:] == rows[-2][1:]  # and so nothing is lost
+    assert rows[5][1:] != rows[2][1:]

@@ -15,7 +15,7 @@ and the model.
   residue without phi or psi gets the type library.
 
 Occupancies weight the observations, and residues with several altlocs weigh more. Of the training
-entries one in four is held out for the choices; the final fit uses all.
+entries one in four is held out for the choices; the final fit uses all (at most ``MAX_ROWS``).
 
 Shapes: N residues, M observed rows (residue x altloc), K components, D chi of one residue type
 (4 where padded), G nodes of the phi/psi grid along one angle.
@@ -64,6 +64,10 @@ EM_TOLERANCE = 1e-5
 """Stop when the mean log-likelihood (nats) gains less than this in a step."""
 
 HELD_OUT_ONE_IN = 4
+
+MAX_ROWS = 24_000
+"""Observations of a residue type that are fitted to; of more, so many drawn at random. Sixty-four
+components are known well by then, and the cost of a fit no longer grows with the training set."""
 
 
 def rotamer_start(rows: TypeRows, token: int, num: int, seed: int) -> Components:
@@ -195,7 +199,7 @@ def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> di
     held_out = held_out_residues(observed.entry, seed)
     learnt = [libraries[n] for n in ("type_library", "backbone_library") if n in libraries]
     for token in _TYPES:
-        rows = rows_of_type(observed, token)
+        rows = few_of(rows_of_type(observed, token), seed)
         if not len(rows.weight):
             continue
         if "nearest_rotamer" in names:
@@ -218,6 +222,16 @@ def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> di
             library = libraries["backbone_library"]
             _fit_backbone(library, token, rows, observed.phi_psi[rows.residue], is_held, partial)
     return libraries
+
+
+def few_of(rows: TypeRows, seed: int) -> TypeRows:
+    """All rows, or ``MAX_ROWS`` of them drawn without replacement."""
+    if len(rows.weight) <= MAX_ROWS:
+        return rows
+    drawn = np.random.default_rng(seed).choice(len(rows.weight), MAX_ROWS, replace=False)
+    keep = torch.zeros(len(rows.weight), dtype=torch.bool)
+    keep[torch.from_numpy(drawn)] = True
+    return rows.part(keep)
 
 
 def held_out_residues(entry: Tensor, seed: int) -> Tensor:
