@@ -52,7 +52,7 @@ def test_robustness_is_measured_on_displaced_backbones_and_other_crystals(tmp_pa
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     done = run(
         "robustness.py",
-        *(str(tiny.tables.parent), "--model", str(tiny.run), "--split", "test"),
+        *(str(tiny.tables.parent), "--split", "test"),
         *("--pairs", str(tmp_path / "pairs.csv")),
     )
     rows = [line.split(" | ") for line in done.stdout.splitlines()]
