@@ -7,13 +7,17 @@ import shutil
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from helpers.evaluated import evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.model.checkpoint import load_model, save_model
+from qfitlatent.model.learnt import COLUMNS, Learnt
 from qfitlatent.simulate.truth import read_truth
+from qfitlatent.tables.parquet import read_table
 
 KEYS = ["entry", "chain", "index"]
 
@@ -211,3 +215,33 @@ def test_external_must_not_take_the_name_of_a_baseline(tiny, truth, tmp_path):
     own = beside_uniform(truth, tmp_path, "uniform")
     with pytest.raises(QfitLatentError, match="Two methods are called 'uniform'"):
         evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", own)
+
+
+def evaluated_with(tiny, folder, learnt):
+    """Scores of a copy of the run whose file says that it learnt from these chains."""
+    loaded = load_model(tiny.run)
+    path = folder / "model.safetensors"
+    save_model(loaded.model, loaded.config, path, learnt=learnt)
+    chosen = settings(baselines=["type_library"])
+    return evaluate_run(path, tiny.tables, tiny.split, folder / "out", chosen, report=False)
+
+
+def test_what_the_model_learnt_from_is_in_no_figure(tiny, scores, tmp_path):
+    """Whatever split the model is scored with, and whatever the chain is called there."""
+    entries = sorted(set(scores["entry"]))
+    residues = read_table(tiny.tables / "residues.parquet", list(COLUMNS))
+    first = residues.filter(pc.equal(residues["entry"], entries[0]))
+    renamed = first.set_column(0, "entry", pa.array(["another"] * len(first)))
+    found = evaluated_with(tiny, tmp_path, Learnt.of(renamed))
+    again = pd.read_parquet(tmp_path / "out/scores.parquet")
+    left_out = scores[(scores["entry"] == entries[0]) & (scores["method"] == "model")]
+    assert set(again["entry"]) == set(entries[1:])
+    assert found["learnt_from"]["num_residues"] == len(left_out)
+    assert {name.split()[0] for name in found["learnt_from"]["chains"]} == {entries[0]}
+    assert found["evaluated"]["num_entries"] == len(entries) - 1
+
+
+def test_a_model_that_learnt_all_is_not_scored(tiny, tmp_path):
+    every = Learnt.of(read_table(tiny.tables / "residues.parquet", list(COLUMNS)))
+    with pytest.raises(QfitLatentError, match="trained on every chain of the split 'test'"):
+        evaluated_with(tiny, tmp_path, every)
