@@ -1,0 +1,36 @@
+"""Who is near whom, by cells: the time grows with the number of points."""
+
+import itertools
+
+import numpy as np
+
+_SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+
+
+def pairs_within(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) rows of a (N,3) and (P,) of b (M,3) that are at most ``radius`` apart, sorted.
+
+    A point that is not finite is near nothing.
+    """
+    rows_a, rows_b = (np.flatnonzero(np.isfinite(x).all(axis=1)) for x in (a, b))
+    a, b = a[rows_a], b[rows_b]
+    if not len(a) or not len(b):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    origin = np.minimum(a.min(axis=0), b.min(axis=0)) - radius
+    # A cell beside the last of each axis, so that no shift wraps round.
+    cell_a, cell_b = (((x - origin) // radius).astype(np.int64) + 1 for x in (a, b))
+    size = np.maximum(cell_a.max(axis=0), cell_b.max(axis=0)) + 2
+    stride = np.array((size[1] * size[2], size[2], 1))
+    code_b = cell_b @ stride
+    order = np.argsort(code_b, kind="stable")
+    code_b = code_b[order]
+    codes = ((cell_a[:, None] + _SHIFTS) @ stride).ravel()
+    first, last = (np.searchsorted(code_b, codes, side=side) for side in ("left", "right"))
+    count = last - first
+    i = np.repeat(np.repeat(np.arange(len(a)), len(_SHIFTS)), count)
+    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    j = order[np.repeat(first, count) + within]
+    near = ((a[i] - b[j]) ** 2).sum(axis=1) <= radius**2
+    i, j = rows_a[i[near]], rows_b[j[near]]
+    order = np.lexsort((j, i))
+    return i[order], j[order]

@@ -1,0 +1,315 @@
+"""Side chains that make a bond: disulfides and ligands of metals, as further candidates.
+
+A grid over chi is searched for the geometry of the bond, beside what the density asks; the best few
+minima become candidates. What a bond gains stands against the costs of the density: two cysteines
+in reach of each other are nearly always bonded, and a bond that the file records is there.
+
+Shapes: N residues, M metals, B bonded states, G points of a grid, D=4 chi. Angstrom, radians.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from qfitlatent.chemistry.geometry import dihedral, unit
+from qfitlatent.chemistry.neighbours import pairs_within
+from qfitlatent.chemistry.residues import (
+    NUM_CHI,
+    NUM_CHI_MAX,
+    NUM_TOKENS,
+    RESIDUE_TYPES,
+    SIDE_CHAIN_ATOMS,
+    TOKEN,
+)
+from qfitlatent.joint.atoms import Backbones
+from qfitlatent.joint.candidates import Candidates, Densities
+
+SG_SG = 2.05
+CB_SG_SG = np.deg2rad(104.0)
+CHI3 = np.deg2rad(90.0)
+"""A disulfide (Engh & Huber, International Tables F (2001) 18.3), chi3 of either sign."""
+
+CB_CB_MAX = 4.7
+"""Between cysteines that can be bonded."""
+
+LONGEST_SG_SG = 2.35
+"""A pair whose backbones allow no shorter bond is not bonded."""
+
+GAIN_NEAR = {"disulfide": 12.0, "metal": 4.0}
+GAIN_RECORDED = 20.0
+"""Nats that a bond gains: where the backbone suggests it, and where the file records it."""
+
+MAX_STATES = 4
+"""Minima of a bond that become candidates."""
+
+_APART = np.deg2rad(40.0)
+_WORST = 8.0
+"""Further minima are farther apart than this, and no more nats above the best."""
+
+# Ligand atoms: the atoms bonded to them, the angle that those make with the metal, its spread.
+_LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
+    ("CYS", "SG"): (("CB",), 107.0, 8.0),
+    ("HIS", "ND1"): (("CG", "CE1"), 126.0, 10.0),
+    ("HIS", "NE2"): (("CD2", "CE1"), 126.0, 10.0),
+    ("ASP", "OD1"): (("CG",), 120.0, 15.0),
+    ("ASP", "OD2"): (("CG",), 120.0, 15.0),
+    ("GLU", "OE1"): (("CD",), 120.0, 15.0),
+    ("GLU", "OE2"): (("CD",), 120.0, 15.0),
+    ("ASN", "OD1"): (("CG",), 130.0, 15.0),
+    ("GLN", "OE1"): (("CD",), 130.0, 15.0),
+    ("SER", "OG"): (("CB",), 120.0, 15.0),
+    ("THR", "OG1"): (("CB",), 125.0, 15.0),
+    ("TYR", "OH"): (("CZ",), 128.0, 12.0),
+    ("MET", "SD"): (("CG", "CE"), 108.0, 10.0),
+    ("LYS", "NZ"): (("CE",), 110.0, 10.0),
+}
+_UNASKED = {"CYS": 4.5, "HIS": 6.3, "ASP": 5.2, "GLU": 6.5}
+"""Residues that bind a metal without a record of it, within so many angstrom of CB."""
+
+_GRID_STEPS = (0.0, 5.0, 10.0, 20.0, 30.0)
+"""Degrees between points of a grid over so many chi."""
+
+_DISULFIDE_STEP = np.deg2rad(5.0)
+_CHI1 = np.arange(-np.pi, np.pi, _DISULFIDE_STEP)
+_DISULFIDE_GRID = np.stack(np.meshgrid(_CHI1, _CHI1), axis=-1).reshape(-1, 2)
+
+
+_FINEST = np.deg2rad(0.3)
+
+StrainAndCost = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Points (G,d) to the strain of their bond and the cost of their density, (G,) nats each."""
+
+
+@dataclass(frozen=True)
+class Metals:
+    """M metal atoms: position (M,3), distance (M,) to N and O, those to S being 0.2 longer.
+
+    attracts (M,) bool: it binds residues that no record names. links: (residue 0..N-1, name of its
+    side-chain atom, metal 0..M-1) of the bonds that the file records.
+    """
+
+    position: np.ndarray
+    distance: np.ndarray
+    attracts: np.ndarray
+    links: tuple[tuple[int, str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """Bonded states: candidates of their residues, and nats (B,) of the disulfides among them."""
+
+    candidates: Candidates
+    energy: np.ndarray
+
+    def add_pair(self, energy: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+        """Two residues in the same disulfide state do not clash but are bonded.
+
+        energy (C,C') in place; first (C,) and second (C',) are the bonds of their candidates.
+        """
+        i, j = np.nonzero((first[:, None] == second) & (first >= 0)[:, None])
+        energy[i, j] = self.energy[first[i]]
+
+
+def find_bonds(
+    backbones: Backbones,
+    densities: Densities,
+    metals: Metals,
+    recorded: frozenset[tuple[int, int]] = frozenset(),
+) -> Bonds:
+    """Disulfides and metal bonds of N residues; ``recorded`` disulfides are pairs i < j."""
+    found: list[tuple[int, np.ndarray, float, int]] = []  # residue, chi, cost, bond
+    energy: list[float] = []
+    for i, j, chi_i, chi_j, strain in _disulfides(backbones, densities):
+        gain = GAIN_RECORDED if (i, j) in recorded else GAIN_NEAR["disulfide"]
+        for n, chi in ((i, chi_i), (j, chi_j)):
+            found.append((n, chi, 0.0, len(energy)))
+        energy.append(strain - gain)
+    for n, chi, strain, is_recorded in _metal_bonds(backbones, densities, metals):
+        gain = GAIN_RECORDED if is_recorded else GAIN_NEAR["metal"]
+        found.append((n, chi, strain - gain, len(energy)))
+        energy.append(0.0)
+    found.sort(key=lambda state: (state[0], state[3]))
+    residue = np.array([state[0] for state in found], dtype=np.int64)
+    chi = np.array([state[1] for state in found]).reshape(-1, 4)
+    mode = densities.nearest_mode(residue, chi)
+    cost = densities.cost(residue, chi, mode) + [state[2] for state in found]
+    bond = np.array([state[3] for state in found], dtype=np.int64)
+    return Bonds(Candidates(residue, chi, cost, mode, bond, np.zeros(len(bond))), np.array(energy))
+
+
+def _disulfides(
+    backbones: Backbones, densities: Densities
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, float]]:
+    """(i, j, chi of i, chi of j, strain in nats) of pairs of cysteines that may be bonded."""
+    cysteine = np.flatnonzero(backbones.token == TOKEN["CYS"])
+    cb = backbones.cb()
+    first, second = pairs_within(cb[cysteine], cb[cysteine], CB_CB_MAX)
+    for i, j in cysteine[np.stack((first, second), axis=1)[first < second]].tolist():
+        yield from _disulfide(backbones, densities, cb, i, j)
+
+
+def _disulfide(
+    backbones: Backbones, densities: Densities, cb: np.ndarray, i: int, j: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, float]]:
+    circles = [_sg_circle(backbones, n) for n in (i, j)]
+
+    def strain_and_cost(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cost = np.zeros(len(grid))
+        for n, chi1 in zip((i, j), grid.T, strict=True):
+            each, back = np.unique(chi1, return_inverse=True)
+            cost += densities.cost(np.full(len(each), n), _wide(each[:, None]))[back]
+        sg = [on(chi1) for on, chi1 in zip(circles, grid.T, strict=True)]
+        return _disulfide_strain(cb[i], sg[0], cb[j], sg[1]), cost
+
+    for chi1, strain in _minima(_DISULFIDE_GRID, strain_and_cost, _DISULFIDE_STEP):
+        sg = [on(angle) for on, angle in zip(circles, chi1[:, None], strict=True)]
+        if np.linalg.norm(sg[0] - sg[1]) <= LONGEST_SG_SG:
+            chi = _wide(chi1[:, None])
+            yield i, j, chi[0], chi[1], strain
+
+
+def _sg_circle(backbones: Backbones, n: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from chi1 (G,) of cysteine n to its SG (G,3)."""
+    chi = np.zeros((3, 4))
+    chi[:, 0] = 0.0, np.pi / 2, np.pi
+    at_0, at_90, at_180 = backbones.build(np.full(3, n), chi)[:, 1]
+    middle, cosine = (at_0 + at_180) / 2, (at_0 - at_180) / 2
+
+    def sg(chi1: np.ndarray) -> np.ndarray:
+        turned = np.multiply.outer(np.cos(chi1), cosine)
+        return middle + turned + np.multiply.outer(np.sin(chi1), at_90 - middle)
+
+    return sg
+
+
+def _disulfide_strain(
+    cb_i: np.ndarray, sg_i: np.ndarray, cb_j: np.ndarray, sg_j: np.ndarray
+) -> np.ndarray:
+    """(G,) nats of a disulfide with CB (3,) and SG (G,3) of both residues."""
+    bond = np.linalg.norm(sg_i - sg_j, axis=1)
+    chi3 = np.abs(dihedral(cb_i[None], sg_i, sg_j, cb_j[None]))
+    return 0.5 * (
+        ((bond - SG_SG) / 0.03) ** 2
+        + ((_angle(cb_i, sg_i, sg_j) - CB_SG_SG) / np.deg2rad(6.0)) ** 2
+        + ((_angle(cb_j, sg_j, sg_i) - CB_SG_SG) / np.deg2rad(6.0)) ** 2
+        + ((chi3 - CHI3) / np.deg2rad(20.0)) ** 2
+    )
+
+
+def _metal_bonds(
+    backbones: Backbones, densities: Densities, metals: Metals
+) -> Iterator[tuple[int, np.ndarray, float, bool]]:
+    """(residue, chi, strain in nats, is recorded) of side chains that bind a metal."""
+    recorded = {(n, m): atom for n, atom, m in metals.links}
+    near, metal = pairs_within(backbones.cb(), metals.position, max(_UNASKED.values()))
+    cb = backbones.cb()[near]
+    apart = np.linalg.norm(cb - metals.position[metal], axis=1)
+    reach = np.zeros(NUM_TOKENS)
+    reach[[TOKEN[name] for name in _UNASKED]] = list(_UNASKED.values())
+    free = (apart <= reach[backbones.token[near]]) & metals.attracts[metal]
+    pairs = set(recorded) | set(zip(near[free].tolist(), metal[free].tolist(), strict=True))
+    for n, m in sorted(pairs):
+        token = int(backbones.token[n])
+        name, num = RESIDUE_TYPES[token], int(NUM_CHI[token])
+        atoms = [a for r, a in _LIGANDS if r == name and a == recorded.get((n, m), a)]
+        angles = np.deg2rad(np.arange(-180.0, 180.0, _GRID_STEPS[num]))
+        grid = np.stack(np.meshgrid(*[angles] * num, indexing="ij"), axis=-1).reshape(-1, num)
+        coords = backbones.build(np.full(len(grid), n), _wide(grid))
+        for atom in atoms:
+            ligand = _Ligand(backbones, densities, metals, n, m, (name, atom))
+            start = ligand.strain_and_cost(grid, coords)
+            for chi, strain in _minima(grid, ligand, np.deg2rad(_GRID_STEPS[num]), start):
+                if strain <= _WORST:
+                    yield n, _wide(chi[None])[0], strain, (n, m) in recorded
+
+
+@dataclass(frozen=True)
+class _Ligand:
+    """Atom ``name`` (residue type, atom) of residue n on metal m."""
+
+    backbones: Backbones
+    densities: Densities
+    metals: Metals
+    n: int
+    m: int
+    name: tuple[str, str]
+
+    def __call__(self, chi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        residue = np.full(len(chi), self.n)
+        return self.strain_and_cost(chi, self.backbones.build(residue, _wide(chi)))
+
+    def strain_and_cost(self, chi: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of side chains chi (G,d), built as coords (G,A,3); only fair ones have a cost."""
+        strain = _metal_strain(coords, self.name, self.metals, self.m)
+        fair = np.flatnonzero(strain <= strain.min() + 4 * _WORST)
+        cost = np.full(len(chi), np.inf)
+        cost[fair] = self.densities.cost(np.full(len(fair), self.n), _wide(chi[fair]))
+        return strain, cost
+
+
+def _wide(chi: np.ndarray) -> np.ndarray:
+    """(G,D) from (G,d): chi that the type does not have are 0."""
+    return np.column_stack((chi, np.zeros((len(chi), NUM_CHI_MAX - chi.shape[1]))))
+
+
+def _metal_strain(
+    coords: np.ndarray, ligand: tuple[str, str], metals: Metals, m: int
+) -> np.ndarray:
+    """(G,) nats of the bond of a ligand atom of side chains (G,A,3) to metal m."""
+    name, atom = ligand
+    column = {a: k for k, a in enumerate(SIDE_CHAIN_ATOMS[name])}
+    bonded, angle, spread = _LIGANDS[ligand]
+    at, metal = coords[:, column[atom]], metals.position[m]
+    length = metals.distance[m] + (0.2 if atom[0] == "S" else 0.0)
+    strain = ((np.linalg.norm(at - metal, axis=1) - length) / 0.08) ** 2
+    for other in bonded:
+        off = _angle(coords[:, column[other]], at, metal) - np.deg2rad(angle)
+        strain += (off / np.deg2rad(spread)) ** 2
+    return 0.5 * strain
+
+
+def _minima(
+    grid: np.ndarray,
+    strain_and_cost: StrainAndCost,
+    step: float,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Iterator[tuple[np.ndarray, float]]:
+    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first.
+
+    ``start`` is what ``strain_and_cost`` gives for the grid, where that is known.
+    """
+    strain, cost = start or strain_and_cost(grid)
+    total = strain + cost
+    left = np.ones(len(grid), dtype=bool)
+    best = total.min()
+    for _ in range(MAX_STATES):
+        total[~left] = np.inf
+        at = int(total.argmin())
+        if not total[at] <= best + 4 * _WORST:
+            return
+        apart = np.abs((grid - grid[at] + np.pi) % (2 * np.pi) - np.pi).max(axis=1)
+        left &= apart > _APART
+        yield _refined(grid[at], strain_and_cost, step)
+
+
+def _refined(
+    point: np.ndarray, strain_and_cost: StrainAndCost, step: float
+) -> tuple[np.ndarray, float]:
+    """Down to half a degree and less, by grids of three points an axis that halve."""
+    moves = np.array(list(itertools.product((0.0, -1.0, 1.0), repeat=len(point))))
+    while True:
+        step /= 2
+        grid = point + step * moves
+        strain, cost = strain_and_cost(grid)
+        at = int((strain + cost).argmin())
+        point = grid[at]
+        if step < _FINEST:
+            return (point + np.pi) % (2 * np.pi) - np.pi, float(strain[at])
+
+
+def _angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """(G,) angle a-b-c."""
+    cosine = np.einsum("ij,ij->i", unit(a - b), unit(c - b))
+    return np.arccos(np.clip(cosine, -1.0, 1.0))

@@ -1,0 +1,201 @@
+"""The side chains that each residue may have, and what its density asks for each.
+
+A candidate is a mode of the density, or the mode with chi1 and chi2 displaced. Its cost is -log of
+the mode's mass, and for a displaced one what the density loses on the way, in nats: a broad mode
+gives way for less than a sharp one.
+
+Shapes: N residues, K components, J modes, C candidates of all residues, D=4 chi. Radians.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from qfitlatent.chemistry.geometry import circular_distance
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, TOKEN
+
+MIN_MASS = 0.005
+MAX_MODES = 16
+"""Modes that become candidates (SPEC 12)."""
+
+STEP = np.deg2rad(12.0)
+"""Displacement of chi1 and chi2."""
+
+MAX_LOSS = 8.0
+"""Nats at which the loss of a displaced side chain ends: a density's tails are not known better."""
+
+_MAX_KAPPA = 500.0
+"""A kernel of 2.6 degrees: no candidate is worse off than with that."""
+
+_PROLINE = TOKEN["PRO"]
+
+
+@dataclass(frozen=True)
+class Densities:
+    """Mixtures over chi of N residues, and their modes.
+
+    token (N,); weight (N,K), mean and kappa (N,K,D) of the components; mode_weight (N,J), heaviest
+    first and 0 where there is none, mode_chi (N,J,D).
+    """
+
+    token: np.ndarray
+    weight: np.ndarray
+    mean: np.ndarray
+    kappa: np.ndarray
+    mode_weight: np.ndarray
+    mode_chi: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def log_density(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
+        """(C,) log density of chi (C,D) of the residues (C,), in nats; those of a residue together.
+
+        A kernel is exp(eta . (cos chi, sin chi)): one small matrix product a residue.
+        """
+        point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1)
+        density = np.zeros(len(residue))
+        starts = np.flatnonzero(np.diff(residue, prepend=-1))
+        for start, end in itertools.pairwise([*starts.tolist(), len(residue)]):
+            n = residue[start]
+            log = point[start:end] @ self._eta[n].T
+            density[start:end] = _log_sum_exp(log + self._base[n])
+        return density
+
+    @cached_property
+    def _defined(self) -> np.ndarray:
+        return CHI_DEFINED[self.token]
+
+    @cached_property
+    def _kappa(self) -> np.ndarray:
+        kappa = np.minimum(self.kappa, _MAX_KAPPA)
+        return np.where(self._defined[:, None], kappa, 0.0)
+
+    @cached_property
+    def _eta(self) -> np.ndarray:
+        """(N,2K,2D); the second half are the lobes of a pi-symmetric chi, turned by pi."""
+        angle = np.concatenate((np.cos(self.mean), np.sin(self.mean)), axis=2)
+        eta = np.tile(self._kappa, (1, 1, 2)) * angle
+        sign = np.where(PI_SYMMETRIC[self.token], -1.0, 1.0)
+        return np.concatenate((eta, eta * np.tile(sign, (1, 2))[:, None]), axis=1)
+
+    @cached_property
+    def _base(self) -> np.ndarray:
+        """(N,2K) log of a component's weight and its norm."""
+        norm = (_log_i0e(self._kappa) + self._kappa + _LOG_2PI) * self._defined[:, None]
+        with np.errstate(divide="ignore"):
+            log = np.log(self.weight) - norm.sum(axis=2)
+        return np.concatenate((log, log), axis=1) - np.log(2.0)
+
+    def cost(
+        self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(C,) nats of side chains chi (C,D) that belong to a mode (C,), by default the nearest.
+
+        -log of the mode's mass and what the density loses between the mode and chi.
+        """
+        if mode is None:
+            mode = self.nearest_mode(residue, chi)
+        loss = self.log_density(residue, self.mode_chi[residue, mode])
+        loss -= self.log_density(residue, chi)
+        return np.clip(loss, 0.0, MAX_LOSS) - np.log(self.mode_weight[residue, mode])
+
+    def nearest_mode(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
+        """(C,) the mode whose farthest chi is nearest."""
+        token = self.token[residue, None]
+        apart = circular_distance(chi[:, None], self.mode_chi[residue], PI_SYMMETRIC[token])
+        apart = np.where(CHI_DEFINED[token], apart, 0.0).max(axis=2)
+        return np.where(self.mode_weight[residue] > 0, apart, np.inf).argmin(axis=1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Side chains to choose from, those of a residue together, residues in order.
+
+    residue (C,), chi (C,D), cost (C,) nats, mode (C,); bond (C,) number of the bond that a
+    candidate makes (``bonds``), -1 for none; spread (C,) nats: with it beside their costs, all
+    candidates of a mode together weigh as much as the mode.
+    """
+
+    residue: np.ndarray
+    chi: np.ndarray
+    cost: np.ndarray
+    mode: np.ndarray
+    bond: np.ndarray
+    spread: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.residue)
+
+    def start(self, num_residues: int) -> np.ndarray:
+        """(N+1,) where the candidates of each residue begin."""
+        return np.searchsorted(self.residue, np.arange(num_residues + 1))
+
+    def select(self, rows: np.ndarray) -> "Candidates":
+        return Candidates(*(x[rows] for x in vars(self).values()))
+
+    def joined(self, other: "Candidates") -> "Candidates":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        both = Candidates(*(np.concatenate(pair) for pair in pairs))
+        return both.select(np.argsort(both.residue, kind="stable"))
+
+
+def candidates_of_modes(densities: Densities) -> Candidates:
+    """Modes and their sub-rotamers; a residue without chi has one candidate that has no atoms."""
+    weight = densities.mode_weight[:, :MAX_MODES]
+    is_mode = weight >= MIN_MASS
+    is_mode[:, 0] = True
+    residue, mode = np.nonzero(is_mode)
+    chi = densities.mode_chi[residue, mode]
+    none = np.full(len(chi), -1)
+    base = Candidates(residue, chi, np.zeros(len(chi)), mode, none, np.zeros(len(chi)))
+    base = replace(base, cost=densities.cost(residue, chi, mode))
+    moves = np.array([(a, b, 0, 0) for a in (0, -STEP, STEP) for b in (0, -STEP, STEP)])[1:]
+    every = base.joined(displaced(densities, base, moves))
+    of_mode = every.residue * MAX_MODES + every.mode
+    total = np.bincount(of_mode, weights=np.exp(-every.cost))
+    mass = densities.mode_weight[every.residue, every.mode]
+    return replace(every, spread=np.log(total[of_mode] / mass))
+
+
+def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Candidates:
+    """Candidates with their chi moved by each of the moves (M,D) that the residue's type has.
+
+    A proline is not moved: its ring would leave the two forms that close.
+    """
+    num = densities.token[base.residue]
+    used = (moves != 0)[None] & ~CHI_DEFINED[num][:, None]
+    which, move = np.nonzero(
+        ~used.any(axis=2) & (num != _PROLINE)[:, None] & (NUM_CHI[num] > 0)[:, None]
+    )
+    new = base.select(which)
+    chi = new.chi + moves[move]
+    chi = (chi + np.pi) % (2 * np.pi) - np.pi
+    return replace(new, chi=chi, cost=densities.cost(new.residue, chi, new.mode))
+
+
+_LOG_2PI = np.log(2 * np.pi)
+
+
+def _log_sum_exp(log: np.ndarray) -> np.ndarray:
+    top = log.max(axis=1)
+    return np.log(np.exp(log - top[:, None]).sum(axis=1)) + top
+
+
+def _log_i0e(kappa: np.ndarray) -> np.ndarray:
+    """log of I0(kappa) exp(-kappa), to 1e-7 (Abramowitz & Stegun 9.8.1 and 9.8.2)."""
+    small = np.minimum(kappa, 3.75)
+    t = (small / 3.75) ** 2
+    low = np.log(np.polynomial.polynomial.polyval(t, _I0_SMALL)) - small
+    large = np.maximum(kappa, 3.75)
+    high = np.log(np.polynomial.polynomial.polyval(3.75 / large, _I0_LARGE)) - 0.5 * np.log(large)
+    return np.where(kappa < 3.75, low, high)
+
+
+_I0_SMALL = (1.0, 3.5156229, 3.0899424, 1.2067492, 0.2659732, 0.0360768, 0.0045813)
+_I0_LARGE = (
+    *(0.39894228, 0.01328592, 0.00225319, -0.00157565, 0.00916281),
+    *(-0.02057706, 0.02635537, -0.01647633, 0.00392377),
+)

@@ -1,0 +1,200 @@
+"""The best joint state: dead ends are eliminated, small components solved exactly, others annealed.
+
+Shapes: N residues, C_n candidates of a residue.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qfitlatent.joint.energy import Problem
+
+MAX_TABLE = 200_000
+"""Entries of the largest table of an exact elimination; a component that needs more is annealed."""
+
+COMPARED = 4
+"""Candidates that all others of a residue are held against in Goldstein's criterion."""
+
+TEMPERATURES = np.geomspace(3.0, 0.15, 30)
+"""Of the annealing, nats."""
+
+
+def best_state(problem: Problem, seed: int) -> np.ndarray:
+    """(N,) the candidate of each residue in the state of lowest energy.
+
+    Exact but for components of the graph of contacts whose elimination would need a table larger
+    than MAX_TABLE, where it is the best that annealing and descent find.
+    """
+    kept = eliminate_dead_ends(problem)
+    reduced = restrict(problem, kept)
+    state = np.zeros(len(problem.own), dtype=np.int64)
+    for component in components(reduced):
+        part = eliminate(reduced, component)
+        if part is None:
+            part = anneal(reduced, component, seed)
+        state[component] = part
+    return np.array([kept[n][state[n]] for n in range(len(state))], dtype=np.int64)
+
+
+def energy_of(problem: Problem, state: np.ndarray) -> float:
+    """Nats of a joint state (N,)."""
+    own = sum(float(own[s]) for own, s in zip(problem.own, state, strict=True))
+    return own + sum(float(pair[state[i], state[j]]) for (i, j), pair in problem.pair.items())
+
+
+def restrict(problem: Problem, kept: list[np.ndarray]) -> Problem:
+    """The problem with only these candidates; who has one left is added to its neighbours."""
+    own = [energy[kept[n]] for n, energy in enumerate(problem.own)]
+    pair = {}
+    for (i, j), energy in problem.pair.items():
+        part = energy[np.ix_(kept[i], kept[j])]
+        if len(kept[i]) == 1:
+            own[j] = own[j] + part[0]
+        elif len(kept[j]) == 1:
+            own[i] = own[i] + part[:, 0]
+        elif np.ptp(part) > 0:
+            pair[i, j] = part
+        else:
+            own[i] = own[i] + part[0, 0]
+    return Problem(own, pair)
+
+
+def neighbours(problem: Problem) -> list[dict[int, np.ndarray]]:
+    """For each residue its neighbours and the pair energies, its own candidates first."""
+    near: list[dict[int, np.ndarray]] = [{} for _ in problem.own]
+    for (i, j), energy in problem.pair.items():
+        near[i][j], near[j][i] = energy, energy.T
+    return near
+
+
+def eliminate_dead_ends(problem: Problem) -> list[np.ndarray]:
+    """Candidates of each residue that a best state may hold, until none can be struck any more.
+
+    A candidate r goes when another t is better whatever the neighbours do: E(r) - E(t) + sum_j
+    min_s [E(r,s) - E(t,s)] > 0 (Goldstein, Biophys J 66 (1994) 1335).
+    """
+    near = neighbours(problem)
+    kept = [np.arange(len(own)) for own in problem.own]
+    waiting = set(range(len(kept)))
+    while waiting:
+        changed: set[int] = set()
+        for n in sorted(waiting):
+            if len(kept[n]) == 1:
+                continue
+            own = problem.own[n][kept[n]]
+            tables = [table[np.ix_(kept[n], kept[j])] for j, table in near[n].items()]
+            mean = own + sum((table.mean(axis=1) for table in tables), np.zeros(len(own)))
+            against = np.argsort(mean, kind="stable")[:COMPARED]
+            gap = own[:, None] - own[against]
+            for table in tables:
+                gap += (table[:, None] - table[against]).min(axis=2)
+            dead = (gap > 1e-9).any(axis=1)
+            if dead.any():
+                kept[n] = kept[n][~dead]
+                changed |= {n, *near[n]}
+        waiting = changed
+    return kept
+
+
+def components(problem: Problem) -> list[list[int]]:
+    """Residues that are connected by pair energies, each list in order."""
+    near = neighbours(problem)
+    seen: set[int] = set()
+    found = []
+    for n in range(len(near)):
+        if n in seen:
+            continue
+        seen.add(n)
+        stack, component = [n], []
+        while stack:
+            at = stack.pop()
+            component.append(at)
+            new = [j for j in near[at] if j not in seen]
+            seen.update(new)
+            stack += new
+        found.append(sorted(component))
+    return found
+
+
+@dataclass
+class _Step:
+    """A residue that was eliminated: for all states of its neighbours, its energies (..., C_n)."""
+
+    residue: int
+    scope: list[int] = field(default_factory=list)
+    table: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+def eliminate(problem: Problem, component: list[int]) -> np.ndarray | None:
+    """(n,) the best state of a component; None where a table would be too large.
+
+    Residues are eliminated one by one, the one with the smallest table first (a tree decomposition
+    by the greedy heuristic); then each takes its best candidate, in the reverse order.
+    """
+    size = {n: len(problem.own[n]) for n in component}
+    factors: dict[int, list[tuple[tuple[int, ...], np.ndarray]]] = {n: [] for n in component}
+    near: dict[int, set[int]] = {n: set() for n in component}
+    for n in component:
+        factors[n].append(((n,), problem.own[n]))
+    inside = set(component)
+    for (i, j), energy in problem.pair.items():
+        if i in inside:
+            factors[i].append(((i, j), energy))
+            factors[j].append(((i, j), energy))
+            near[i].add(j)
+            near[j].add(i)
+    steps = []
+    left = dict.fromkeys(component)
+    while left:
+        width = {
+            n: size[n] * int(np.prod([size[j] for j in near[n]], dtype=np.float64)) for n in left
+        }
+        n = min(left, key=lambda n: (width[n], n))
+        if width[n] > MAX_TABLE:
+            return None
+        scope = sorted(near[n])
+        axes = {r: axis for axis, r in enumerate([*scope, n])}
+        table = np.zeros([size[r] for r in axes])
+        for members, energy in factors[n]:
+            order = sorted(range(len(members)), key=lambda k: axes[members[k]])
+            shape = np.ones(len(axes), dtype=np.int64)
+            for k in order:
+                shape[axes[members[k]]] = size[members[k]]
+            table += energy.transpose(order).reshape(shape)
+        steps.append(_Step(n, scope, table))
+        best = table.min(axis=-1)
+        for r in scope:
+            factors[r] = [f for f in factors[r] if n not in f[0]]
+            factors[r].append((tuple(scope), best))
+            near[r] |= set(scope) - {r}
+            near[r].discard(n)
+        del left[n]
+    state: dict[int, int] = {}
+    for step in reversed(steps):
+        at = tuple(state[r] for r in step.scope)
+        state[step.residue] = int(step.table[at].argmin())
+    return np.array([state[n] for n in component])
+
+
+def anneal(problem: Problem, component: list[int], seed: int) -> np.ndarray:
+    """(n,) a good state of a component: Gibbs sampling as it cools, then descent."""
+    rng = np.random.default_rng((seed, len(component)))
+    near = neighbours(problem)
+    state = {n: int(problem.own[n].argmin()) for n in component}
+
+    def energies(n: int) -> np.ndarray:
+        return problem.own[n] + sum(table[:, state[j]] for j, table in near[n].items())
+
+    for temperature in TEMPERATURES:
+        for n in component:
+            noise = rng.gumbel(size=len(problem.own[n]))
+            state[n] = int((noise - energies(n) / temperature).argmax())
+    moved = True
+    while moved:
+        moved = False
+        for n in component:
+            energy = energies(n)
+            best = int(energy.argmin())
+            if energy[best] < energy[state[n]] - 1e-9:
+                state[n], moved = best, True
+    return np.array([state[n] for n in component])

@@ -1,0 +1,139 @@
+"""A structure as the joint step takes it: side chains to build, and what stays around them.
+
+Waters are not among the surroundings: those that a side chain leaves no room for go. Of alternate
+conformers of what stays the one with the highest occupancy counts. No torch here.
+
+Shapes: N residues of a placement, A atoms of a scene.
+"""
+
+import gemmi
+import numpy as np
+
+from qfitlatent.chemistry.neighbours import pairs_within
+from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
+from qfitlatent.joint.atoms import KIND, Backbones, Surroundings, kind_of, moved_names
+from qfitlatent.joint.bonds import Metals
+from qfitlatent.joint.model import Protein
+from qfitlatent.prediction.scene import Kind, Placement, Scene
+
+PEPTIDE_ANGSTROM = 2.0
+"""C and N of neighbours are bonded below this (SPEC 2)."""
+
+_METAL_OXYGEN = {
+    "LI": 2.0,
+    "NA": 2.4,
+    "K": 2.8,
+    "RB": 2.9,
+    "CS": 3.1,
+    "MG": 2.1,
+    "CA": 2.4,
+    "SR": 2.6,
+    "BA": 2.8,
+    "MN": 2.2,
+    "FE": 2.1,
+    "CO": 2.1,
+    "NI": 2.1,
+    "CU": 2.0,
+    "ZN": 2.05,
+    "CD": 2.3,
+    "HG": 2.3,
+    "PB": 2.5,
+}
+"""Angstrom to N and O (Harding, Acta Cryst. D62 (2006) 678)."""
+
+_OTHER_METAL = 2.2
+_ATTRACTS = frozenset("MG CA MN FE CO NI CU ZN CD HG".split())  # noqa: SIM905
+"""Metals that bind a residue within reach; those of salts need a record of it."""
+
+
+def protein_of(scene: Scene, placement: Placement) -> Protein:
+    """What ``joint_model`` is given; a residue that is not built there is of the unknown type."""
+    num = len(placement.token)
+    is_backbone = scene.kind == Kind.BACKBONE
+    nitrogen = np.full((num, 3), np.nan)
+    rows = np.flatnonzero(is_backbone & (scene.name == "N"))
+    nitrogen[scene.residue[rows]] = scene.position[rows]
+    stands = np.isfinite(nitrogen).all(axis=1) & (placement.token != UNKNOWN_TOKEN)
+    token = np.where(stands, placement.token, UNKNOWN_TOKEN)
+    # One that does not stand is built nowhere, and needs numbers all the same.
+    backbones = Backbones(
+        np.where(stands[:, None, None], placement.rotation, np.eye(3)),
+        np.where(stands[:, None], placement.translation, 0.0),
+        np.where(stands[:, None], nitrogen, (-0.5, 1.4, 0.0)),
+        token,
+    )
+    return Protein(
+        backbones,
+        _surroundings(scene, backbones),
+        *_bonds(scene, backbones),
+    )
+
+
+def _surroundings(scene: Scene, backbones: Backbones) -> Surroundings:
+    stays = _first_conformers(scene) & (scene.kind != Kind.GOES) & (scene.kind != Kind.WATER)
+    rows = np.flatnonzero(stays)
+    owner = np.where(scene.kind == Kind.BACKBONE, scene.residue, -1)
+    excluded = np.stack((owner, np.full(len(owner), -1)), axis=1)
+    carbon, nitrogen = (rows[scene.name[rows] == name] for name in ("C", "N"))
+    i, j = pairs_within(scene.position[carbon], scene.position[nitrogen], PEPTIDE_ANGSTROM)
+    i, j = carbon[i], nitrogen[j]
+    excluded[i, 1], excluded[j, 1] = owner[j], owner[i]
+
+    has_cb = np.zeros(len(backbones), dtype=bool)
+    has_cb[scene.residue[rows[(scene.name[rows] == "CB") & (owner[rows] >= 0)]]] = True
+    built = np.flatnonzero(
+        (NUM_CHI[backbones.token] > 0) | ((backbones.token == TOKEN["ALA"]) & ~has_cb)
+    )
+    kinds = {
+        number: _kind(gemmi.Element(number)) for number in np.unique(scene.element[rows]).tolist()
+    }
+    return Surroundings(
+        np.concatenate((scene.position[rows], backbones.cb()[built])),
+        np.r_[
+            np.array([kinds[number] for number in scene.element[rows].tolist()], dtype=np.int64),
+            np.full(len(built), KIND["C"]),
+        ],
+        np.concatenate((excluded[rows], np.stack((built, np.full(len(built), -1)), axis=1))),
+    )
+
+
+def _kind(element: gemmi.Element) -> int:
+    return kind_of(element.name.upper(), element.is_metal)
+
+
+def _first_conformers(scene: Scene) -> np.ndarray:
+    """(A,) bool: the atom is blank, or of the altloc of its residue with the highest occupancy."""
+    chosen = scene.altloc == ""
+    labelled = np.flatnonzero(~chosen)
+    weight: dict[int, dict[str, float]] = {}
+    for row in labelled.tolist():
+        labels = weight.setdefault(int(scene.group[row]), {})
+        label = str(scene.altloc[row])
+        labels[label] = labels.get(label, 0.0) + float(scene.occupancy[row])
+    best = {group: max(sorted(labels), key=labels.__getitem__) for group, labels in weight.items()}
+    chosen[labelled] = [best[int(scene.group[row])] == scene.altloc[row] for row in labelled]
+    return chosen
+
+
+def _bonds(scene: Scene, backbones: Backbones) -> tuple[Metals, frozenset[tuple[int, int]]]:
+    """Metals with the side chains that a record binds to them, and the recorded disulfides."""
+    rows = np.flatnonzero(scene.kind == Kind.METAL)
+    names = [gemmi.Element(int(number)).name.upper() for number in scene.element[rows]]
+    number_of = {row: m for m, row in enumerate(rows.tolist())}
+    links, disulfides = set(), set()
+    for pair in scene.bond.tolist():
+        residues = [int(scene.residue[row]) for row in pair]
+        atoms = [str(scene.name[row]) for row in pair]
+        if atoms == ["SG", "SG"] and min(residues) >= 0 and residues[0] != residues[1]:
+            disulfides.add((min(residues), max(residues)))
+        for other, n, atom in zip(pair[::-1], residues, atoms, strict=True):
+            # Not a carbonyl O: no chi moves that.
+            if other in number_of and n >= 0 and atom in moved_names(int(backbones.token[n])):
+                links.add((n, atom, number_of[other]))
+    metals = Metals(
+        scene.position[rows],
+        np.array([_METAL_OXYGEN.get(name, _OTHER_METAL) for name in names]),
+        np.array([name in _ATTRACTS for name in names], dtype=bool),
+        tuple(sorted(links)),
+    )
+    return metals, frozenset(disulfides)
