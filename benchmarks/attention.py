@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from forms import as_form, compare_forms, explicit
+from forms import as_form, compare_forms, explicit, make_parser
 
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
@@ -49,4 +49,5 @@ def make_pass(name: str, num_residues: int) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    compare_forms(make_pass, "One attention layer, forward and backward")
+    options = make_parser(__doc__).parse_args()
+    compare_forms(make_pass, "One attention layer, forward and backward", options)

@@ -134,15 +134,21 @@ def peak_extra_mb(make: Make, name: str, num_residues: int, threads: int) -> flo
     return float("nan") if process.exitcode else out.get()
 
 
-def compare_forms(make: Make, what: str) -> None:
-    """The command line of a benchmark: times the forms in turns and prints a table."""
-    parser = argparse.ArgumentParser(description=what)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of ``compare_forms``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--names", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--no-memory", action="store_true")
-    options = parser.parse_args()
+    return parser
+
+
+def compare_forms(make: Make, what: str, options: argparse.Namespace) -> None:
+    """Times the forms in turns and prints a table."""
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
     names = list(options.names)

@@ -19,6 +19,7 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
     [
         ("attention.py", STEP, "| 16 | textbook |"),
         ("train_step.py", STEP, "| 16 | textbook |"),
+        ("train_step.py", ("--against", "HEAD", "--crop", "24", "--repeats", "1"), "residues a se"),
         (
             "convergence.py",
             ("--entries", "12", "--residues", "40", "50", "--epochs", "1", "--target", "99"),

@@ -190,7 +190,11 @@ class QFitLatent(DensityNetwork):
         else:
             pair = self.pair.static(s, x, batch)
         biases: Sequence[Tensor] = ()
-        if isinstance(pair, ExplicitPair) and self.pair_updates is None:
+        if (
+            isinstance(pair, ExplicitPair)
+            and pair.neighbours is not None
+            and self.pair_updates is None
+        ):
             blocks = cast("Sequence[Block]", self.blocks)
             biases = pair_biases([block.attention for block in blocks], pair)
         for i, block in enumerate(self.blocks):
