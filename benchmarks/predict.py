@@ -48,7 +48,7 @@ def main() -> None:
                 SimulatorSettings, "simulate", {"num_entries": options.number}
             )
             paths = write_entries(entry_ids(settings), Path(scratch) / "in", settings, 1)
-        paths = find_structures(paths)[: options.number]
+        paths = list(find_structures(paths))[: options.number]
         kind = "given" if options.structures else "simulated"
         print(
             f"{len(paths)} {kind} structures, {num_cores()} cores, "

@@ -112,6 +112,8 @@ def draw(ax: Axes, shown: list[Conformer], colours: list[str], look: np.ndarray)
 
 
 def main() -> None:
+    if len(sys.argv) < 5:
+        sys.exit(__doc__)
     deposited_path, predicted_path, *residues, picture = sys.argv[1:]
     plt.rcParams["lines.solid_capstyle"] = "round"
     figure, axes = plt.subplots(

@@ -18,6 +18,8 @@ SIZE = "1180,760"
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     page, picture = map(Path, sys.argv[1:3])
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

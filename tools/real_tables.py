@@ -48,6 +48,8 @@ def value_of(populations, figure, population, reference) -> tuple[float, float, 
 
 
 def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     evaluations = {Path(name).parent.name: read(name) for name in sys.argv[1:]}
     first = next(iter(evaluations.values()))
     print("| Figure | Residues | Better than | Measured (95 % interval) | Target | Stretch | Met |")

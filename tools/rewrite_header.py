@@ -65,6 +65,8 @@ def tensors_of(path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     folder = Path(sys.argv[1])
     path = folder / MODEL_FILE
     tensors = tensors_of(path)

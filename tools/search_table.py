@@ -21,6 +21,8 @@ def kept_epoch(run: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     runs = {Path(name).name: kept_epoch(Path(name)) for name in sys.argv[1:]}
     first = next(iter(runs.values()))
     print("| Run | Multiconformer | | Single | | Kept epoch | Minutes |")

@@ -179,7 +179,12 @@ COMMANDS = (
     Command(
         "describe",
         "show a table's columns and units",
-        _takes(("table", {"type": Path, "help": "a Parquet file of a data set"})),
+        _takes(
+            (
+                "table",
+                {"type": Path, "help": "a Parquet or CSV file, of a data set or a prediction"},
+            )
+        ),
         _describe,
     ),
     Command(

@@ -161,7 +161,7 @@ def test_folder(tmp_path):
     ("names", "pattern", "says"),
     [
         (["notes.txt"], "*", "holds no structure file"),
-        (["a.cif"], "*.pdb", r"matches '\*.pdb'"),
+        (["a.cif"], "*.pdb", r"entries.pattern '\*.pdb': the pattern '\*.cif'"),
         (["a.cif", "a.pdb"], "*", "a.cif and a.pdb in .* both are the entry a"),
     ],
 )
@@ -186,6 +186,23 @@ def test_odd_names_keep_no_file_out_of_a_folder(tmp_path):
     }
     settings = {"source": "local", "folder": str(tmp_path), "pattern": "*", "ids": []}
     assert select_entries(settings) == refs
+
+
+def test_models_of_qfit_in_folders_of_their_own(tmp_path):
+    for name in ("1abc", "2 bc"):
+        (tmp_path / name / "qfit_ligand").mkdir(parents=True)
+        (tmp_path / name / "multiconformer_model2.pdb").touch()
+        (tmp_path / name / "qfit_ligand" / "multiconformer_A_301.pdb").touch()
+    with pytest.raises(
+        QfitLatentError, match=r"'\*/multiconformer_model2.pdb' would find 2 of the 4"
+    ):
+        scan_folder(tmp_path)
+    refs = scan_folder(tmp_path, "*/multiconformer_model2.pdb")
+    assert refs[0] == EntryRef("1abc", str(tmp_path / "1abc" / "multiconformer_model2.pdb"))
+    assert normalise_id(refs[1].id, "local").startswith("2_bc-")
+    (tmp_path / "1abc" / "multiconformer_model2.pdb.gz").touch()
+    with pytest.raises(QfitLatentError, match=r"both are the entry 1abc"):
+        scan_folder(tmp_path, "*/multiconformer*")
 
 
 def test_missing_folder(tmp_path):

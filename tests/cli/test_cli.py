@@ -1,6 +1,7 @@
 """The command line: help at once, one sentence for a mistake, and what each small command does."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -168,3 +169,29 @@ def test_what_is_no_manifest_is_a_sentence(capsys, tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     assert cli.main(["verify", str(tmp_path)]) == 2
     assert "is not a manifest of this program" in capsys.readouterr().err
+
+
+def test_describe_takes_csv_and_never_says_to_delete_a_file(capsys, tmp_path):
+    table = tmp_path / "made.residues.csv"
+    table.write_text("entry,entropy,is_built\na,1.5,true\nb,,false\n")
+    assert cli.main(["describe", str(table)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 rows, 3 columns" in shown
+    assert re.search(r"^entropy +double +1 +1.5 to 1.5$", shown, re.MULTILINE)
+    own = tmp_path / "mine.pdb"
+    own.write_text("ATOM")
+    for path in (own, tmp_path / "absent.csv", tmp_path):
+        assert cli.main(["describe", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert f"{own} is no readable Parquet table" in shown
+    assert "delete" not in shown
+
+
+def test_a_device_is_refused_before_a_model_is_read(capsys, tmp_path):
+    for device, words in (
+        ("gpu", "must be one of auto, cpu, cuda, mps; did you mean cuda?"),
+        ("mps", "There is no device mps here"),
+    ):
+        model = ["--model", str(tmp_path / "absent")]
+        assert cli.main(["predict", "--example", "--device", device, *model]) == 2
+        assert words in capsys.readouterr().err

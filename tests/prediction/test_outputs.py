@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.predictions import PLACE, placement_of
 from helpers.simulated import simulator
+from qfitlatent.base.files import structure_id
 from qfitlatent.chemistry.geometry import circular_distance, wrap
 from qfitlatent.chemistry.residues import (
     CHI_DEFINED,
@@ -23,7 +24,6 @@ from qfitlatent.chemistry.residues import (
     TOKEN,
 )
 from qfitlatent.prediction.placing import hundredths, place_side_chains
-from qfitlatent.prediction.records import structure_id
 from qfitlatent.prediction.scene import BACKBONE_NAMES
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
@@ -483,13 +483,6 @@ def test_pdb_format_says_when_it_has_no_room(one_chain):
     copy = one_chain.clone()
     copy[0][0].name = "ABC"
     assert pdb_text(copy, NOTE) is None
-
-
-def test_ids_come_from_file_names():
-    assert structure_id("a/1abc.pdb") == "1abc"
-    assert structure_id("a/1abc.cif.gz") == "1abc"
-    assert structure_id("pdb1abc.ent.gz") == "pdb1abc"
-    assert structure_id("1abc_qFit.v2.PDB") == "1abc_qFit.v2"
 
 
 def test_gzipped_and_misnamed_files_are_opened_by_content(simulated, tmp_path):

@@ -606,6 +606,51 @@ def test_embeddings_are_the_single_representation(structures, model_path, tmp_pa
         assert arrays["author_number"].tolist() == table["author_number"].to_pylist()
 
 
+def test_one_path_may_be_a_text(structures, model_path, tmp_path):
+    (result,) = predict_structures(str(structures[0]), tmp_path, model_path)
+    assert not result.error
+    with pytest.raises(QfitLatentError, match=r"There is no file absent\.pdb"):
+        predict_structures("absent.pdb", tmp_path, model_path)
+
+
+# --- Folders of qFit --------------------------------------------------------------------------
+
+
+def test_models_of_qfit_are_predicted_and_scored_under_the_names_of_their_folders(
+    structures, model_path, tmp_path, capsys
+):
+    """As a folder with a pattern, and as what a shell makes of the same pattern."""
+    for name, path in zip(("1abc", "2abc"), structures, strict=False):
+        (tmp_path / "qfit" / name).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "qfit" / name / "multiconformer_model2.cif.gz")
+    (tmp_path / "qfit" / "2abc" / "multiconformer_A_301.pdb").write_text("a ligand\n")
+    model, out = ["--model", str(model_path)], tmp_path / "out"
+    folder, pattern = str(tmp_path / "qfit"), "*/multiconformer_model2.cif.gz"
+    assert cli.main(["predict", folder, "-o", str(out), *model]) == 2
+    assert f"the pattern '{pattern}' would find 2 of the 3" in capsys.readouterr().err
+    assert cli.main(["predict", folder, "--pattern", pattern, "-o", str(out), *model]) == 0
+    files = sorted(map(str, Path(folder).glob(pattern)))
+    scores = out / "scores.parquet"
+    assert cli.main(["score", *files, "-o", str(scores), *model]) == 0
+    assert all(p.exists() for name in ("1abc", "2abc") for p in output_paths(out, name))
+    assert set(pd.read_parquet(scores)["entry"]) == {"1abc", "2abc"}
+
+
+def test_equal_names_in_different_folders_are_told_apart(structures, model_path, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(structures[0], tmp_path / name / "model.cif.gz")
+    (tmp_path / "b" / "model.pdb").write_text("bad\n")
+    files = [tmp_path / "a" / "model.cif.gz", tmp_path / "b" / "model.cif.gz"]
+    results = predict_structures(files, tmp_path / "out", model_path)
+    assert [result.entry for result in results] == ["a_model", "b_model"]
+    assert not any(result.error for result in results)
+    results = predict_structures(
+        [*files, tmp_path / "b" / "model.pdb"], tmp_path / "more", model_path
+    )
+    assert [result.reason for result in results] == ["", "same_name", "same_name"]
+
+
 # --- The workflow -----------------------------------------------------------------------------
 
 

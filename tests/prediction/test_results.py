@@ -113,10 +113,10 @@ def test_an_unforeseen_error_is_a_line_and_its_traceback_is_kept(
     out = tmp_path / "out"
     from qfitlatent.prediction import runner
 
-    def reads(path, read=runner.read_input):
+    def reads(path, entry, read=runner.read_input):
         if path.name == "odd.cif.gz":
             raise ZeroDivisionError("one\nby none")
-        return read(path)
+        return read(path, entry)
 
     monkeypatch.setattr(runner, "read_input", reads)
     good, odd = command([folder], out, model)

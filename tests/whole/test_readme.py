@@ -1,5 +1,6 @@
 """The README is one page and true: blocks, figures, targets; and the queries of docs/tables.md."""
 
+import ast
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluated import make_data_set
+from qfitlatent.base import config
 from qfitlatent.dataset.audit import make_audit
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +147,33 @@ def test_constraints_pin_every_dependency():
     names = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)>=', lists)}
     assert names - pinned == set()
     assert "torch" in names
+
+
+def test_the_advice_for_machines_without_a_gpu_has_the_pinned_version():
+    (pin,) = re.findall(r"^torch==.*", (ROOT / "constraints.txt").read_text(), re.M)
+    for page in ("README.md", "docs/systems.md"):
+        assert f"pip install {pin} --index-url" in (ROOT / page).read_text("utf-8")
+
+
+def test_a_profile_asks_only_for_what_an_index_has():
+    """This package is on none; its own checkout is installed."""
+    for path in ROOT.glob("profiles/*/config.yaml"):
+        assert not re.findall(r"pip install '?qfitlatent", path.read_text("utf-8")), path
+
+
+def test_an_example_that_changes_the_learning_rate_changes_it():
+    default = config.load()["train"]["learning_rate"]
+    for path in ROOT.glob("docs/*.md"):
+        shown = re.findall(r"`train: \{learning_rate: ([\d.e-]+)\}`", path.read_text("utf-8"))
+        assert all(float(rate) != default for rate in shown), path
+
+
+TOOLS = [path for path in sorted(ROOT.glob("tools/*.py")) if "sys.argv" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.name)
+def test_a_tool_without_arguments_says_how_to_call_it(path):
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))).count(f"python tools/{path.name}")
+    assert re.search(
+        r"if len\(sys.argv\) (!=|<) \d:\n +sys.exit\(__doc__\)", path.read_text("utf-8")
+    )

@@ -10,7 +10,6 @@ Snakemake plans its jobs.
 """
 
 import csv
-import fnmatch
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import printable, structure_stem
+from qfitlatent.base.files import find_in_folder, printable, where_structures_are
 
 ARCHIVE_SOURCES = ("rcsb", "pdb_redo")
 _PDB_ID = re.compile(r"[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}")
@@ -158,47 +157,39 @@ def _unique(named: Iterable[tuple[str, str, str | None]], source: str) -> list[E
 
 
 def scan_folder(folder: str | Path, pattern: str = "*") -> list[EntryRef]:
-    """Structure files of a folder (not of folders in it), sorted by id, which is the file's stem.
+    """Structure files below a folder (``base.files.find_in_folder``), sorted by id.
 
-    Read are .cif, .mmcif, .pdb and .ent, plain or gzipped; hidden files are left out. A stem that
+    Read are .cif, .mmcif, .pdb and .ent, plain or gzipped; hidden files are left out. A name that
     cannot be an id gives one that resembles it. Without path: a file whose name is no UTF-8.
 
     Raises:
         QfitLatentError: no such folder, no structure file in it, or two files with one id.
     """
     try:
-        with os.scandir(folder) as items:
-            names = sorted(
-                (item.name, stem)
-                for item in items
-                if not item.name.startswith(".")
-                and fnmatch.fnmatchcase(item.name, pattern)
-                and (stem := structure_stem(item.name))
-                and item.is_file()
+        found = find_in_folder(folder, pattern)
+        if not found:
+            raise QfitLatentError(
+                f"The folder {folder} holds no structure file that matches entries.pattern "
+                f"{pattern!r}: {where_structures_are(folder)}."
             )
     except OSError as error:
         raise QfitLatentError(
             f"The folder of structures {folder} cannot be read ({error.strerror}): "
             "set entries.folder to a folder that exists."
         ) from error
-    if not names:
-        raise QfitLatentError(
-            f"The folder {folder} holds no structure file that matches {pattern!r}: "
-            "files end in .cif, .mmcif, .pdb or .ent, plain or .gz."
-        )
-    files: dict[str, str] = {}
-    for name, stem in names:
-        if stem in files:
+    files: dict[str, Path] = {}
+    for path, entry in found.items():
+        if entry in files:
+            names = " and ".join(str(p.relative_to(folder)) for p in (files[entry], path))
             raise QfitLatentError(
-                f"{files[stem]} and {name} in {folder} both are the entry {stem}: "
-                "remove one, or choose with entries.pattern."
+                f"{names} in {folder} both are the entry {entry}: choose one of them with "
+                "entries.pattern, or rename one."
             )
-        files[stem] = name
-    paths = {stem: os.path.join(folder, name) for stem, name in files.items()}
+        files[entry] = path
     return sorted(
         # No table could hold a name that is no UTF-8.
-        EntryRef(_free_id(stem), path if path == printable(path) else None)
-        for stem, path in paths.items()
+        EntryRef(_free_id(entry), str(path) if str(path) == printable(path) else None)
+        for entry, path in files.items()
     )
 
 

@@ -1,12 +1,14 @@
 """Files that are there completely or not at all."""
 
 import errno
+import fnmatch
 import hashlib
 import json
 import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,78 @@ def structure_stem(name: str) -> str | None:
     stem = name[:-3] if name.lower().endswith(".gz") else name
     root, suffix = os.path.splitext(stem)
     return root if root and suffix.lower() in STRUCTURE_SUFFIXES else None
+
+
+def structure_id(path: str | Path, top: str | Path | None = None, *, equal: bool = False) -> str:
+    """The id that the place of a structure file gives it.
+
+    That is its name without the ending of its format and .gz, behind those of the folders between
+    it and ``top``, the folder that was searched: ``b_c`` of ``top/b/c.pdb``, and ``b_qFit``, not
+    ``b_b_qFit``, of ``top/b/b_qFit.pdb``. A name that tells nothing, because qFit gives it to all
+    its models or because all files have it (``equal``), gives way to that of the folder.
+    """
+    path = Path(path)
+    stem = structure_stem(path.name) or path.name
+    folders = () if top is None else path.relative_to(top).parts[:-1]
+    if _QFIT_NAME.fullmatch(stem) or (equal and folders):
+        return "_".join(folders) or Path(os.path.abspath(path)).parent.name or stem
+    if folders and stem.startswith(folders[-1]):
+        folders = folders[:-1]
+    return "_".join((*folders, stem))
+
+
+_QFIT_NAME = re.compile(r"multiconformer_model\d*")
+
+
+def find_in_folder(folder: str | Path, pattern: str) -> dict[Path, str]:
+    """Structure files below a folder that match the pattern, sorted, each with its id.
+
+    ``*`` are files of the folder itself, ``*/*.pdb`` those of the folders in it, and ``**`` stands
+    for any folders between. Hidden files and folders are left out.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    *folders, name = pattern.split("/")
+    found = sorted(
+        item.path
+        for inside in dict.fromkeys(_folders(str(folder), folders))
+        for item in _items(inside)
+        if structure_stem(item.name) and fnmatch.fnmatchcase(item.name, name) and not item.is_dir()
+    )
+    equal = not any(letter in name for letter in "*?[")
+    return {Path(path): structure_id(path, folder, equal=equal) for path in found}
+
+
+def _folders(top: str, patterns: Sequence[str]) -> Iterator[str]:
+    if not patterns:
+        yield top
+        return
+    first, *rest = patterns
+    if first == "**":
+        yield from _folders(top, rest)
+    for item in _items(top):
+        if first == "**" and item.is_dir(follow_symlinks=False):
+            yield from _folders(item.path, patterns)
+        elif first != "**" and fnmatch.fnmatchcase(item.name, first) and item.is_dir():
+            yield from _folders(item.path, rest)
+
+
+def _items(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as items:
+        return sorted((x for x in items if not x.name.startswith(".")), key=lambda x: x.name)
+
+
+def where_structures_are(folder: str | Path) -> str:
+    """What a user whose pattern finds nothing reads: the pattern of what is in folders below."""
+    below = [path.relative_to(folder) for path in find_in_folder(folder, "**/*")]
+    names = Counter(f"{'*/' * (len(path.parts) - 1)}{path.name}" for path in below)
+    kinds = Counter(f"{'*/' * (len(path.parts) - 1)}*{path.suffix}" for path in below)
+    if not below:
+        return f"files end in {', '.join(STRUCTURE_SUFFIXES)}, plain or .gz"
+    (name, num), (kind, num_kind) = names.most_common(1)[0], kinds.most_common(1)[0]
+    pattern, num = (name, num) if num > 1 else (kind, num_kind)
+    return f"the pattern {pattern!r} would find {num} of the {len(below)} that there are in all"
 
 
 @contextmanager

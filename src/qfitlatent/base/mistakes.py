@@ -40,7 +40,8 @@ def sentence(error: ValidationError, schema: Mapping[str, Any]) -> str:
             return f"{name} is {what}, but must be {expected}{hint}."
         case "enum":
             allowed = [str(item) for item in error.validator_value]
-            near = difflib.get_close_matches(str(error.instance), allowed, n=1)
+            synonym = error.schema.get("value_synonyms", {}).get(str(error.instance).lower())
+            near = [synonym] if synonym else _similar(str(error.instance), allowed)
             hint = f"; did you mean {near[0]}?" if near else "."
             return f"{value}, but must be one of {', '.join(allowed)}{hint}"
         case "required":

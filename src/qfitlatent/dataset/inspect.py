@@ -1,14 +1,17 @@
 """What is in an entry or in a table, as text for the terminal."""
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import printable, structure_stem
+from qfitlatent.base.files import printable, structure_id
 from qfitlatent.chemistry.names import residue_label
 from qfitlatent.structure.preprocess import read_entry_in_limits
 from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
@@ -40,7 +43,7 @@ def inspect_entry(
                 f"There is no file {entry}: give the path of a structure, or an id and the folder "
                 "of the tables that hold it."
             )
-        name = printable(structure_stem(path.name) or path.name)
+        name = printable(structure_id(path))
         found = read_entry_in_limits(path, name).tables()
     else:
         found = {n: _of_entry(Path(tables_dir) / f"{n}.parquet", entry) for n in TABLES}
@@ -133,10 +136,12 @@ def _rejected_line(row: dict) -> str:
 def describe_table(path: str | Path) -> str:
     """A table's columns: type, unit, missing values, range, and what they mean.
 
+    A CSV file says neither units nor meanings; the Parquet file beside it does.
+
     Raises:
-        QfitLatentError: no such file, or no Parquet.
+        QfitLatentError: no such file, or neither Parquet nor CSV.
     """
-    table = read_table(path)
+    table = _read_csv(Path(path)) if Path(path).suffix == ".csv" else read_table(path)
     version = (table.schema.metadata or {}).get(b"qfitlatent_schema", b"-").decode()
     lines = [f"{path}: {len(table):,} rows, {table.num_columns} columns, schema {version}"]
     made_by = [(table.schema.metadata or {}).get(key, b"").decode() for key in _MADE_BY]
@@ -161,6 +166,18 @@ def describe_table(path: str | Path) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _read_csv(path: Path) -> pa.Table:
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        # Read by Python: Arrow takes no path that is no text.
+        return pyarrow.csv.read_csv(pa.py_buffer(path.read_bytes()))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise QfitLatentError(
+            f"{path} cannot be read as CSV ({error}): correct the path."
+        ) from error
 
 
 _MADE_BY = (b"qfitlatent_model", b"qfitlatent_model_version", b"qfitlatent_trained_on")

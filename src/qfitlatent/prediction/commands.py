@@ -44,7 +44,7 @@ def _arguments(
         "--threads", type=_number, help="threads of the network (default: all cores)"
     )
     section = config.schema()["properties"]["predict"]["properties"]
-    for key in (*settings, "device", "workers"):
+    for key in ("pattern", *settings, "device", "workers"):
         name = key.removesuffix("_degrees")
         default = section[key]["default"]
         about = section[key]["description"].rstrip(".")

@@ -29,7 +29,7 @@ from qfitlatent.prediction.settings import PredictionSettings
 
 
 def predict_structures(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     out: str | Path,
     model: str | Path | LoadedModel | None = None,
     settings: PredictionSettings | None = None,
@@ -42,7 +42,7 @@ def predict_structures(
     """Predict structures and write the files of ``outputs`` for each into ``out``.
 
     Args:
-        paths: files, and folders that stand for the structures in them.
+        paths: files, and folders that stand for the structures in them; or one of them.
         model: a run folder, a model file, or None for the one inside the package.
         settings: section ``predict`` of the configuration; None for its defaults.
         overwrite: write over what an earlier prediction left.

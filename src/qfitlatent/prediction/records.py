@@ -6,7 +6,8 @@ import pickle
 import stat
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,13 @@ import pyarrow as pa
 from qfitlatent.base.config import settings
 from qfitlatent.base.contained import Limits, Stopped, Watch, contained
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import STRUCTURE_SUFFIXES, printable, sha256_file, structure_stem
+from qfitlatent.base.files import (
+    find_in_folder,
+    printable,
+    sha256_file,
+    structure_id,
+    where_structures_are,
+)
 from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import EntryRecords, PreprocessSettings, read_entry
 
@@ -83,47 +90,58 @@ class Written:
     num_heterogeneous: int = 0
 
 
-def structure_id(path: str | Path) -> str:
-    """The file's name without .gz and without the ending of its format."""
-    name = Path(path).name
-    return structure_stem(name) or name
+def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The paths; one by itself, also as a text, is a list of one."""
+    return [Path(paths)] if isinstance(paths, str | Path) else list(map(Path, paths))
 
 
-def find_structures(paths: Iterable[str | Path]) -> list[Path]:
-    """The files given, and for a folder the structures in it, by name, each once.
+def find_structures(
+    paths: str | Path | Iterable[str | Path], pattern: str = "*"
+) -> dict[Path, str]:
+    """The files given, and for a folder those below it that match the pattern, each with its id.
+
+    Of equal names in different folders the folder becomes part of the id.
 
     Raises QfitLatentError for a path that does not exist, and a folder without structures.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
+    found: dict[Path, str] = {}
+    for path in listed(paths):
         if path.is_dir():
-            inside = [
-                p for p in sorted(path.iterdir()) if structure_stem(p.name) and not p.is_dir()
-            ]
+            inside = find_in_folder(path, pattern)
             if not inside:
                 raise QfitLatentError(
-                    f"The folder {path} holds no structure: their names end in "
-                    f"{', '.join(STRUCTURE_SUFFIXES)}, with or without .gz."
+                    f"The folder {path} holds no structure that matches {pattern!r}: "
+                    f"{where_structures_are(path)}."
                 )
-            found += inside
+            found |= inside
         elif os.path.lexists(path):
-            found.append(path)
+            found[path] = structure_id(path)
         else:
             raise QfitLatentError(f"There is no file {path}: correct the path.")
-    return list(dict.fromkeys(found))
+    times = Counter(found.values())
+    return {
+        path: entry if times[entry] == 1 else _with_folder(path, entry)
+        for path, entry in found.items()
+    }
 
 
-def is_batch(paths: Iterable[str | Path]) -> bool:
+def _with_folder(path: Path, entry: str) -> str:
+    """The id behind the name of the file's folder, unless it begins with it."""
+    folder = Path(os.path.abspath(path)).parent.name
+    return entry if entry.startswith(folder) else f"{folder}_{entry}"
+
+
+def is_batch(paths: str | Path | Iterable[str | Path]) -> bool:
     """Whether several structures are meant, of which one may fail."""
-    listed = list(map(Path, paths))
-    return len(listed) > 1 or any(path.is_dir() for path in listed)
+    given = listed(paths)
+    return len(given) > 1 or any(path.is_dir() for path in given)
 
 
-def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
+def unusable_names(found: Mapping[Path, str]) -> dict[Path, Written]:
     """Structures whose results could not be named, each with its reason."""
     by_id: dict[str, list[Path]] = {}
-    for path in found:
-        by_id.setdefault(structure_id(path), []).append(path)
+    for path, name in found.items():
+        by_id.setdefault(name, []).append(path)
     failed: dict[Path, Written] = {}
     for entry, paths in by_id.items():
         num_bytes = len(os.fsencode(entry))
@@ -149,12 +167,13 @@ def unusable_names(found: Sequence[Path]) -> dict[Path, Written]:
     return failed
 
 
-def read_input(path: Path) -> Input:
+def read_input(path: Path, entry: str | None = None) -> Input:
     """Tables of one structure, read within the limits of the section ``preprocess``.
 
-    Raises Unusable with what is wrong with the file.
+    ``entry`` is its id, by default that of the file by itself. Raises Unusable with what is wrong
+    with the file.
     """
-    entry = structure_id(path)
+    entry = structure_id(path) if entry is None else entry
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Unusable("no_file", f"{path} is no regular file: give a PDB or mmCIF file.")

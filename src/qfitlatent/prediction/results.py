@@ -25,7 +25,7 @@ from qfitlatent.base.files import (
     write_text,
 )
 from qfitlatent.prediction.columns import FAILURES, SUMMARY
-from qfitlatent.prediction.records import Input, Written, structure_id
+from qfitlatent.prediction.records import Input, Written
 from qfitlatent.tables.parquet import conform, write_csv
 
 ABOUT_MODEL = ("model", "model_version", "model_sha256", "trained_on")
@@ -63,9 +63,8 @@ class Results:
             about = {"entry": given.entry, "input": given.path.name, "input_sha256": given.sha256}
             write_json(temporaries[-1], self.identity | about | record)
 
-    def done(self, path: Path) -> Written | None:
+    def done(self, path: Path, entry: str) -> Written | None:
         """What was written for this file, where model, settings and input were the same."""
-        entry = structure_id(path)
         record = self._record(entry)
         if any(record.get(key) != value for key, value in self.identity.items()):
             return None
@@ -76,10 +75,9 @@ class Results:
             return None
         return Written(entry, path, "", "", "", ("done before",), *counts)
 
-    def refuse_existing(self, paths: Sequence[Path], only_finished: bool) -> None:
+    def refuse_existing(self, entries: Sequence[str], only_finished: bool) -> None:
         """Raises QfitLatentError for a result that is there; ``only_finished``: with a record."""
-        for path in paths:
-            entry = structure_id(path)
+        for entry in entries:
             if only_finished and not self._record(entry):
                 continue
             for file in self.paths(entry):

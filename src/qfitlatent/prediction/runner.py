@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import sha256_file
+from qfitlatent.base.files import sha256_file, structure_id
 from qfitlatent.base.machine import num_cores
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
@@ -38,7 +38,6 @@ from qfitlatent.prediction.records import (
     find_structures,
     is_batch,
     read_input,
-    structure_id,
     unusable_names,
 )
 from qfitlatent.prediction.results import Results, conclude, output_folder
@@ -180,7 +179,7 @@ class Runner:
     def run_into(
         self,
         results: Results,
-        paths: Sequence[str | Path],
+        paths: str | Path | Sequence[str | Path],
         compute: Compute,
         write: Callable[[Results, Input, Any], Written],
         *,
@@ -193,14 +192,14 @@ class Runner:
         Raises QfitLatentError before anything is written for paths that are not there and results
         that are; as ``run``; and as ``conclude``.
         """
-        found = find_structures(paths)
+        found = find_structures(paths, self.settings.pattern)
         with output_folder(results.folder):
             known = unusable_names(found)
-            for path in found if resume else ():
-                if path not in known and (done := results.done(path)):
+            for path, entry in found.items() if resume else ():
+                if path not in known and (done := results.done(path, entry)):
                     known[path] = done
             if not overwrite:
-                left = [path for path in found if path not in known]
+                left = [entry for path, entry in found.items() if path not in known]
                 results.refuse_existing(left, only_finished=resume)
             outcome = self.run(found, known, compute, partial(write, results), stream)
             conclude(outcome, failures_table(results.command, results.folder), is_batch(paths))
@@ -208,7 +207,7 @@ class Runner:
 
     def run(
         self,
-        found: Sequence[Path],
+        found: Mapping[Path, str],
         known: Mapping[Path, Written],
         compute: Compute,
         write: Write | None,
@@ -220,7 +219,7 @@ class Runner:
         where the disk has no room.
         """
         outcome = dict(known)
-        todo = [path for path in found if path not in known]
+        todo = [(path, entry) for path, entry in found.items() if path not in known]
         num = num_workers(len(todo), self.settings.workers)
         with (
             Workers(num) as pool,
@@ -230,13 +229,14 @@ class Runner:
             num_failed = sum(bool(result.error) for result in known.values())
             progress.update(len(known), failures=num_failed)
             starts = range(0, len(todo), WINDOW)
-            paths = ([(path,) for path in todo[i : i + WINDOW]] for i in starts)
-            reads = _ahead(num > 0, (pool.map(_read, window) for window in paths))
+            windows = (todo[i : i + WINDOW] for i in starts)
+            reads = _ahead(num > 0, (pool.map(_read, window) for window in windows))
             computed = (self._computed(window, compute) for window in reads)
             step = partial(_write, write)
             for window in _ahead(num > 0, (pool.map(step, window) for window in computed)):
                 for result in window:
-                    outcome[result.path] = result
+                    # What fails is named by its path alone until here.
+                    outcome[result.path] = replace(result, entry=found[result.path])
                     failed = int(bool(result.error))
                     progress.update(1, failures=failed, residues=result.num_residues)
         return [outcome[path] for path in found]
@@ -299,8 +299,9 @@ class Runner:
         return self.head(s, chi_mask, symmetric)
 
 
-def _read(item: tuple[Path]) -> Input | Written:
-    return attempt(read_input, *item, *item)
+def _read(item: tuple[Path, str]) -> Input | Written:
+    path, entry = item
+    return attempt(read_input, path, path, entry)
 
 
 def _write(write: Write | None, item: Computed) -> Written:

@@ -31,7 +31,7 @@ MAX_DRAWN_RESIDUES = 2_000_000
 
 
 def sample_structures(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     out: str | Path,
     model: str | Path | LoadedModel | None = None,
     settings: PredictionSettings | None = None,
@@ -87,7 +87,7 @@ def _drawn(
 
 
 def embed_structures(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     out: str | Path,
     model: str | Path | LoadedModel | None = None,
     settings: PredictionSettings | None = None,

@@ -34,7 +34,7 @@ HDR_SAMPLES = 512
 
 
 def score_structures(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     out: str | Path,
     model: str | Path | LoadedModel | None = None,
     settings: PredictionSettings | None = None,
@@ -58,7 +58,7 @@ def score_structures(
     if out.exists() and not overwrite:
         raise QfitLatentError(f"{out} exists already: add --overwrite, or choose another name.")
     runner = Runner(model, settings)
-    found = find_structures(paths)
+    found = find_structures(paths, runner.settings.pattern)
     tables: dict[str, pa.Table] = {}
 
     def compute(given: Input, protein: Protein, s: Tensor) -> Written:

@@ -31,6 +31,7 @@ class PredictionSettings:
     ``base.config.settings(PredictionSettings, "predict", {...})`` makes one.
     """
 
+    pattern: str
     min_weight: float
     merge_within_degrees: float
     entropy_samples: int

@@ -168,7 +168,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         ) from error
     except (OSError, ValueError) as error:
         raise QfitLatentError(
-            f"The table {path} cannot be read ({error}): delete it and run the stage that makes it."
+            f"{path} is no readable Parquet table ({error}): give a table of this program; where a "
+            "stage of the workflow made it, run that stage again."
         ) from error
 
 
@@ -210,8 +211,8 @@ def _by_entry(
             entry = entries[start]
             if entry < last:
                 raise QfitLatentError(
-                    f"The table {path} is not sorted by entry ({entry} after {last}): delete it "
-                    "and run the preprocessing again."
+                    f"The table {path} is not sorted by entry ({entry} after {last}): run "
+                    "the preprocessing again."
                 )
             last = entry
             yield entry, number, table.slice(start, end - start)
