@@ -13,6 +13,7 @@ from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, parent_name
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
+from qfitlatent.prediction.handover import HANDOVER, hand_over
 from qfitlatent.prediction.page import page
 from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
@@ -30,6 +31,7 @@ PREDICTION = (
     "_ensemble.cif",  # the multiconformer model (placing.py)
     "_ensemble.pdb",
     ".html",  # a page to look at (page.py)
+    *HANDOVER,  # scripts and groups for other programs (handover.py)
     ".prediction.json",  # input, model and settings by checksum
 )
 """How the names of the files of one structure end, here and below, the record last."""
@@ -80,7 +82,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     counts = {name: getattr(written, name) for name in COUNTS}
     record = {**counts, "left_as_they_were": left_out, "notes": notes}
     with results.files(given, record) as (
-        mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path,
+        mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path, *others,
     ):  # fmt: skip
         write_table(mixture, mixture_path, MIXTURE, facts)
         write_csv(mixture_csv, mixture)
@@ -89,6 +91,9 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         if pdb is not None:
             write_text(pdb_path, pdb)
         write_text(page_path, page(given.entry, summary, predicted, token, results.identity))
+        handed = hand_over(given.entry, results.identity["model"], structure, summary)
+        for path, text in zip(others, handed.values(), strict=True):
+            write_text(path, text)
     return written
 
 
