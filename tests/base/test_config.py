@@ -157,7 +157,7 @@ model.hidden_dim model.d_s | hidden_dim model.d_s | d_model model.d_s | train.dr
 predict.folder predict.structures | predict.dir predict.structures | folder entries.folder
 predict.path predict.structures | predict.structure predict.structures | path entries.folder
 predict.num_workers predict.workers | predict.min_occupancy predict.min_weight
-predict.samples predict.entropy_samples | predict.run predict.model | predict.weights predict.model
+predict.run predict.model | predict.weights predict.model
 predict.checkpoint predict.model | evaluate.checkpoint evaluate.model | weights predict.model
 lr train.learning_rate | train.learning-rate train.learning_rate | train.l_r train.learning_rate
 train.learningRate train.learning_rate | Train train | training train | train.l2 train.weight_decay

@@ -249,12 +249,12 @@ def test_draws_are_weighed_as_anything_observed_is(seed, dtype):
     """Also where several chi of a residue are symmetric, or some are left out."""
     mixture = random_mixture(seed=seed, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
-    samples, log_samples = mixture.sample_with_log_prob(7, generator)
+    samples = mixture.sample(7, generator)
     rows = torch.arange(len(mixture)).repeat(7)
     flat = samples.flatten(0, 1)
-    tolerance = {"atol": 2e-5 if dtype == torch.float32 else 1e-11, "rtol": 0}
+    tolerance = {"atol": 1e-4 if dtype == torch.float32 else 1e-11, "rtol": 0}
     expected = mixture.log_prob(flat, mixture.chi_mask[rows], rows).view(7, -1)
-    torch.testing.assert_close(log_samples, expected, **tolerance)
+    torch.testing.assert_close(mixture.sample_log_prob(samples), expected, **tolerance)
     defined = torch.rand(mixture.chi_mask.shape, generator=generator) < 0.6
     expected = mixture.log_prob(flat, defined[rows], rows).view(7, -1)
     torch.testing.assert_close(mixture.sample_log_prob(samples, defined), expected, **tolerance)
@@ -406,19 +406,19 @@ def test_entropy_of_one_kernel_is_exact(kappa, symmetric):
     k = torch.full((1, 1, 1), kappa, dtype=torch.float64)
     mask = torch.ones(1, 1, dtype=torch.bool)
     mixture = VonMisesMixture(torch.zeros(1, 1).double(), k * 0, k, mask, flag.view(1, 1))
-    assert float(mixture.entropy(1)) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+    assert float(mixture.entropy()) == pytest.approx(expected, rel=1e-8, abs=1e-8)
     single = von_mises_entropy(k.float(), flag)
     assert float(single) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_entropy_of_a_mixture_agrees_with_quadrature(d):
-    """Few draws suffice: 200 give 0.02 nats, the plain mean of -log p would give 0.07."""
+    """Few points suffice, as only the doubt about the component is left to them."""
     mixture = random_mixture(num=3, d=d, seed=8)
     n = 4096 if d == 1 else 300
     grid = torch.arange(n, dtype=torch.float64) * (2 * math.pi / n)
     chi = torch.cartesian_prod(*[grid] * d).view(-1, d)
-    estimate = mixture.entropy(200, torch.Generator().manual_seed(0))
+    estimate = mixture.entropy()
     for residue in range(3):
         if not mixture.chi_mask[residue].any():
             assert float(estimate[residue]) == 0.0
@@ -427,7 +427,7 @@ def test_entropy_of_a_mixture_agrees_with_quadrature(d):
         at = torch.full((len(chi),), residue)
         log_p = mixture.log_prob(chi, mask.expand(len(chi), d), at)
         exact = -float((log_p.exp() * log_p).mean()) * (2 * math.pi) ** int(mask.sum())
-        assert float(estimate[residue]) == pytest.approx(exact, abs=0.03)
+        assert float(estimate[residue]) == pytest.approx(exact, abs=0.015)
     assert (estimate > -10).all()
 
 

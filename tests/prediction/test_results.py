@@ -253,7 +253,7 @@ def test_leavings_of_a_killed_process_are_swept(folder, model, tmp_path):
     [
         ["--workers", "-1"], ["--workers", "2000"], ["--device", "meta"], ["--device", "gpu0"],
         ["--threads", "0"], ["--threads", "100000"], ["--threads", "many"], ["--seed", "0.5"],
-        ["--merge-within", "nan"], ["--merge-within", "-1"], ["--entropy-samples", "1000000000"],
+        ["--merge-within", "nan"], ["--merge-within", "-1"],
         ["--seed", "-1"], ["--seed", "9" * 40], ["--seed", "9" * 5000], ["--min-weight", "inf"],
     ],
 )  # fmt: skip

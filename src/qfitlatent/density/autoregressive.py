@@ -6,14 +6,15 @@ The density is exact (teacher-forced), draws are ancestral, and the joint modes 
 search over the component paths, which also gives a mixture that approximates it: the path
 (k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its way.
 
-Shapes: N residues, M rows, K components of one chi, D chi, S samples, W width of the beam.
+Shapes: N residues, M rows, K components of one chi, D chi, S samples or points, P of them that
+differ in a chi before the last, Q that share these, W width of the beam.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,13 +24,29 @@ from torch import Tensor
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.mixture import Modes, VonMisesMixture
 from qfitlatent.density.protocol import Head
-from qfitlatent.density.von_mises import log_von_mises, merge_components, sample_von_mises, wrap
+from qfitlatent.density.quantiles import Points, even_points, mixture_quantile
+from qfitlatent.density.von_mises import (
+    LOG_2PI,
+    categorical_entropy,
+    log_i0e,
+    log_von_mises,
+    merge_components,
+    sample_von_mises,
+    von_mises_entropy,
+    wrap,
+)
 
 BEAM_WIDTH = 64
 """Component paths kept where the density is turned into a mixture."""
 
 ROWS_AT_A_TIME = 1 << 14
 """Draws that the head works on at a time, so that memory does not grow with their number."""
+
+SHARING = 2
+"""Q: the head, which costs most, runs once for points that differ in the last chi alone."""
+
+ENTROPY_POINTS = 64
+"""P for the entropy, whose last part is a mean over so few because it varies little."""
 
 STEP_COMPONENTS = 12
 """Components of one chi after merging: an average has many that are all but the same."""
@@ -100,25 +117,16 @@ class AutoregressiveDensity:
             return tuple(x.index_select(0, rows) for x in first)
         return self.head.step(d, own[d].index_select(0, rows), chi[:, :d], known[:, :d])
 
+    @torch.no_grad()
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) ancestral draws; 0 where the type has no such chi."""
-        return self.sample_with_log_prob(num, generator)[0]
+        return torch.cat([self.select(at)._draws(num, generator) for at in self._blocks(num)], 1)
 
-    @torch.no_grad()
-    def sample_with_log_prob(
-        self, num: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(S,N,D) draws and their (S,N) log density: the head runs once for both."""
-        draws = [self.select(at)._draws(num, generator) for at in self._blocks(num)]
-        chi, log_prob = zip(*draws, strict=True)
-        return torch.cat(chi, dim=1), torch.cat(log_prob, dim=1)
-
-    def _draws(self, num: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _draws(self, num: int, generator: torch.Generator | None) -> Tensor:
         own = self._residue()
         mask, symmetric = self.chi_mask.repeat(num, 1), self.symmetric.repeat(num, 1)
         rows = torch.arange(len(self), device=self.s.device).repeat(num)
         chi = self.s.new_zeros((num * len(self), NUM_CHI_MAX))
-        total = self.s.new_zeros(num * len(self))
         for d in range(NUM_CHI_MAX):
             at = torch.nonzero(mask[:, d]).squeeze(1)
             if not len(at):
@@ -127,11 +135,8 @@ class AutoregressiveDensity:
             k = torch.multinomial(log_weight.exp(), 1, generator=generator)
             draw = sample_von_mises(mean.gather(1, k), kappa.gather(1, k), generator)[:, 0]
             turned = torch.rand(draw.shape, generator=generator, device=draw.device) < 0.5
-            draw = torch.where(turned & symmetric[at, d], wrap(draw + math.pi), draw)
-            kernel = log_von_mises(draw[:, None] - mean, kappa, symmetric[at, d, None])
-            chi[at, d] = draw
-            total[at] += (log_weight + kernel).logsumexp(-1)
-        return chi.view(num, len(self), NUM_CHI_MAX), total.view(num, len(self))
+            chi[at, d] = torch.where(turned & symmetric[at, d], wrap(draw + math.pi), draw)
+        return chi.view(num, len(self), NUM_CHI_MAX)
 
     @torch.no_grad()
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
@@ -150,9 +155,81 @@ class AutoregressiveDensity:
         rows = torch.arange(len(self), device=self.s.device)
         return rows.split(max(1, ROWS_AT_A_TIME // num))
 
-    def entropy(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """(N,) differential entropy in nats, by Monte Carlo."""
-        return -self.sample_with_log_prob(num_samples, generator)[1].mean(0)
+    @torch.no_grad()
+    def points(self, num: int) -> Points:
+        """S points of equal mass: chi after chi through the quantiles of its mixture."""
+        chi = self.s.new_zeros((num, len(self), NUM_CHI_MAX))
+        log_prob = self.s.new_zeros((num, len(self)))
+        for at, few in self._alike(num):
+            for d, mixture, angle in few._conditionals(num, SHARING):
+                lobes = _log_lobes(angle, *mixture, bool(few.symmetric[0, d]))
+                # The component that a point comes from is heavy there: this does not underflow.
+                log_p = lobes.exp_().sum(-1).log_()
+                for values, out in ((angle, chi[..., d]), (log_p, log_prob)):
+                    by_point = values.view(len(at), -(-num // SHARING), -1).permute(2, 1, 0)
+                    by_point = by_point.expand(SHARING, -1, -1).flatten(0, 1)
+                    out[:, at] += by_point[:num]
+        return Points(chi, log_prob)
+
+    @torch.no_grad()
+    def entropy(self) -> Tensor:
+        """(N,) differential entropy in nats; 0 for a residue without chi.
+
+        The sum over chi of the mean entropy of p(chi_d | chi_<d), of which all but the doubt about
+        the component is exact at each point (``VonMisesMixture.entropy``).
+        """
+        entropy = self.s.new_zeros(len(self))
+        one_lobe = torch.zeros((), dtype=torch.bool, device=self.s.device)
+        for at, few in self._alike(ENTROPY_POINTS):
+            for d, (log_weight, mean, kappa), angle in few._conditionals(ENTROPY_POINTS, 1):
+                symmetric = bool(few.symmetric[0, d])
+                kernel = von_mises_entropy(kappa, one_lobe) + symmetric * math.log(2.0)
+                exact = (log_weight.exp() * kernel).sum(1) + categorical_entropy(log_weight)
+                lobes = _log_lobes(angle, log_weight, mean, kappa, symmetric)
+                doubt = categorical_entropy(lobes.log_softmax(-1)).mean(1)
+                entropy[at] += exact.view(len(at), -1).mean(1) - doubt.view(len(at), -1).mean(1)
+        return entropy
+
+    def _alike(self, num: int) -> Iterator[tuple[Tensor, AutoregressiveDensity]]:
+        """Residues (n,) long with the same chi, and their density; those without chi are left out.
+
+        So many at a time that the head works on ``ROWS_AT_A_TIME`` rows with num points each.
+        """
+        kind = self.chi_mask.sum(1) * 2**NUM_CHI_MAX
+        kind += (self.symmetric * 2 ** torch.arange(NUM_CHI_MAX, device=kind.device)).sum(1)
+        for same in kind[self.chi_mask.any(1)].unique():
+            rows = torch.nonzero(kind == same).squeeze(1)
+            for at in rows.split(max(1, ROWS_AT_A_TIME // num)):
+                yield at, self.select(at)
+
+    def _conditionals(
+        self, num: int, shared: int
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor], Tensor]]:
+        """d, the mixtures (M,K) of chi d at the points so far, and the points' angles (M,q).
+
+        Residues are alike. M is N, with the points of a residue in a row, or N P once they differ;
+        Q = ``shared`` of them have all chi but the last in common.
+        """
+        num_chi = int(self.chi_mask[0].sum())
+        own = self._residue()
+        cube = even_points(-(-num // shared), num_chi).to(self.s)  # (P,D)
+        # Round the circle of shares, and by a part of a cell, so that no two points coincide.
+        turns = torch.arange(shared, device=self.s.device) / shared * (1.0 + 1.0 / len(cube))
+        rows = torch.arange(len(self), device=self.s.device)
+        chi = self.s.new_zeros((len(rows), 0))
+        for d in range(num_chi):
+            share = cube[:, d, None]
+            if d == num_chi - 1:
+                share = torch.frac(share + turns)  # (P,Q)
+            share = (share if d else share.reshape(1, -1)).repeat(len(self), 1)
+            mixture = self.head.step(d, own[d][rows], chi, self.chi_mask[rows, :d])
+            angle = mixture_quantile(share, *mixture)
+            yield d, mixture, angle
+            if d == 0:
+                rows = rows.repeat_interleave(len(cube))
+                chi = chi.repeat_interleave(len(cube), 0)
+            if d < num_chi - 1:
+                chi = torch.cat([chi, angle.view(-1, 1)], dim=1)
 
     @torch.no_grad()
     def as_mixture(self) -> VonMisesMixture:
@@ -208,3 +285,16 @@ class AutoregressiveDensity:
     def modes(self, min_weight: float, merge_within: float) -> Modes:
         """Joint modes by beam search, components within ``merge_within`` (radians) merged."""
         return self.as_mixture().modes(min_weight, merge_within)
+
+
+def _log_lobes(
+    angle: Tensor, log_weight: Tensor, mean: Tensor, kappa: Tensor, symmetric: bool
+) -> Tensor:
+    """(M,q,K) log of weight times kernel at angle (M,q); both lobes (M,q,2K) where symmetric."""
+    base = (log_weight - log_i0e(kappa) - LOG_2PI)[:, None]
+    half = 0.5 * (angle[..., None] - mean[:, None])
+    kappa = -2.0 * kappa[:, None]
+    near = base + kappa * half.sin().square()
+    if not symmetric:
+        return near
+    return torch.cat([near, base + kappa * half.cos().square()], dim=-1) - math.log(2.0)

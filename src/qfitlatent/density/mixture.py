@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     bessel_ratio_minus_one,
@@ -34,6 +35,9 @@ from qfitlatent.density.von_mises import (
     von_mises_entropy,
     wrap,
 )
+
+ENTROPY_POINTS = 256
+"""Points behind the part of the entropy that is no closed form."""
 
 _SAMPLE_BLOCK = 1 << 19
 """Kernel evaluations held at once where samples are scored."""
@@ -117,12 +121,16 @@ class VonMisesMixture:
         chi = torch.where(turned & self.symmetric, wrap(chi + math.pi), chi)
         return torch.where(self.chi_mask, chi, 0.0)
 
-    def sample_with_log_prob(
-        self, num: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(S,N,D) draws and their (S,N) proper log density."""
-        samples = self.sample(num, generator)
-        return samples, self.sample_log_prob(samples)
+    def points(self, num: int) -> Points:
+        """S points of equal mass: a component by its weight, and a quantile of each of its chi."""
+        cube = even_points(num, 1 + self.mean.shape[-1]).to(self.mean)
+        share = cube[:, 0].repeat(len(self), 1)
+        component, _ = choose(share, self.log_weight.detach().exp())  # (N,S)
+        at = component[..., None].expand(-1, -1, self.mean.shape[-1])
+        mean, kappa = self.mean.detach().gather(1, at), self.kappa.detach().gather(1, at)
+        chi = wrap(mean + von_mises_quantile(cube[:, 1:].expand_as(mean), kappa))
+        chi = torch.where(self.chi_mask[:, None], chi, 0.0).transpose(0, 1).contiguous()
+        return Points(chi, self.sample_log_prob(chi))
 
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
@@ -157,12 +165,12 @@ class VonMisesMixture:
                 joint[at] = torch.logaddexp(joint[at], turned)
             yield joint
 
-    def entropy(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def entropy(self) -> Tensor:
         """(N,) differential entropy of the proper form, nats; 0 for a residue without chi.
 
         H(chi) = H(chi|k) + H(k) - H(k|chi): the first two are exact, and only the last, the doubt
-        about the component that a chi came from, is a mean over draws. It lies between 0 and log K
-        and vanishes for separate components, so few draws suffice; one component is exact.
+        about the component that a chi came from, is a mean over points. It lies between 0 and log K
+        and vanishes for separate components, so few suffice; one component is exact.
         """
         kernel = von_mises_entropy(self.kappa, self.symmetric[:, None, :])
         kernel = torch.where(self.chi_mask[:, None, :], kernel, 0.0).sum(-1)  # (N,K)
@@ -170,7 +178,7 @@ class VonMisesMixture:
         entropy = (weight * kernel).sum(1) + categorical_entropy(self.log_weight)
         if self.num_components == 1:
             return entropy
-        blocks = self._component_log_prob(self.sample(num_samples, generator))
+        blocks = self._component_log_prob(self.points(ENTROPY_POINTS).chi)
         doubt = torch.cat([categorical_entropy(x.log_softmax(-1)).mean(1) for x in blocks])
         return torch.where(self.chi_mask.any(1), entropy - doubt, 0.0)
 

@@ -3,7 +3,7 @@
 Whether a density comes from a network, a library, a table of mixtures or of samples, it is scored,
 sampled and drawn by these methods alone.
 
-Shapes: N residues, M observed rows (residue x altloc), K components, D chi, S samples.
+Shapes: N residues, M observed rows (residue x altloc), K components, D chi, S samples or points.
 """
 
 from typing import Any, Protocol, Self
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.density.mixture import Modes, VonMisesMixture
+from qfitlatent.density.quantiles import Points
 
 
 class Density(Protocol):
@@ -55,18 +56,16 @@ class Density(Protocol):
         """(S,N,D) independent draws."""
         ...
 
-    def sample_with_log_prob(
-        self, num: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(S,N,D) draws and their (S,N) log density."""
+    def points(self, num: int) -> Points:
+        """S points that stand for equal shares of each residue's mass, the same at every call."""
         ...
 
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) log density of samples (S,N,D), over the chi in defined (N,D) if given."""
         ...
 
-    def entropy(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """(N,) differential entropy, from so many draws; 0 for a residue without chi."""
+    def entropy(self) -> Tensor:
+        """(N,) differential entropy, nats; 0 for a residue without chi."""
         ...
 
     def as_mixture(self) -> VonMisesMixture:

@@ -50,7 +50,7 @@ RESIDUE_METRICS = (
 
 ROW_METRICS = (
     Column("hdr", F32, True, "1", "predicted mass of the region denser than the altloc"),
-    Column("predicted_occupancy", F32, True, "1", "mass of the draws that are nearest to it"),
+    Column("predicted_occupancy", F32, True, "1", "mass that is near, and nearest to it"),
     Column("match_weight", F32, True, "1", "weight of the heaviest mode near it; 0 if none is"),
 )
 """One value an observed altloc and method."""

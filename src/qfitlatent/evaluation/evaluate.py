@@ -148,8 +148,7 @@ def score_method(
 ) -> dict[str, np.ndarray]:
     """All metrics of one method: (N,) float32, (M,) for the rows, (N,J,...) for the modes.
 
-    Residues that the method does not cover stay nan. Draws depend on the seed and on the first
-    residue of the chunk only. Progress goes to ``log``.
+    Residues that the method does not cover stay nan. Progress goes to ``log``.
     """
     num, num_rows = data.num, len(data.observed.row_residue)
     of_residues = {c.name: np.full(num, np.nan, dtype=np.float32) for c in RESIDUE_METRICS}
@@ -162,11 +161,10 @@ def score_method(
     with torch.inference_mode(), Progress(num, "residues", log or io.StringIO()) as progress:
         progress.update(0, method=method.name)
         for rows, density, index in method.chunks():
-            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + int(rows[0]))
             keep = torch.zeros(num, dtype=torch.bool)
             keep[torch.from_numpy(rows)] = True
             observed, altlocs = data.observed.select(keep), keep[data.observed.row_residue].numpy()
-            scores = score_density(density, observed, settings.num_samples, generator, index)
+            scores = score_density(density, observed, settings.num_samples, index)
             for name, out in of_residues.items():
                 if out.ndim == 1:
                     out[rows] = scores[name]

@@ -3,7 +3,7 @@
 ``score_density`` takes any density and gives one value a residue or one a row; ``intervals`` turns
 those into figures with intervals over entries. Nothing here loops over residues.
 
-Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S samples, J modes.
+Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S points, J modes.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qfitlatent.density.mixture import Modes
 from qfitlatent.density.protocol import Density
-from qfitlatent.density.regions import hdr_level
+from qfitlatent.density.regions import differ_beyond, hdr_level
 from qfitlatent.density.rows import Observed
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.evaluation.settings import (
@@ -36,11 +36,7 @@ SMALLEST_MODE = 0.01
 
 
 def score_density(
-    density: Density,
-    observed: Observed,
-    num_samples: int,
-    generator: torch.Generator,
-    index: Tensor,
+    density: Density, observed: Observed, num_samples: int, index: Tensor
 ) -> dict[str, np.ndarray]:
     """All of ``columns.RESIDUE_METRICS`` as (N,) and of ``columns.ROW_METRICS`` as (M,).
 
@@ -55,14 +51,13 @@ def score_density(
         log_prob = density.log_prob(observed.chi, observed.defined, rows, folded)
         out[name] = -observed.sum_rows(observed.occupancy * log_prob)
 
-    samples, log_samples = draws = density.sample_with_log_prob(num_samples, generator)
-    # From the same draws for every method, though a mixture could tell it with fewer.
-    out["entropy"] = -log_samples.mean(0)[index]
-    out["hdr"] = hdr_level(density, *draws, observed.chi, observed.defined, rows)
-    out["heterogeneity"] = _two_draws_differ(samples, index, observed)
+    points = density.points(num_samples)
+    out["entropy"] = density.entropy()[index]
+    out["hdr"] = hdr_level(density, points, observed.chi, observed.defined, rows)
+    out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
 
-    distance, near = _sample_distances(samples, observed, rows)
-    # The mass of the draws that are near the altloc, and nearest to it.
+    distance, near = _distances(points.chi, observed, rows)
+    # The mass of the points that are near the altloc, and nearest to it.
     nearest = observed.by_altloc(distance, math.inf).argmin(-1)[:, observed.row_residue]
     out["predicted_occupancy"] = ((nearest == observed.altloc_number) & near).float().mean(0)
     out["wasserstein_rad"] = wasserstein(distance, observed)
@@ -72,20 +67,10 @@ def score_density(
     return {name: value.numpy() for name, value in out.items()}
 
 
-def _two_draws_differ(samples: Tensor, index: Tensor, observed: Observed) -> Tensor:
-    """(N,) probability that two draws are distinct rotamers: some chi beyond the limit."""
-    half = samples.shape[0] // 2
-    distance = circular_distance(
-        samples[:half, index], samples[half : 2 * half, index], observed.symmetric
-    )
-    far = (distance > math.radians(DISTINCT_DEGREES)) & observed.chi_mask
-    return far.any(-1).float().mean(0)
-
-
-def _sample_distances(samples: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _distances(points: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor, Tensor]:
     """(S,M) root mean square distance over the row's chi, and whether every chi is near."""
     distance = circular_distance(
-        samples[:, rows], observed.chi, observed.symmetric[observed.row_residue]
+        points[:, rows], observed.chi, observed.symmetric[observed.row_residue]
     )
     distance = distance * observed.defined
     near = (distance <= math.radians(DISTINCT_DEGREES)).all(-1)

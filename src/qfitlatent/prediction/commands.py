@@ -144,7 +144,7 @@ COMMANDS = (
     (
         "predict",
         "predict side-chain conformers of structures",
-        partial(_arguments, (*_OF_MODES, "entropy_samples", "seed"), (_FOLDER,)),
+        partial(_arguments, _OF_MODES, (_FOLDER,)),
         partial(
             _run,
             "predict",
@@ -154,7 +154,7 @@ COMMANDS = (
     (
         "score",
         "score the conformers of multiconformer structures",
-        partial(_arguments, ("surprising_above", *_OF_MODES, "seed"), (_TABLE,)),
+        partial(_arguments, ("surprising_above", *_OF_MODES), (_TABLE,)),
         partial(_run, "score", "{0.num_residues} residues"),
     ),
     (

@@ -59,7 +59,7 @@ def predict_structures(
             used and for results that are already there; and when no structure could be used.
     """
     runner = Runner(model, settings, timing)
-    identity = runner.identity("min_weight", "merge_within_degrees", "entropy_samples", "seed")
+    identity = runner.identity("min_weight", "merge_within_degrees")
     return runner.run_into(
         Results("predict", Path(out), PREDICTION, identity),
         paths,
@@ -75,13 +75,11 @@ def _predicted(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Pre
     """Arrays to be written; the heaviest mode always counts, others from min_weight on."""
     settings = runner.settings
     has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
-    entropy = torch.zeros(len(protein))
     with torch.inference_mode():
         start = time.perf_counter()
         density = runner.density(s, protein.token)
         mixture = density.as_mixture()
-        generator = runner.generator(given.entry)
-        entropy[has_chi] = density.select(has_chi).entropy(settings.entropy_samples, generator)
+        entropy = density.entropy()
         runner.timing.head += time.perf_counter() - start
         modes = mixture.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
     width = int(modes.valid.sum(1).max())

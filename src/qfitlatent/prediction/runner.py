@@ -69,7 +69,7 @@ Computed = tuple[Path, Input | Written, Any]
 class Timing:
     """Seconds in the encoder, and in the head that turns it into densities.
 
-    The head's beam search and its draws for the entropy are counted with it.
+    The head's beam search and the entropy are counted with it.
     """
 
     encoder: float = 0.0
@@ -283,13 +283,6 @@ class Runner:
     def learnt_from(self, given: Input) -> np.ndarray | None:
         """(N,) bool of the residues table: the model was trained on the chain; None: not known."""
         return None if self.learnt is None else self.learnt.rows(given.tables["residues"])
-
-    def generator(self, entry: str) -> torch.Generator:
-        """Draws depend on the seed and the structure's id, not on what else is predicted."""
-        digest = int.from_bytes(entry.encode(), "little") % (2**61 - 1)
-        return torch.Generator().manual_seed(
-            (self.settings.seed * 1_000_003 + digest) % (2**63 - 1)
-        )
 
     @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:

@@ -45,7 +45,8 @@ def sample_structures(
     """Independent draws of all chi: ``<id>.samples.parquet``, and a model a draw with side chains.
 
     The table has the columns of ``columns.SAMPLES``, sorted by residue and draw; the coordinates
-    are ``<id>_samples.cif`` or ``.pdb``. The same seed gives the same draws.
+    are ``<id>_samples.cif`` or ``.pdb``. The same seed and structure give the same
+    draws, whatever the file is called.
 
     Returns and raises as ``predict_structures`` does.
     """
@@ -82,7 +83,8 @@ def _drawn(
         )
     with torch.inference_mode():
         density = runner.density(s, protein.token)
-        chi = density.sample(num, runner.generator(given.entry)).numpy()
+        generator = torch.Generator().manual_seed(runner.settings.seed)
+        chi = density.sample(num, generator).numpy()
     return protein.residue_row.numpy(), chi
 
 

@@ -30,7 +30,8 @@ from qfitlatent.tables.parquet import conform, table_writer
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
 
-HDR_SAMPLES = 512
+HDR_POINTS = 512
+"""Points of each residue's density behind hdr_level."""
 
 
 def score_structures(
@@ -85,8 +86,7 @@ def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> pa.Tabl
     settings, density = runner.settings, runner.density(s, protein.token)
     chi, defined, rows = protein.chi, protein.defined, protein.row_residue
     symmetric = torch.from_numpy(PI_SYMMETRIC)[protein.token]
-    draws = density.sample_with_log_prob(HDR_SAMPLES, runner.generator(given.entry))
-    level = hdr_level(density, *draws, chi, defined, rows).numpy()
+    level = hdr_level(density, density.points(HDR_POINTS), chi, defined, rows).numpy()
     modes = density.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
     missing_weight, missing_chi = missing_modes(modes, chi, defined, rows, symmetric)
 

@@ -34,7 +34,6 @@ class PredictionSettings:
     pattern: str
     min_weight: float
     merge_within_degrees: float
-    entropy_samples: int
     surprising_above: float
     seed: int
     device: str
