@@ -98,26 +98,26 @@ def test_no_figure_depends_on_the_name_of_the_file(structures, model_path, tmp_p
     """What a copy of a file gets differs in names alone: tables, models, page and scores."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("one", "two"):
+    for name in ("original", "facsimile"):
         shutil.copy(structures[0], folder / f"{name}.cif.gz")
     chi_by_chi = make_model(tmp_path, "autoregressive")
     predict_structures([folder], tmp_path, chi_by_chi)
     sample_structures([folder], tmp_path, chi_by_chi, num=2)
     embed_structures([folder], tmp_path, chi_by_chi)
-    for name in ("one", "two"):
+    for name in ("original", "facsimile"):
         score_structures(
             [folder / f"{name}.cif.gz"], tmp_path / f"{name}.scores.parquet", model_path
         )
-    files = sorted(path.name for path in tmp_path.glob("one*"))
+    files = sorted(path.name for path in tmp_path.glob("original*"))
     assert len(files) == len(PREDICTION) + 3 + 3 + 1
     for name in files:
-        ours, theirs = tmp_path / name, tmp_path / name.replace("one", "two", 1)
+        ours, theirs = tmp_path / name, tmp_path / name.replace("original", "facsimile", 1)
         if name.endswith(".parquet"):
             tables = [pq.read_table(path) for path in (ours, theirs)]
             one, two = (t.drop_columns("entry") if "entry" in t.column_names else t for t in tables)
             assert one.equals(two)
         elif not name.endswith(".npz"):
-            assert ours.read_bytes().replace(b"one", b"two") == theirs.read_bytes()
+            assert ours.read_bytes().replace(b"original", b"facsimile") == theirs.read_bytes()
 
 
 def test_the_tables_hold_what_the_model_says(structures, model_path, predicted):
