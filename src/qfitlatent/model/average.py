@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.autoregressive import AutoregressiveDensity
+from qfitlatent.density.width import Width
 from qfitlatent.model.batch import Batch
 from qfitlatent.model.heads import AutoregressiveHead
 from qfitlatent.model.network import Block, DensityNetwork, QFitLatent
@@ -22,6 +23,8 @@ class AverageHead(nn.Module):
 
     ``residue`` takes the models' single representations side by side, (N, M d_s).
     """
+
+    width: Width | None = None
 
     def __init__(self, heads: Sequence[AutoregressiveHead]) -> None:
         super().__init__()
@@ -47,7 +50,8 @@ class AverageHead(nn.Module):
         """As ``AutoregressiveHead.step``, of all models."""
         steps = [head.step(d, part, chi, known) for head, part in self._parts(residue)]
         log_weight, mean, kappa = (torch.cat(x, dim=-1) for x in zip(*steps, strict=True))
-        return log_weight - math.log(len(self.heads)), mean, kappa
+        components = (log_weight - math.log(len(self.heads)), mean, kappa)
+        return components if self.width is None else self.width(*components)
 
 
 class AverageModel(DensityNetwork):
@@ -86,7 +90,7 @@ class AverageModel(DensityNetwork):
         members = cast("Sequence[QFitLatent]", self.members)
         return torch.cat([member.encode(batch) for member in members], dim=-1)
 
-    def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+    def raw_outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
         """The mean of what all terms say."""
         if not self.config.outputs:
             return None

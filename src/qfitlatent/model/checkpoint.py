@@ -24,6 +24,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import atomic_path
 from qfitlatent.base.models import About, about_model, is_published, model_path
 from qfitlatent.model.average import build_model
+from qfitlatent.model.calibration import Calibration
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import DensityNetwork
 
@@ -68,7 +69,20 @@ def save_model(
         "learnt": None if learnt is None else learnt.to_dict(),
         "sha256": _digest(weights),
     }
+    if model.calibration is not None:
+        header["calibration"] = model.calibration.to_dict()
     # One metadata key: safetensors writes several in an order that changes from run to run.
+    content = save(weights, {HEADER_KEY: json.dumps(header, sort_keys=True)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Sets the calibration in the header of a model file; the weights stay, to the bit."""
+    with safe_open(path, "pt", device="cpu") as file:
+        header = json.loads(file.metadata()[HEADER_KEY])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header["calibration"] = calibration.to_dict()
     content = save(weights, {HEADER_KEY: json.dumps(header, sort_keys=True)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -110,6 +124,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
     model = build_model(config)
     load_weights(model, weights, path)
+    model.calibrate(header["calibration"])
     ready = model.to(device).eval().requires_grad_(False)
     return LoadedModel(ready, config, path, about, header["learnt"])
 
@@ -124,8 +139,9 @@ def _header(text: str, path: Path) -> dict[str, Any]:
             name = header.get("name", config["run"])
             if not PLAIN_NAME.fullmatch(name):
                 raise ValueError(f"{name} is no name")
-            known = header.get("learnt")
+            known, calibration = header.get("learnt"), header.get("calibration")
             return {
+                "calibration": calibration and Calibration.from_dict(calibration),
                 "config": config,
                 "learnt": None if known is None else Learnt.from_dict(known),
                 "sha256": header["sha256"],

@@ -1,6 +1,7 @@
 """The heads: a density over chi, as a mixture (SPEC 6) or chi by chi (SPEC 10).
 
 Every head is called with the single representation s (N,d_s), and chi_mask and symmetric (N,D).
+Its ``width`` is None, or what calibration has set.
 
 Shapes: N residues, M rows, K components of one chi, D=4 chi.
 """
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.width import Width
 from qfitlatent.model.settings import ModelConfig
 
 
@@ -22,6 +24,8 @@ class MixtureHead(nn.Module):
 
     Means start spread over the circle, a different offset for each chi, and moderately narrow.
     """
+
+    width: Width | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,7 +60,10 @@ class MixtureHead(nn.Module):
         else:
             mean = math.pi * torch.tanh(self.mean(s)).unflatten(-1, shape)
         kappa = F.softplus(self.kappa(s)).unflatten(-1, shape) + self.config.kappa_min
-        return VonMisesMixture(self.weight(s).log_softmax(-1), mean, kappa, chi_mask, symmetric)
+        components = (self.weight(s).log_softmax(-1), mean, kappa)
+        if self.width is not None:
+            components = self.width(*components)
+        return VonMisesMixture(*components, chi_mask, symmetric)
 
 
 HARMONICS = (1, 2, 3)
@@ -72,6 +79,8 @@ class AutoregressiveHead(nn.Module):
     With x = W_d s + V_d (sin, cos of 1, 2, 3 times the earlier chi), log pi, mu = atan2 and
     kappa = softplus + kappa_min come from two layers above silu(x), those of chi d.
     """
+
+    width: Width | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,7 +115,8 @@ class AutoregressiveHead(nn.Module):
         x = F.silu(self.middle[d](F.silu(x)))
         weight, east, north, kappa = self.last[d](x).chunk(4, dim=-1)
         mean = torch.atan2(north, east)
-        return weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min
+        components = (weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min)
+        return components if self.width is None else self.width(*components)
 
 
 def spread_bias(num_components: int, num_chi: int) -> Tensor:

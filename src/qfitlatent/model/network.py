@@ -16,7 +16,7 @@ Shapes: B proteins, N residues of the longest (padded), n real residues of all, 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from qfitlatent.model.attention import (
     pair_biases,
 )
 from qfitlatent.model.batch import Batch, Protein, collate
+from qfitlatent.model.calibration import Calibration
 from qfitlatent.model.features import RESIDUE_SETS, global_atoms, residue_features
 from qfitlatent.model.heads import make_head
 from qfitlatent.model.outputs import OutputHead, Outputs
@@ -112,6 +113,7 @@ class DensityNetwork(nn.Module, ABC):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.calibration: Calibration | None = None
         self.register_buffer("chi_mask", torch.from_numpy(CHI_DEFINED), persistent=False)
         self.register_buffer("symmetric", torch.from_numpy(PI_SYMMETRIC), persistent=False)
 
@@ -124,8 +126,20 @@ class DensityNetwork(nn.Module, ABC):
         return self.encode(batch)
 
     @abstractmethod
+    def raw_outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+        """As ``outputs``, before calibration."""
+
     def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
         """What is said beside the density, s and token as there; None without ``model.outputs``."""
+        said = self.raw_outputs(s, token)
+        if said is None or self.calibration is None:
+            return said
+        return self.calibration.outputs(said)
+
+    def calibrate(self, calibration: Calibration | None) -> None:
+        """Sets what is corrected in the density and beside it; None corrects nothing."""
+        self.calibration = calibration
+        cast("Any", self.head).width = None if calibration is None else calibration.width
 
     def density(self, s: Tensor, token: Tensor) -> Density:
         """s (n,width) as ``encode`` gives it, token (n,)."""
@@ -205,5 +219,5 @@ class QFitLatent(DensityNetwork):
                 pair = replace(pair, z=self.pair_updates[i](s, pair))
         return self.norm(s)[batch.mask]
 
-    def outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
+    def raw_outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
         return None if self.output_head is None else self.output_head(s, token)
