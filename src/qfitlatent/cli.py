@@ -115,6 +115,18 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _pack(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from qfitlatent.dataset.pack import About, pack_data_set
+
+    today = datetime.now(UTC).date()
+    about = About(options.title, options.author, options.license, options.version, today)
+    written = pack_data_set(options.data, options.out, about)
+    print(f"{options.out} holds {len(written)} files, ready for an archive.")
+    return 0
+
+
 def _config(options: argparse.Namespace) -> int:
     from qfitlatent.base import config
 
@@ -192,6 +204,19 @@ COMMANDS = (
         "check a run against its manifest",
         _takes(("run", {"type": Path, "help": "a run folder, such as results/runs/simulated"})),
         _verify,
+    ),
+    Command(
+        "pack",
+        "pack a data set for publication: tables, split, licence, citation, metadata",
+        _takes(
+            ("data", {"type": Path, "help": "folder of a data set: results/data/<dataset>"}),
+            ("-o", "--out", {"type": Path, "required": True, "help": "folder to make"}),
+            ("--title", {"required": True, "help": "what the data set is called"}),
+            ("--author", {"action": "append", "default": [], "help": "a name; give it for each"}),
+            ("--license", {"default": "CC0-1.0", "help": "CC0-1.0 (default) or CC-BY-4.0"}),
+            ("--version", {"default": "1.0.0", "help": "of the data set (default 1.0.0)"}),
+        ),
+        _pack,
     ),
     Command(
         "config",
