@@ -14,6 +14,7 @@ from qfitlatent.model.device import choose_device
 from qfitlatent.model.labels import LabelWeights
 from qfitlatent.model.learnt import learnt_chains
 from qfitlatent.training.artifacts import data_files, refuse_finished, write_artifacts
+from qfitlatent.training.loggers import on_epoch
 from qfitlatent.training.processes import Processes
 from qfitlatent.training.state import clear, identity_of, read_state
 from qfitlatent.training.trainer import Trainer
@@ -31,7 +32,7 @@ def train_run(
 
     Raises QfitLatentError: a run folder that holds another configuration, no residue with two
     altlocs to train on, a non-finite loss (naming the entry), an initial model of another
-    architecture.
+    architecture, a logger that cannot be imported.
     """
     if config["average"]["members"]:
         raise QfitLatentError(
@@ -39,6 +40,7 @@ def train_run(
             "workflow's target `train`, which averages them."
         )
     started = time.monotonic()
+    logger = on_epoch()
     run_dir = Path(run_dir)
     settings = config["train"]
     device = choose_device(settings["device"])
@@ -65,7 +67,8 @@ def train_run(
     if state is not None:
         trainer.resume(state, run_dir)
     seconds_before = trainer.seconds
-    trainer.run(run_dir, identity, log)
+    tell = None if logger is None else lambda row: logger(row, config)
+    trainer.run(run_dir, identity, log, tell)
     if processes.rank == 0:
         trainer.load_best(run_dir)
         best = min(trainer.history, key=lambda row: row["validation_loss"])

@@ -9,7 +9,7 @@ global batch of W batches: each process scales its summed loss by W over the glo
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -113,8 +113,16 @@ class Trainer:
         """The weights of the epoch with the lowest validation loss."""
         load_weights(self.model, load_tensors(run_dir / BEST_FILE), run_dir / BEST_FILE)
 
-    def run(self, run_dir: Path, identity: Mapping[str, Any], log: TextIO | None) -> None:
-        """The epochs that are left; after each, its state and its figures are on disk."""
+    def run(
+        self,
+        run_dir: Path,
+        identity: Mapping[str, Any],
+        log: TextIO | None,
+        tell: Callable[[Mapping[str, float]], object] | None = None,
+    ) -> None:
+        """The epochs that are left; after each, its state and its figures are on disk, and are told
+        to ``tell``.
+        """
         total = self.settings["epochs"] * len(self.train)
         with Progress(total, "proteins", log) as progress:
             progress.update(self.epoch * len(self.train))
@@ -129,6 +137,8 @@ class Trainer:
                     save_tensors({"identity": identity, **self.state()}, run_dir / STATE_FILE)
                     write_metrics(self.history, run_dir / "metrics.csv")
                     write_tensorboard(row, run_dir / "tensorboard")
+                    if tell is not None:
+                        tell(row)
 
     def _exhausted(self) -> bool:
         """Whether ``train.patience`` epochs have passed without a better validation loss."""
