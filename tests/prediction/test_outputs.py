@@ -23,7 +23,8 @@ from qfitlatent.chemistry.residues import (
     SIDE_CHAIN_ATOMS,
     TOKEN,
 )
-from qfitlatent.prediction.placing import hundredths, place_side_chains
+from qfitlatent.joint.states import hundredths
+from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.prediction.scene import BACKBONE_NAMES
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids

@@ -150,8 +150,9 @@ def test_the_tables_hold_what_the_model_says(structures, model_path, predicted):
     np.testing.assert_allclose(csv["weight"], frame["weight"], atol=1e-6)
 
 
-def test_the_ensemble_shows_the_modes_above_the_threshold(structures, model_path, tmp_path):
-    predict_structures(structures[:1], tmp_path, model_path, settings_of(min_weight=0.2))
+def test_the_ensemble_is_the_joint_model_of_the_tables(structures, model_path, tmp_path):
+    settings = settings_of(min_weight=0.2, ambiguous_above=0.3)
+    predict_structures(structures[:1], tmp_path, model_path, settings)
     density = load_model(model_path).model.predict(
         protein_from_tables(read_input(structures[0]).tables)
     )
@@ -162,14 +163,30 @@ def test_the_ensemble_shows_the_modes_above_the_threshold(structures, model_path
     has_chi = density.chi_mask.any(1).numpy()
     counts = modes.valid.sum(1).numpy()[has_chi]
     assert shown["num_modes"].astype(int).tolist() == counts.tolist()
-    np.testing.assert_allclose(
-        shown["heterogeneity"].astype(float), 1 - modes.weight[:, 0].numpy()[has_chi], atol=1e-5
-    )
-    again = read_entry(tmp_path / f"{entry}_ensemble.cif", "x").residues.to_pandas()
-    many = shown[(shown["num_modes"].astype(int) > 1) & (shown["is_built"] == True)]  # noqa: E712
-    seen = again.merge(many[["chain", "index"]], on=["chain", "index"])
+    heterogeneity = 1 - modes.weight[:, 0].numpy()[has_chi]
+    np.testing.assert_allclose(shown["heterogeneity"].astype(float), heterogeneity, atol=1e-5)
+
+    again = read_entry(tmp_path / f"{entry}_ensemble.cif", "x")
+    built = shown[shown["is_built"] == True]  # noqa: E712
+    assert built["confidence"].astype(float).between(0.0, 1.0).all()
+    many = built[built["num_conformers"].astype(int) > 1]
+    assert (many["heterogeneity"].astype(float) >= 0.3).all()
     assert len(many) > 5
-    assert seen["num_conformers"].tolist() == many["num_modes"].astype(int).tolist()
+    seen = again.residues.to_pandas().merge(many[["chain", "index"]], on=["chain", "index"])
+    assert seen["num_conformers"].tolist() == many["num_conformers"].astype(int).tolist()
+    # Every altloc is in the table of groups, with the population that its residues add up to.
+    groups = pd.read_csv(tmp_path / f"{entry}.groups.csv")
+    assert sorted(groups["group"].unique()) == sorted(many["group"].astype(int).unique())
+    np.testing.assert_allclose(groups.groupby("group")["population"].sum(), 1.0, atol=1e-6)
+    assert (groups["population"] >= 0.2 - 1e-6).all()
+    sizes = many.groupby(many["group"].astype(int)).size()
+    assert groups.groupby("group")["num_residues"].first().tolist() == sizes.tolist()
+    # Chi of altloc A, or of the only one.
+    rows = again.conformers.to_pandas().merge(built, on=["chain", "index"])
+    first = rows[rows["altloc"].isin(["", "A"])]
+    assert len(first) == len(built)
+    apart = np.abs(first["chi1_rad_x"] - first["chi1_rad_y"].astype(float))
+    assert np.minimum(apart, 2 * np.pi - apart).max() < 0.02
 
 
 def test_rotating_moving_and_renaming_change_nothing(structures, model_path, tmp_path):

@@ -45,8 +45,10 @@ MAX_STATES = 4
 """Minima of a bond that become candidates."""
 
 _APART = np.deg2rad(40.0)
+"""Further minima are farther apart than this."""
+
 _WORST = 8.0
-"""Further minima are farther apart than this, and no more nats above the best."""
+"""Nats of strain above which there is no bond; a recorded one comes as near as it can."""
 
 # Ligand atoms: the atoms bonded to them, the angle that those make with the metal, its spread.
 _LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
@@ -221,8 +223,8 @@ def _metal_bonds(
             ligand = _Ligand(backbones, densities, metals, n, m, (name, atom))
             start = ligand.strain_and_cost(grid, coords)
             for chi, strain in _minima(grid, ligand, np.deg2rad(_GRID_STEPS[num]), start):
-                if strain <= _WORST:
-                    yield n, _wide(chi[None])[0], strain, (n, m) in recorded
+                if strain <= _WORST or (n, m) in recorded:
+                    yield n, _wide(chi[None])[0], min(strain, _WORST), (n, m) in recorded
 
 
 @dataclass(frozen=True)

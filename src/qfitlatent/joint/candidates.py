@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from qfitlatent.chemistry.building import closable_proline_chi
 from qfitlatent.chemistry.geometry import circular_distance
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, TOKEN
 
@@ -143,12 +144,17 @@ class Candidates:
 
 
 def candidates_of_modes(densities: Densities) -> Candidates:
-    """Modes and their sub-rotamers; a residue without chi has one candidate that has no atoms."""
+    """Modes and their sub-rotamers; a residue without chi has one candidate that has no atoms.
+
+    A proline's chi are those with which its ring closes.
+    """
     weight = densities.mode_weight[:, :MAX_MODES]
     is_mode = weight >= MIN_MASS
     is_mode[:, 0] = True
     residue, mode = np.nonzero(is_mode)
     chi = densities.mode_chi[residue, mode]
+    proline = densities.token[residue] == _PROLINE
+    chi[proline, :2] = closable_proline_chi(chi[proline])
     none = np.full(len(chi), -1)
     base = Candidates(residue, chi, np.zeros(len(chi)), mode, none, np.zeros(len(chi)))
     base = replace(base, cost=densities.cost(residue, chi, mode))

@@ -51,21 +51,20 @@ class JointModel:
     def confidence(self) -> np.ndarray:
         """(N,) probability that A is right: every chi within 40 degrees.
 
-        A logistic function of mass and support, fitted on validation by
-        ``tools/fit_confidence.py``.
+        A logistic function of the evidence, fitted on validation by ``benchmarks/joint.py
+        --fit-confidence``.
         """
-        shown = [_log_odds(x) for x in (self.mass, self.support)]
-        score = CONFIDENCE[0] + CONFIDENCE[1] * shown[0] + CONFIDENCE[2] * shown[1]
-        return 1.0 / (1.0 + np.exp(-score))
+        return 1.0 / (1.0 + np.exp(-CONFIDENCE[0] - self.evidence @ CONFIDENCE[1:]))
+
+    @property
+    def evidence(self) -> np.ndarray:
+        """(N,2) log odds of mass and support, between those of 1 and 99 %."""
+        shown = np.clip(np.stack((self.mass, self.support), axis=1), 0.01, 0.99)
+        return np.log(shown / (1.0 - shown))
 
 
 CONFIDENCE = (0.0, 0.5, 0.5)
 """Constant, and weights of the log odds of mass and support."""
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    some = np.clip(probability, 0.01, 0.99)
-    return np.log(some / (1.0 - some))
 
 
 def joint_model(
@@ -73,7 +72,7 @@ def joint_model(
     densities: Densities,
     heterogeneous: np.ndarray,
     min_population: float,
-    seed: int,
+    seed: int = 0,
 ) -> JointModel:
     """The best joint state, and altlocs where heterogeneous (N,) bool allows them."""
     bonds = find_bonds(protein.backbones, densities, protein.metals, protein.recorded)

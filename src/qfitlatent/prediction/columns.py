@@ -20,8 +20,28 @@ RESIDUES = make_schema(
         Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
         Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
         Column("num_modes", I8, True, "", "modes of at least the weight threshold"),
+        Column("p_heterogeneous", F32, True, "1", "probability of two or more distinct rotamers"),
+        Column("num_conformers", I8, True, "", "side chains written: 1, or as many altlocs"),
+        Column("group", I32, True, "", "number of its group in the table of groups"),
+        *(
+            Column(f"chi{d}_rad", F32, True, "radian", f"chi{d} of the one, or of altloc A")
+            for d in CHI
+        ),
+        Column("confidence", F32, True, "1", "probability that these chi are within 40 degrees"),
+        Column("strain", F32, True, "nat", "energy of its contacts, altloc A"),
         Column("is_built", FLAG, False, "", "the ensemble has a rebuilt side chain here"),
         Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
+    )
+)
+
+GROUPS = make_schema(
+    (
+        Column("group", I32, False, "", "number of the group, from 0"),
+        Column("altloc", TEXT, False, "", "label of the joint state, the same in every residue"),
+        Column("population", F32, False, "1", "of the joint state; sums to 1 over the group"),
+        Column("distance", F32, False, "1", "of the occupancies from the marginals, 0 to 1"),
+        Column("num_residues", I32, False, "", "residues of the group"),
+        Column("residues", TEXT, False, "", "those that have a side chain of this label"),
     )
 )
 

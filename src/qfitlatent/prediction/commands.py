@@ -139,12 +139,21 @@ _FORMAT = (
         "help": f"of the models (default {FORMATS[0]})",
     },
 )
+_CRYSTAL = (
+    "--crystal-neighbours",
+    {
+        "action": "store_true",
+        "default": None,
+        "help": "leave room for neighbours in the crystal",
+    },
+)
 _OF_MODES = ("min_weight", "merge_within_degrees")
+_OF_ALTLOCS = ("heterogeneous_above", "ambiguous_above")
 COMMANDS = (
     (
         "predict",
         "predict side-chain conformers of structures",
-        partial(_arguments, _OF_MODES, (_FOLDER,)),
+        partial(_arguments, (*_OF_MODES, *_OF_ALTLOCS), (_FOLDER, _CRYSTAL)),
         partial(
             _run,
             "predict",
@@ -160,7 +169,7 @@ COMMANDS = (
     (
         "sample",
         "draw conformers of structures at random",
-        partial(_arguments, ("seed",), (_DRAWS, _FOLDER, _FORMAT)),
+        partial(_arguments, ("merge_within_degrees", "seed"), (_DRAWS, _FOLDER, _FORMAT, _CRYSTAL)),
         partial(_run, "sample", "{0.num_residues} residues drawn"),
     ),
     (

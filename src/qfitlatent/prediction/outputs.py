@@ -3,22 +3,29 @@
 Shapes: N residues, n of them predicted, J modes, S samples, D=4 chi.
 """
 
+from dataclasses import replace
 from typing import Any
 
+import gemmi
 import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.files import write_text
 from qfitlatent.chemistry.names import residue_label
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, parent_name
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, parent_name
+from qfitlatent.joint.candidates import Densities
+from qfitlatent.joint.model import JointModel, Protein, joint_model
+from qfitlatent.joint.sampling import sample_joint
+from qfitlatent.joint.states import States
 from qfitlatent.pages.reasons import explain
-from qfitlatent.prediction.columns import MIXTURE, RESIDUES, SAMPLES, embedding_schema
+from qfitlatent.prediction.columns import GROUPS, MIXTURE, RESIDUES, SAMPLES, embedding_schema
 from qfitlatent.prediction.handover import HANDOVER, hand_over
 from qfitlatent.prediction.page import page
-from qfitlatent.prediction.placing import place_side_chains
-from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
+from qfitlatent.prediction.placing import ALTLOCS, place_side_chains
+from qfitlatent.prediction.records import Drawn, Input, Predicted, Unusable, Written
 from qfitlatent.prediction.results import COUNTS, Results
-from qfitlatent.prediction.scene import Placement
+from qfitlatent.prediction.scene import Placement, scene_of
+from qfitlatent.prediction.surroundings import protein_of
 from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.keys import fixed_list
@@ -28,6 +35,7 @@ PREDICTION = (
     ".mixture.parquet",  # a row a residue and component of its density
     ".mixture.csv",
     ".residues.csv",  # a row a residue: entropy, modes, or why there are none
+    ".groups.csv",  # a row a group of residues and altloc: what belongs together
     "_ensemble.cif",  # the multiconformer model (placing.py)
     "_ensemble.pdb",
     ".html",  # a page to look at (page.py)
@@ -50,7 +58,16 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     has_chi = NUM_CHI[token] > 0
 
     structure, document = open_structure(given.path)
-    placement = _placement(given.tables, predicted.row, predicted.mode_weight, predicted.mode_chi)
+    placement = placement_of(given.tables, predicted.row)
+    protein = _protein(results, structure, placement)
+    joint = joint_model(
+        protein,
+        densities_of(predicted, protein),
+        predicted.heterogeneous,
+        results.identity["min_weight"],
+    )
+    states = joint.states
+    placement = replace(placement, weight=states.occupancy, chi=states.chi)
     is_built = np.zeros(len(residues), dtype=bool)
     is_built[predicted.row[place_side_chains(structure, placement)]] = True
     facts = results.about_model()
@@ -58,7 +75,9 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
     note["content"] = "Side chains predicted and built by qfitlatent; see README"
     cif, pdb = mmcif_text(structure, document, note), pdb_text(structure, note)
     mixture = _mixture_table(residues, predicted, token, has_chi)
-    summary = _summary_table(given.tables, predicted, has_chi, is_built)
+    min_weight = results.identity["min_weight"]
+    summary = _summary_table(given.tables, predicted, joint, has_chi, is_built, min_weight)
+    groups = _groups_table(residues, predicted.row, states)
     left_out = [
         f"{residue_label(*(row[name] for name in _LABEL))}: {row['note']}"
         for row in summary.to_pylist()
@@ -70,39 +89,51 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         notes.append(f"{len(left_out)} residues stay as they were; see {listed}")
     if pdb is None:
         notes.append("no PDB file: that format has no room for these names of chains or numbers")
-    modes = np.count_nonzero(predicted.mode_weight, axis=1)
+    conformers = np.count_nonzero(states.occupancy, axis=1)
     written = Written(
         given.entry,
         given.path,
         notes=tuple(notes),
         num_residues=len(predicted.row),
         num_built=int(is_built.sum()),
-        num_heterogeneous=int(np.count_nonzero(has_chi & (modes > 1))),
+        num_heterogeneous=int(np.count_nonzero(has_chi & (conformers > 1))),
     )
     counts = {name: getattr(written, name) for name in COUNTS}
     record = {**counts, "left_as_they_were": left_out, "notes": notes}
     with results.files(given, record) as (
-        mixture_path, mixture_csv, residues_csv, cif_path, pdb_path, page_path, *others,
+        mixture_path, mixture_csv, residues_csv, groups_csv, cif_path, pdb_path, page_path, *others,
     ):  # fmt: skip
         write_table(mixture, mixture_path, MIXTURE, facts)
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
+        write_csv(groups_csv, groups)
         write_text(cif_path, cif)
         if pdb is not None:
             write_text(pdb_path, pdb)
-        write_text(page_path, page(given.entry, summary, predicted, token, results.identity))
-        handed = hand_over(given.entry, results.identity["model"], structure, summary)
+        shown = replace(predicted, mode_weight=states.occupancy / 100.0, mode_chi=states.chi)
+        write_text(page_path, page(given.entry, summary, shown, token, results.identity))
+        together = {
+            (row["chain"], row["author_number"], row["insertion_code"]): row["group"]
+            for row in summary.to_pylist()
+            if row["group"] is not None
+        }
+        handed = hand_over(given.entry, results.identity["model"], structure, summary, together)
         for path, text in zip(others, handed.values(), strict=True):
             write_text(path, text)
     return written
 
 
-def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.ndarray]) -> Written:
-    """drawn: rows (n,) of the residues table, chi (S,n,D) radians; a row a residue and draw."""
-    row, chi = drawn
+def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
+    """Joint states of what was drawn; a row a residue and draw."""
+    row = drawn.row
     residues = given.tables["residues"]
     token = residues["token"].to_numpy()[row]
     has_chi = NUM_CHI[token] > 0
+    first, document = open_structure(given.path)
+    placement = placement_of(given.tables, row)
+    protein = _protein(results, first, placement)
+    densities = replace(drawn.densities, token=protein.backbones.token)
+    chi = sample_joint(protein, densities, drawn.chi, drawn.num, results.identity["seed"])
     columns: dict[str, Any] = id_columns(residues, np.repeat(row[has_chi], len(chi)))
     columns["sample"] = np.tile(np.arange(len(chi)), has_chi.sum())
     mask = np.repeat(CHI_DEFINED[token[has_chi]], len(chi), axis=0)
@@ -113,12 +144,10 @@ def write_samples(results: Results, given: Input, drawn: tuple[np.ndarray, np.nd
         "seed": str(results.identity["seed"]),
         "content": "Side chains sampled and built by qfitlatent; see README",
     }
-    first, document = open_structure(given.path)
     models = []
     for draw in chi:
         structure = first.clone()
-        angles, weight = draw[:, None].astype(np.float64), np.ones((len(row), 1))
-        place_side_chains(structure, _placement(given.tables, row, weight, angles))
+        place_side_chains(structure, replace(placement, chi=draw[:, None]))
         models.append(structure[0])
     del first[:]
     for number, model in enumerate(models, start=1):
@@ -160,10 +189,8 @@ def write_embedding(
     return Written(given.entry, given.path, num_residues=len(row))
 
 
-def _placement(
-    tables: dict[str, pa.Table], row: np.ndarray, weight: np.ndarray, chi: np.ndarray
-) -> Placement:
-    """weight (n,J) and chi (n,J,D) on rows (n,) of the residues table."""
+def placement_of(tables: dict[str, pa.Table], row: np.ndarray) -> Placement:
+    """One side chain a residue, whose chi are not known yet, on rows (n,) of the residues table."""
     residues = tables["residues"].take(pa.array(row))
     frames = tables["frames"].take(pa.array(row))
     columns = [residues[name].to_pylist() for name in _PLACE]
@@ -173,8 +200,21 @@ def _placement(
         rotation=fixed_list(frames["rotation"], (3, 3)),
         translation=fixed_list(frames["translation_angstrom"], (3,)),
         token=residues["token"].to_numpy(),
-        weight=weight,
-        chi=chi,
+        weight=np.ones((len(row), 1)),
+        chi=np.zeros((len(row), 1, NUM_CHI_MAX)),
+    )
+
+
+def _protein(results: Results, structure: gemmi.Structure, placement: Placement) -> Protein:
+    crystal = structure if results.identity["crystal_neighbours"] else None
+    return protein_of(scene_of(structure, placement), placement, crystal)
+
+
+def densities_of(predicted: Predicted, protein: Protein) -> Densities:
+    """As the joint step takes them; what is not built there has no chi."""
+    names = ("weight", "mean", "kappa", "mode_weight", "mode_chi")
+    return Densities(
+        protein.backbones.token, *(getattr(predicted, n).astype(np.float64) for n in names)
     )
 
 
@@ -196,8 +236,32 @@ def _mixture_table(
     return conform(pa.table(columns), MIXTURE, "the mixture")
 
 
+def _groups_table(residues: pa.Table, row: np.ndarray, states: States) -> pa.Table:
+    names = residues.select(list(_LABEL)).take(pa.array(row)).to_pylist()
+    rows = []
+    for number, group in enumerate(states.groups):
+        for label, population in enumerate(group.population.tolist()):
+            shows = [n for n in group.residues if states.occupancy[n, label] > 0]
+            rows.append(
+                {
+                    "group": number,
+                    "altloc": ALTLOCS[label],
+                    "population": population,
+                    "distance": group.distance,
+                    "num_residues": len(group.residues),
+                    "residues": "; ".join(residue_label(*names[n].values()) for n in shows),
+                }
+            )
+    return conform(pa.Table.from_pylist(rows, schema=GROUPS), GROUPS, "the groups")
+
+
 def _summary_table(
-    tables: dict[str, pa.Table], predicted: Predicted, has_chi: np.ndarray, is_built: np.ndarray
+    tables: dict[str, pa.Table],
+    predicted: Predicted,
+    joint: JointModel,
+    has_chi: np.ndarray,
+    is_built: np.ndarray,
+    min_weight: float,
 ) -> pa.Table:
     residues = tables["residues"]
     num = len(residues)
@@ -206,7 +270,19 @@ def _summary_table(
     rows = predicted.row[has_chi]
     entropy[rows] = predicted.entropy[has_chi]
     heterogeneity[rows] = 1.0 - predicted.top_weight[has_chi]
-    num_modes[rows] = np.count_nonzero(predicted.mode_weight[has_chi], axis=1)
+    heavy = np.count_nonzero(predicted.mode_weight[has_chi] >= min_weight, axis=1)
+    num_modes[rows] = np.maximum(heavy, 1)  # the heaviest always counts
+    num_conformers = np.zeros(num, dtype=np.int8)
+    num_conformers[rows] = np.count_nonzero(joint.states.occupancy[has_chi], axis=1)
+    p_heterogeneous, sure, strain = np.full((3, num), np.nan)
+    p_heterogeneous[rows] = predicted.p_heterogeneous[has_chi]
+    sure[rows] = joint.confidence[has_chi]
+    strain[rows] = joint.strain[has_chi]
+    group = np.full(num, -1, dtype=np.int32)
+    for number, members in enumerate(joint.states.groups):
+        group[predicted.row[list(members.residues)]] = number
+    chi = np.zeros((num, NUM_CHI_MAX))
+    chi[rows] = joint.states.chi[has_chi, 0]
     missing = np.ones(num, dtype=bool)
     missing[rows] = False
 
@@ -220,14 +296,28 @@ def _summary_table(
         for i, row in enumerate(residues.select(list(_NOTED)).to_pylist())
     ]
     columns = id_columns(residues, np.arange(num))
+    stays = ~is_built | missing
+    defined = CHI_DEFINED[residues["token"].to_numpy()] & ~stays[:, None]
+    columns |= chi_columns("chi", chi, "_rad", defined)
     columns |= {
         "entropy": pa.array(entropy.astype(np.float32), mask=missing),
         "heterogeneity": pa.array(heterogeneity.astype(np.float32), mask=missing),
         "num_modes": pa.array(num_modes, mask=missing),
+        "p_heterogeneous": pa.array(
+            p_heterogeneous.astype(np.float32), mask=np.isnan(p_heterogeneous)
+        ),
+        "num_conformers": pa.array(num_conformers, mask=stays),
+        "group": pa.array(group, mask=group < 0),
+        "confidence": pa.array(sure.astype(np.float32), mask=stays),
+        "strain": pa.array(strain.astype(np.float32), mask=stays),
         "is_built": pa.array(is_built),
         "note": pa.array(notes, pa.string()),
     }
     return conform(pa.table(columns), RESIDUES, "the residues")
+
+
+def _null_where_nan(values: np.ndarray) -> pa.Array:
+    return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
 _KEPT = {

@@ -25,6 +25,7 @@ import numpy as np
 
 from qfitlatent.chemistry.building import build_side_chains
 from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES, SIDE_CHAIN_ATOMS
+from qfitlatent.joint.states import hundredths
 from qfitlatent.prediction.scene import (
     BLANK,
     Placement,
@@ -34,26 +35,6 @@ from qfitlatent.prediction.scene import (
 )
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
-
-
-def hundredths(weight: np.ndarray) -> np.ndarray:
-    """(N,J) int: weights (N,J) in hundredths that sum to exactly 100, by largest remainder.
-
-    A weight above 0 gets at least 1, so that no built conformer has occupancy 0.00; the residue's
-    largest share pays for it. Rows of zeros stay zeros.
-    """
-    weight = np.asarray(weight, dtype=np.float64)
-    total = weight.sum(axis=1, keepdims=True)
-    share = 100.0 * weight / np.where(total > 0, total, 1.0)
-    whole = np.floor(share).astype(np.int64)
-    missing = np.where(total[:, 0] > 0, 100 - whole.sum(axis=1), 0)
-    rank = np.argsort(np.argsort(-(share - whole), axis=1, kind="stable"), axis=1)
-    whole += rank < missing[:, None]
-    lacking = (weight > 0) & (whole == 0)
-    whole += lacking
-    largest = np.argmax(whole, axis=1)
-    whole[np.arange(len(whole)), largest] -= lacking.sum(axis=1)
-    return whole
 
 
 def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[int]:

@@ -6,7 +6,6 @@ of similar length; what is written does not depend on either.
 Shapes: N residues of a structure, K components, J modes, D=4 chi.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.outputs import PREDICTION, write_prediction
 from qfitlatent.prediction.records import Input, Predicted, Written
 from qfitlatent.prediction.results import Results
-from qfitlatent.prediction.runner import Runner, Timing
+from qfitlatent.prediction.runner import Runner, Timing, joint_densities
 from qfitlatent.prediction.settings import PredictionSettings
 
 
@@ -59,11 +58,17 @@ def predict_structures(
             used and for results that are already there; and when no structure could be used.
     """
     runner = Runner(model, settings, timing)
-    identity = runner.identity("min_weight", "merge_within_degrees")
+    identity = runner.identity(
+        "min_weight",
+        "merge_within_degrees",
+        "heterogeneous_above",
+        "ambiguous_above",
+        "crystal_neighbours",
+    )
     return runner.run_into(
         Results("predict", Path(out), PREDICTION, identity),
         paths,
-        partial(_predicted, runner),
+        partial(predicted_arrays, runner),
         write_prediction,
         overwrite=overwrite,
         resume=resume,
@@ -71,8 +76,8 @@ def predict_structures(
     )
 
 
-def _predicted(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Predicted:
-    """Arrays to be written; the heaviest mode always counts, others from min_weight on."""
+def predicted_arrays(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Predicted:
+    """Arrays to be written; the joint step takes the modes as its candidates."""
     settings = runner.settings
     has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
     with torch.inference_mode():
@@ -81,17 +86,21 @@ def _predicted(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Pre
         mixture = density.as_mixture()
         entropy = density.entropy()
         runner.timing.head += time.perf_counter() - start
-        modes = mixture.modes(settings.min_weight, math.radians(settings.merge_within_degrees))
-    width = int(modes.valid.sum(1).max())
+        densities = joint_densities(mixture, protein, settings)
+        p_heterogeneous = runner.p_heterogeneous(s, protein.token)
+    top_weight = densities.mode_weight[:, 0].clip(max=1.0)  # a sum of rounded weights
+    if p_heterogeneous is None:
+        heterogeneous = 1.0 - top_weight >= settings.ambiguous_above
+        p_heterogeneous = np.full(len(protein), np.nan, dtype=np.float32)
+    else:
+        heterogeneous = p_heterogeneous >= settings.heterogeneous_above
     predicted = Predicted(
         row=protein.residue_row.numpy(),
-        weight=mixture.log_weight.exp().numpy(),
-        mean=mixture.mean.numpy(),
-        kappa=mixture.kappa.numpy(),
         entropy=entropy.numpy(),
-        top_weight=modes.weight[:, 0].clamp(max=1.0).numpy(),  # a sum of rounded weights
-        mode_weight=torch.where(modes.valid, modes.weight, 0.0)[:, :width].numpy(),
-        mode_chi=modes.chi[:, :width].numpy(),
+        top_weight=top_weight,
+        p_heterogeneous=p_heterogeneous,
+        heterogeneous=heterogeneous,
+        **{name: getattr(densities, name) for name in _OF_DENSITIES},
     )
     for name in ("weight", "mean", "kappa", "entropy", "mode_chi"):
         if not np.isfinite(getattr(predicted, name)[has_chi.numpy()]).all():
@@ -100,3 +109,6 @@ def _predicted(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Pre
                 "damaged or its training diverged; use another."
             )
     return predicted
+
+
+_OF_DENSITIES = ("weight", "mean", "kappa", "mode_weight", "mode_chi")

@@ -26,6 +26,7 @@ from qfitlatent.base.files import (
     structure_id,
     where_structures_are,
 )
+from qfitlatent.joint.candidates import Densities
 from qfitlatent.pages.reasons import explain
 from qfitlatent.structure.preprocess import EntryRecords, PreprocessSettings, read_entry
 
@@ -62,7 +63,9 @@ class Predicted:
     """Densities of n residues as arrays, ready to cross to another process.
 
     row (n,) of the residues table; weight (n,K), mean and kappa (n,K,4); entropy (n,);
-    mode_weight (n,J) heaviest first and 0 where not valid; mode_chi (n,J,4).
+    mode_weight (n,J) heaviest first and 0 where not valid; mode_chi (n,J,4); top_weight (n,) of the
+    heaviest mode; p_heterogeneous (n,), nan of a model without it; heterogeneous (n,) bool: the
+    residue may have altlocs.
     """
 
     row: np.ndarray
@@ -73,6 +76,22 @@ class Predicted:
     top_weight: np.ndarray
     mode_weight: np.ndarray
     mode_chi: np.ndarray
+    p_heterogeneous: np.ndarray
+    heterogeneous: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws from the densities of n residues, of which joint states are made.
+
+    row (n,) of the residues table; densities of the n residues; chi (P,n,4) radians; num joint
+    states are asked for.
+    """
+
+    row: np.ndarray
+    densities: Densities
+    chi: np.ndarray
+    num: int
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Shapes: N residues of a structure.
 """
 
 import copy
+import math
 import multiprocessing
 import os
 import time
@@ -26,7 +27,9 @@ from qfitlatent.base.files import sha256_file, structure_id
 from qfitlatent.base.machine import num_cores
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
+from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.protocol import Density
+from qfitlatent.joint.candidates import MAX_MODES, MIN_MASS, Densities
 from qfitlatent.model.batch import Protein, collate
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
@@ -285,11 +288,33 @@ class Runner:
         return None if self.learnt is None else self.learnt.rows(given.tables["residues"])
 
     @torch.inference_mode()
+    def p_heterogeneous(self, s: Tensor, token: Tensor) -> np.ndarray | None:
+        """(N,) of residues as in ``density``; None where the model does not say it."""
+        outputs = self.model.outputs(s.to(self.device), token.to(self.device))
+        return None if outputs is None else outputs.p_heterogeneous.float().cpu().numpy()
+
+    @torch.inference_mode()
     def density(self, s: Tensor, token: Tensor) -> Density:
         """The density of residues s (N,d_s) of types token (N,), on the CPU."""
         chi_mask = torch.from_numpy(CHI_DEFINED)[token]
         symmetric = torch.from_numpy(PI_SYMMETRIC)[token]
         return self.head(s, chi_mask, symmetric)
+
+
+def joint_densities(
+    mixture: VonMisesMixture, protein: Protein, settings: PredictionSettings
+) -> Densities:
+    """What the joint step takes, without torch: components, and modes as its candidates."""
+    modes = mixture.modes(MIN_MASS, math.radians(settings.merge_within_degrees))
+    width = min(MAX_MODES, int(modes.valid.sum(1).max()))
+    return Densities(
+        token=protein.token.numpy(),
+        weight=mixture.log_weight.exp().numpy(),
+        mean=mixture.mean.numpy(),
+        kappa=mixture.kappa.numpy(),
+        mode_weight=torch.where(modes.valid, modes.weight, 0.0)[:, :width].numpy(),
+        mode_chi=modes.chi[:, :width].numpy(),
+    )
 
 
 def _read(item: tuple[Path, str]) -> Input | Written:

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.joint.sampling import num_candidates
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.outputs import (
@@ -21,9 +21,9 @@ from qfitlatent.prediction.outputs import (
     write_embedding,
     write_samples,
 )
-from qfitlatent.prediction.records import Input, Unusable, Written
+from qfitlatent.prediction.records import Drawn, Input, Unusable, Written
 from qfitlatent.prediction.results import Results
-from qfitlatent.prediction.runner import Runner
+from qfitlatent.prediction.runner import Runner, joint_densities
 from qfitlatent.prediction.settings import FORMATS, PredictionSettings
 
 MAX_DRAWN_RESIDUES = 2_000_000
@@ -42,11 +42,12 @@ def sample_structures(
     resume: bool = False,
     stream: TextIO | None = None,
 ) -> list[Written]:
-    """Independent draws of all chi: ``<id>.samples.parquet``, and a model a draw with side chains.
+    """Joint draws of all chi: ``<id>.samples.parquet``, and a model a draw with side chains.
 
-    The table has the columns of ``columns.SAMPLES``, sorted by residue and draw; the coordinates
-    are ``<id>_samples.cif`` or ``.pdb``. The same seed and structure give the same
-    draws, whatever the file is called.
+    A draw is a state of the whole protein: the densities of its residues, and their contacts with
+    each other and with what stays (``joint.sampling``). The table has the columns of
+    ``columns.SAMPLES``, sorted by residue and draw; the coordinates are ``<id>_samples.cif`` or
+    ``.pdb``. The same seed and structure give the same draws, whatever the file is called.
 
     Returns and raises as ``predict_structures`` does.
     """
@@ -58,7 +59,10 @@ def sample_structures(
     if file_format not in FORMATS:
         raise QfitLatentError(f"The format {file_format!r} is none of {', '.join(FORMATS)}.")
     runner = Runner(model, settings)
-    identity = runner.identity("seed") | {"format": file_format, "num_samples": num}
+    identity = runner.identity("merge_within_degrees", "crystal_neighbours", "seed") | {
+        "format": file_format,
+        "num_samples": num,
+    }
     return runner.run_into(
         Results("sample", Path(out), sample_suffixes(file_format), identity),
         paths,
@@ -70,10 +74,8 @@ def sample_structures(
     )
 
 
-def _drawn(
-    runner: Runner, num: int, given: Input, protein: Protein, s: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (N,) of the residues table and draws (S,N,D)."""
+def _drawn(runner: Runner, num: int, given: Input, protein: Protein, s: Tensor) -> Drawn:
+    """Draws from the densities, of which the worker process makes joint states."""
     most = MAX_DRAWN_RESIDUES // len(protein)
     if num > most:
         raise Unusable(
@@ -84,8 +86,9 @@ def _drawn(
     with torch.inference_mode():
         density = runner.density(s, protein.token)
         generator = torch.Generator().manual_seed(runner.settings.seed)
-        chi = density.sample(num, generator).numpy()
-    return protein.residue_row.numpy(), chi
+        chi = density.sample(num_candidates(num), generator).numpy()
+        densities = joint_densities(density.as_mixture(), protein, runner.settings)
+    return Drawn(protein.residue_row.numpy(), densities, chi, num)
 
 
 def embed_structures(

@@ -34,6 +34,9 @@ class PredictionSettings:
     pattern: str
     min_weight: float
     merge_within_degrees: float
+    heterogeneous_above: float
+    ambiguous_above: float
+    crystal_neighbours: bool
     surprising_above: float
     seed: int
     device: str

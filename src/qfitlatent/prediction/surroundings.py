@@ -19,6 +19,12 @@ from qfitlatent.prediction.scene import Kind, Placement, Scene
 PEPTIDE_ANGSTROM = 2.0
 """C and N of neighbours are bonded below this (SPEC 2)."""
 
+CRYSTAL_ANGSTROM = 11.0
+"""From CA: the reach of an arginine, and a contact."""
+
+SAME_ANGSTROM = 0.1
+"""An atom nearer to where it stands is no image."""
+
 _METAL_OXYGEN = {
     "LI": 2.0,
     "NA": 2.4,
@@ -46,8 +52,14 @@ _ATTRACTS = frozenset("MG CA MN FE CO NI CU ZN CD HG".split())  # noqa: SIM905
 """Metals that bind a residue within reach; those of salts need a record of it."""
 
 
-def protein_of(scene: Scene, placement: Placement) -> Protein:
-    """What ``joint_model`` is given; a residue that is not built there is of the unknown type."""
+def protein_of(
+    scene: Scene, placement: Placement, crystal: gemmi.Structure | None = None
+) -> Protein:
+    """What ``joint_model`` is given; a residue that is not built there is of the unknown type.
+
+    ``crystal``, the structure of the scene before anything is built: what stays of its neighbours
+    in the crystal is among the surroundings, too.
+    """
     num = len(placement.token)
     is_backbone = scene.kind == Kind.BACKBONE
     nitrogen = np.full((num, 3), np.nan)
@@ -64,13 +76,15 @@ def protein_of(scene: Scene, placement: Placement) -> Protein:
     )
     return Protein(
         backbones,
-        _surroundings(scene, backbones),
+        _surroundings(scene, backbones, crystal),
         *_bonds(scene, backbones),
     )
 
 
-def _surroundings(scene: Scene, backbones: Backbones) -> Surroundings:
-    stays = _first_conformers(scene) & (scene.kind != Kind.GOES) & (scene.kind != Kind.WATER)
+def _surroundings(
+    scene: Scene, backbones: Backbones, crystal: gemmi.Structure | None
+) -> Surroundings:
+    stays = first_conformers(scene) & (scene.kind != Kind.GOES) & (scene.kind != Kind.WATER)
     rows = np.flatnonzero(stays)
     owner = np.where(scene.kind == Kind.BACKBONE, scene.residue, -1)
     excluded = np.stack((owner, np.full(len(owner), -1)), axis=1)
@@ -87,21 +101,57 @@ def _surroundings(scene: Scene, backbones: Backbones) -> Surroundings:
     kinds = {
         number: _kind(gemmi.Element(number)) for number in np.unique(scene.element[rows]).tolist()
     }
+    image, where = (_NONE, np.zeros((0, 3)))
+    if crystal is not None:
+        image, where = _images(crystal, scene, backbones)
+        image, where = image[stays[image]], where[stays[image]]
+    nobody = np.full(len(image) + len(built), -1)
     return Surroundings(
-        np.concatenate((scene.position[rows], backbones.cb()[built])),
-        np.r_[
-            np.array([kinds[number] for number in scene.element[rows].tolist()], dtype=np.int64),
-            np.full(len(built), KIND["C"]),
-        ],
-        np.concatenate((excluded[rows], np.stack((built, np.full(len(built), -1)), axis=1))),
+        np.concatenate((scene.position[rows], where, backbones.cb()[built])),
+        np.array(
+            [kinds[number] for number in scene.element[np.r_[rows, image]].tolist()]
+            + [KIND["C"]] * len(built),
+            dtype=np.int64,
+        ),
+        np.concatenate(
+            (excluded[rows], np.stack((np.r_[np.full(len(image), -1), built], nobody), axis=1))
+        ),
     )
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def _images(
+    structure: gemmi.Structure, scene: Scene, backbones: Backbones
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K,) of the scene and positions (K,3) of its images that side chains can reach."""
+    structure.setup_cell_images()
+    row_of: dict[tuple[int, int, int], int] = {}
+    for c, chain in enumerate(structure[0]):
+        for r, residue in enumerate(chain):
+            for a, atom in enumerate(residue):
+                if not atom.is_hydrogen():
+                    row_of[c, r, a] = len(row_of)
+    search = gemmi.NeighborSearch(structure[0], structure.cell, CRYSTAL_ANGSTROM)
+    search.populate(include_h=False)
+    found: dict[tuple[int, tuple[float, ...]], None] = {}
+    for n in np.flatnonzero(NUM_CHI[backbones.token] > 0).tolist():
+        centre = gemmi.Position(*backbones.translation[n])
+        for mark in search.find_atoms(centre, radius=CRYSTAL_ANGSTROM):
+            row = row_of[mark.chain_idx, mark.residue_idx, mark.atom_idx]
+            place = tuple(mark.pos.tolist())
+            if np.linalg.norm(scene.position[row] - place) > SAME_ANGSTROM:
+                found[row, tuple(round(x, 2) for x in place)] = None
+    rows = np.array([row for row, _ in found], dtype=np.int64)
+    return rows, np.array([place for _, place in found], dtype=np.float64).reshape(-1, 3)
 
 
 def _kind(element: gemmi.Element) -> int:
     return kind_of(element.name.upper(), element.is_metal)
 
 
-def _first_conformers(scene: Scene) -> np.ndarray:
+def first_conformers(scene: Scene) -> np.ndarray:
     """(A,) bool: the atom is blank, or of the altloc of its residue with the highest occupancy."""
     chosen = scene.altloc == ""
     labelled = np.flatnonzero(~chosen)
