@@ -1,11 +1,19 @@
 # From entries to a trained and evaluated model of side-chain distributions.
 # `snakemake --cores 8 train` is all it takes; README.md says what each target makes.
+from os.path import exists
+
 from snakemake.utils import min_version
 
 min_version("9.5")
 
 
-configfile: "config.yaml"
+# The file of the folder in which snakemake is called; without one, the defaults, which are the same.
+if exists("config.yaml"):
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -73,3 +81,7 @@ rule compare:
 rule predict:
     input:
         rules.predict_structures.output,
+
+
+onsuccess:
+    tell_where_results_are()

@@ -3,9 +3,11 @@
     python -m build && python tools/check_dist.py dist
 
 The sdist holds every file that git tracks, tests and workflow with them; the wheel every tracked
-file of the package. Neither holds anything else but what the build itself adds.
+file of the package, and the workflow below share/qfitlatent. Neither holds anything else but what
+the build itself adds.
 """
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[1]
 SOURCE = "src/qfitlatent/"
+WORKFLOW = ("Snakefile", "envs/", "profiles/", "workflow/")
 ADDED = ("PKG-INFO", "setup.cfg", "src/qfitlatent.egg-info/")
 """What a build adds to an sdist."""
 
@@ -30,7 +33,11 @@ def files_of_wheel(path: Path) -> dict[str, int]:
     """Name -> bytes, without the metadata of the wheel."""
     with zipfile.ZipFile(path) as archive:
         found = {item.filename: item.file_size for item in archive.infolist()}
-    return {name: size for name, size in found.items() if ".dist-info/" not in name}
+    return {
+        re.sub(r"^[^/]+\.data/data/", "", name): size
+        for name, size in found.items()
+        if ".dist-info/" not in name
+    }
 
 
 def files_of_sdist(path: Path) -> dict[str, int]:
@@ -64,6 +71,7 @@ def check(folder: Path) -> list[str]:
     wheel, sdist = files_of_wheel(wheels[0]), files_of_sdist(sdists[0])
     print(summary(wheels[0], wheel), summary(sdists[0], sdist), sep="\n\n")
     package = {name[len("src/") :] for name in tracked() if name.startswith(SOURCE)}
+    package |= {f"share/qfitlatent/{name}" for name in tracked() if name.startswith(WORKFLOW)}
     return problems(wheels[0], wheel, package) + problems(sdists[0], sdist, tracked())
 
 

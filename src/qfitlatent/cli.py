@@ -150,6 +150,15 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _workflow(options: argparse.Namespace) -> int:
+    from qfitlatent.base.project import make_project
+
+    for path in make_project(options.folder):
+        print(path)
+    print(f"Now: cd {options.folder} && snakemake --cores 2")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
     from qfitlatent.base import config
     from qfitlatent.training.run import train_run
@@ -226,6 +235,12 @@ COMMANDS = (
             ("--table", {"action": "store_true", "help": "all options as a Markdown table"}),
         ),
         _config,
+    ),
+    Command(
+        "workflow",
+        "lay out a folder of your own for the workflow",
+        _takes(("folder", {"type": Path, "help": "a new folder, or one without such files"})),
+        _workflow,
     ),
     Command(
         "train",

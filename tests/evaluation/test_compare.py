@@ -68,16 +68,36 @@ def test_one_run_alone_is_shown(tmp_path):
     assert len(compare([one], tmp_path / "out"))
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path):
-    one = write_evaluation(tmp_path / "one" / "evaluation", 0.0)
+def test_what_cannot_be_compared_is_left_out_and_the_page_says_why(tmp_path, capsys):
+    """Far is alone on its residues, also where it comes first."""
     far = write_evaluation(tmp_path / "far" / "evaluation", 0.0, first_entry=50)
+    folders = [write_evaluation(tmp_path / name / "evaluation", 0.0) for name in ("one", "two")]
+    bare = write_evaluation(tmp_path / "bare" / "evaluation", 0.0, method="uniform")
+    old = write_evaluation(tmp_path / "old" / "evaluation", 0.0)
+    pq.write_table(pa.table({"entry": ["e0"]}), old / "scores.parquet")
+    gone = tmp_path / "gone" / "evaluation"
+    table = compare([bare, far, gone, old, *folders], tmp_path / "out").to_pandas()
+    assert set(table["run"]) == {"one", "two"}
+    shown = capsys.readouterr().err
+    page = " ".join((tmp_path / "out" / "compare.html").read_text().split())
+    for name, why in (
+        ("bare", "its evaluation has no model, only baselines."),
+        ("far", "it was evaluated on other residues than one, on another data set or split."),
+        ("gone", "its evaluation cannot be used (The table"),
+        ("old", "has no column"),
+    ):
+        assert f"<li>{name}: " in page
+        assert why in page
+        assert why in shown
+
+
+def test_nothing_to_compare_is_refused(tmp_path):
+    one = write_evaluation(tmp_path / "one" / "evaluation", 0.0)
     bare = write_evaluation(tmp_path / "bare" / "evaluation", 0.0, method="uniform")
     with pytest.raises(QfitLatentError, match="No evaluated run"):
         compare([], tmp_path / "out")
-    with pytest.raises(QfitLatentError, match="share no residue"):
-        compare([one, far], tmp_path / "out")
-    with pytest.raises(QfitLatentError, match=r"bare .* has no model"):
-        compare([one, bare], tmp_path / "out")
+    with pytest.raises(QfitLatentError, match=r"No run can be compared. bare: .* has no model"):
+        compare([bare], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="name of its own"):
         compare([one, one], tmp_path / "out")
     with pytest.raises(QfitLatentError, match="name of its own"):

@@ -14,6 +14,7 @@ rule audit_tables:
             f"{DATA}/audit/index.html",
             caption="../report/audit.rst",
             category="Data",
+            labels={"data set": config["dataset"], "page": "audit of the tables"},
         ),
     log:
         f"{DATA_LOGS}/audit_tables.log",

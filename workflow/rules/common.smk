@@ -5,15 +5,17 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
-SOURCE_DIR = Path(workflow.basedir) / "src"
-sys.path.insert(0, str(SOURCE_DIR))
-# Jobs import the package of this checkout, whatever else is installed, also in environments of
-# their own.
-os.environ.update(
-    PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE_DIR), os.getenv("PYTHONPATH")]))
-)
+# The folder that holds this workflow: a checkout, or share/qfitlatent of an installed package. It is
+# neither the working directory nor, where another workflow includes this one, workflow.basedir.
+HOME = Path(workflow.current_basedir).parents[1]
+SOURCE_DIR = HOME / "src"
+if SOURCE_DIR.is_dir():
+    sys.path.insert(0, str(SOURCE_DIR))
+    # Jobs import the package of this checkout, whatever else is installed, also in environments of
+    # their own.
+    os.environ.update(
+        PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE_DIR), os.getenv("PYTHONPATH")]))
+    )
 # Threads that wait must not spin: beside other jobs on the same cores training would stand still.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -28,8 +30,10 @@ from qfitlatent.base.strict_yaml import read_yaml
 
 
 def refuse(sentence):
-    """Ends the run with a sentence for the user."""
-    raise WorkflowError(sentence)
+    """Ends the run with a sentence for the user, and no more: where in these files it is noticed is
+    nothing to them, and Snakemake would print that of any error that it knows."""
+    print(f"qfitlatent: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def checked(function, *arguments):
@@ -63,7 +67,7 @@ wildcard_constraints:
 
 def code_of(rule_name):
     """Digest of the rule's script and of all code of the package that it runs."""
-    return code_digest([f"{workflow.basedir}/workflow/scripts/{rule_name}.py"])
+    return code_digest([HOME / "workflow" / "scripts" / f"{rule_name}.py"])
 
 
 def by_attempt(amount):
@@ -144,6 +148,27 @@ def predicting_model(wildcards):
             f"the same, name it: predict.model: {RUN}"
         )
     return f"{RUN}/model.safetensors"
+
+
+def tell_where_results_are():
+    """After a run: where its pages and tables are, and the figures that matter."""
+    from qfitlatent.evaluation.summary import summary
+
+    places = {
+        "report": f"{RUN}/evaluation/report.html",
+        "audit": f"{DATA}/audit/index.html",
+        "tables": f"{DATA}/tables",
+        "predictions": f"{RUN}/predictions/summary.csv",
+    }
+    lines = [f"{name}: {path}" for name, path in places.items() if os.path.exists(path)]
+    print(
+        "",
+        *lines,
+        *summary(f"{RUN}/evaluation/metrics.json", f"{RUN}/model.safetensors"),
+        "",
+        sep="\n",
+        file=sys.stderr,
+    )
 
 
 def num_gpus():

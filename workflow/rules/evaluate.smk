@@ -32,6 +32,7 @@ rule evaluate_model:
             f"{EVALUATION}/report.html",
             caption="../report/evaluation.rst",
             category="Evaluation",
+            labels={"run": config["run"], "page": "evaluation on held-out clusters"},
         ),
     log:
         f"{LOGS}/evaluate_model.log",
@@ -56,7 +57,13 @@ rule compare_runs:
         runs=finished_evaluations,
         made_from=made_from("compare_runs", f"{RESULTS}/compare"),
     output:
-        multiext(f"{RESULTS}/compare/compare", ".parquet", ".json", ".html"),
+        multiext(f"{RESULTS}/compare/compare", ".parquet", ".json"),
+        report(
+            f"{RESULTS}/compare/compare.html",
+            caption="../report/compare.rst",
+            category="Evaluation",
+            labels={"run": "all", "page": "runs side by side"},
+        ),
     log:
         f"{RESULTS}/logs/compare_runs.log",
     benchmark:

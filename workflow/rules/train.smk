@@ -11,10 +11,12 @@ RUN_FILES = {
     "manifest": f"{RUN}/manifest.json",
     "metrics": f"{RUN}/metrics.csv",
     "curve": report(
-        multiext(f"{RUN}/learning_curve", ".png", ".svg"),
+        f"{RUN}/learning_curve.svg",
         caption="../report/learning_curve.rst",
         category="Training",
+        labels={"run": config["run"], "figure": "learning curve"},
     ),
+    "picture": f"{RUN}/learning_curve.png",
 }
 
 

@@ -5,9 +5,10 @@ residues, with bootstrap intervals over entries; a baseline that is the same for
 library of the first run) stands beside them.
 """
 
+import sys
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -47,23 +48,28 @@ def compare_runs(
     names: list[str],
     bootstrap_samples: int,
     seed: int,
+    log: TextIO | None = None,
 ) -> pa.Table:
     """Write ``compare.parquet``, ``compare.json`` and ``compare.html``; returns the table.
 
-    names: one a folder. Raises QfitLatentError where there is nothing to compare, or where the
-    runs share no residue.
+    names: one a folder. A run that cannot be compared is left out: the page says which and why, and
+    so does ``log``. Raises QfitLatentError where nothing is left to compare.
     """
     folders = [Path(folder) for folder in evaluation_dirs]
     if not folders:
         raise QfitLatentError("No evaluated run to compare: run `snakemake evaluate` first.")
     if len(names) != len(folders) or len({*names, LIBRARY}) != len(names) + 1:
         raise QfitLatentError(f"Each compared run needs a name of its own, got {', '.join(names)}.")
-    tables = {n: _scores(f, "model") for n, f in zip(names, folders, strict=True)}
-    for (name, table), folder in zip(tables.items(), folders, strict=True):
-        if not len(table):
-            raise QfitLatentError(
-                f"The evaluation of {name} in {folder} has no model, only baselines: leave it out."
-            )
+    tables, left_out = _comparable(dict(zip(names, folders, strict=True)))
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}", file=log or sys.stderr)
+    if not tables:
+        raise QfitLatentError(
+            "No run can be compared. "
+            + " ".join(f"{name}: {why}" for name, why in left_out.items())
+        )
+    folders = [folder for name, folder in zip(names, folders, strict=True) if name in tables]
+    names = list(tables)
     library = _scores(folders[0], LIBRARY)
     if len(library):
         tables[LIBRARY] = library
@@ -73,10 +79,40 @@ def compare_runs(
     out_dir = Path(out_dir)
     write_table(table, out_dir / "compare.parquet", COMPARE)
     write_json(out_dir / "compare.json", _nested(table))
-    page = _page(_nested(table), names, folders, len(next(iter(tables.values()))))
+    page = _page(_nested(table), names, folders, len(next(iter(tables.values()))), left_out)
     write_text(out_dir / "compare.html", page)
     write_readme("readmes/compare.md", out_dir)
     return table
+
+
+def _comparable(folders: dict[str, Path]) -> tuple[dict[str, pa.Table], dict[str, str]]:
+    """The scores of as many runs as share residues, and why the others are left out."""
+    tables, left_out = {}, {}
+    for name, folder in folders.items():
+        try:
+            tables[name] = _scores(folder, "model")
+            read_json(folder / "metrics.json")["run"]
+        except (QfitLatentError, OSError, ValueError, LookupError) as error:
+            left_out[name] = f"its evaluation cannot be used ({error}); evaluate it again."
+            tables.pop(name, None)
+            continue
+        if not len(tables[name]):
+            del tables[name]
+            left_out[name] = "its evaluation has no model, only baselines."
+    keys = dict(zip(tables, row_keys(*tables.values()), strict=True)) if tables else {}
+    together: list[str] = []
+    for start in keys:
+        kept, common = [start], keys[start]
+        for name in keys:
+            shared = np.intersect1d(common, keys[name])
+            if name != start and len(shared):
+                kept, common = [*kept, name], shared
+        together = max(together, kept, key=len)
+    for name in keys.keys() - set(together):
+        left_out[name] = (
+            f"it was evaluated on other residues than {together[0]}, on another data set or split."
+        )
+    return {name: tables[name] for name in keys if name in together}, dict(sorted(left_out.items()))
 
 
 def _scores(folder: Path, method: str) -> pa.Table:
@@ -89,9 +125,9 @@ def _on_the_same_residues(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """The rows whose residue every table has, in the same order."""
     keys = row_keys(*tables.values())
     common = reduce(np.intersect1d, keys)
-    if not len(common):
+    if not len(common):  # only the library of the first run can be on other residues
         raise QfitLatentError(
-            "The compared runs share no residue: they were evaluated on different data or splits."
+            f"The {LIBRARY} was scored on other residues: evaluate the run again."
         )
     order = [np.argsort(key) for key in keys]
     return {
@@ -132,7 +168,13 @@ def _nested(table: pa.Table) -> dict[str, Any]:
     return out
 
 
-def _page(nested: dict[str, Any], names: list[str], folders: list[Path], num: int) -> str:
+def _page(
+    nested: dict[str, Any],
+    names: list[str],
+    folders: list[Path],
+    num: int,
+    left_out: dict[str, str],
+) -> str:
     figures, differences = {}, {}
     for population, found in nested.items():
         runs, others = found["figures"], found.get("differences", {})
@@ -152,6 +194,7 @@ def _page(nested: dict[str, Any], names: list[str], folders: list[Path], num: in
         figures=figures,
         differences=differences,
         titles=POPULATIONS,
+        left_out=[f"{name}: {why}" for name, why in left_out.items()],
     )
 
 

@@ -1,0 +1,30 @@
+"""What the terminal shows of an evaluation when a run is done."""
+
+import json
+import os
+
+from qfitlatent.base.files import write_json
+from qfitlatent.base.models import shipped_model_path
+from qfitlatent.evaluation.summary import FIGURES, summary
+
+
+def test_three_figures_of_the_model_beside_the_library():
+    path = shipped_model_path().with_name("scores.json")
+    methods = json.loads(path.read_text())["populations"]["multiconformer"]["methods"]
+    lines = summary(path, "absent")
+    assert len(lines) == len(FIGURES) == 3
+    model, library = (methods[name]["nll"]["value"] for name in ("model", "type_library"))
+    assert lines[0].startswith(f"model {model:.3g}, type library {library:.3g}: nats per residue")
+
+
+def test_no_figures_are_better_than_wrong_ones(tmp_path):
+    metrics, model = tmp_path / "metrics.json", tmp_path / "model.safetensors"
+    assert summary(metrics, model) == []
+    write_json(metrics, {"populations": {"single": {"methods": {"model": {}}}}})
+    assert summary(metrics, model) == []
+    write_json(metrics, {"populations": {"single": {"methods": {"model": {"all_within_20": {"value": 0.5}}}}}})  # fmt: skip # noqa: E501
+    model.touch()
+    os.utime(model, ns=(1, 1))
+    assert summary(metrics, model) == [f"model 50: {FIGURES[2][3]}"]
+    os.utime(metrics, ns=(0, 0))
+    assert summary(metrics, model) == [], "of the model before"
