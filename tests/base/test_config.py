@@ -116,6 +116,7 @@ def test_defaults_reach_into_lists_and_nullable_sections():
         ({"entries": {"source": "local"}}, "entries.folder"),
         ({"entries": {"source": "rcsb"}}, "no entry is named"),
         ({"entries": {"source": "url", "ids": ["a"]}}, "download.url is null"),
+        ({"train": {"frozen_blocks": 2}}, "train.initial_model is null: name one"),
         ({"average": {"dropout_passes": 2}, "model": {"dropout": 0}}, "needs model.dropout above"),
         # Judged by whole paths, and by other words for the same thing.
         ({"epochs": 3}, "epochs: did you mean train.epochs"),

@@ -241,6 +241,11 @@ def _cross_check(config: Mapping[str, Any]) -> None:
             "train.single_weight and train.multiconformer_weight are both 0: nothing would be "
             "learned; give one of them a weight."
         )
+    if config["train"]["frozen_blocks"] and config["train"]["initial_model"] is None:
+        raise QfitLatentError(
+            "train.frozen_blocks keeps weights of the model that training starts from, but "
+            "train.initial_model is null: name one, such as shipped."
+        )
     if config["average"]["dropout_passes"] and not config["model"]["dropout"]:
         raise QfitLatentError(
             "average.dropout_passes needs model.dropout above 0: without, all passes are the same."

@@ -26,6 +26,7 @@ METRICS = (
     "validation_loss",
     "validation_nll_multiconformer",
     "validation_nll_single",
+    "distance_to_initial",
     "validation_nll_heterogeneous",
     "validation_nll_b_rank",
     "learning_rate",

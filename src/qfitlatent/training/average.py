@@ -20,6 +20,7 @@ from qfitlatent.model.checkpoint import load_model, load_weights
 from qfitlatent.model.learnt import Learnt
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.training.artifacts import METRICS, data_files, write_artifacts
+from qfitlatent.training.initial import with_initial_network
 
 
 def average_runs(
@@ -36,6 +37,7 @@ def average_runs(
     architecture or was trained with other tables or another split.
     """
     started = time.monotonic()
+    config = with_initial_network(config)  # as the members were trained
     run_dir = Path(run_dir)
     members = [Path(member) for member in config["average"]["members"]]
     data = data_files(tables_dir, split_path)

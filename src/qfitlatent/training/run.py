@@ -14,6 +14,7 @@ from qfitlatent.model.device import choose_device
 from qfitlatent.model.labels import LabelWeights
 from qfitlatent.model.learnt import learnt_chains
 from qfitlatent.training.artifacts import data_files, refuse_finished, write_artifacts
+from qfitlatent.training.initial import with_initial_network
 from qfitlatent.training.loggers import on_epoch
 from qfitlatent.training.processes import Processes
 from qfitlatent.training.state import clear, identity_of, read_state
@@ -31,8 +32,9 @@ def train_run(
     """Trains, or resumes, the run of this configuration, and writes the artifact folder.
 
     Raises QfitLatentError: a run folder that holds another configuration, no residue with two
-    altlocs to train on, a non-finite loss (naming the entry), an initial model of another
-    architecture, a logger that cannot be imported.
+    altlocs to train on, a non-finite loss (naming the entry), an initial model that cannot be
+    used, a logger that cannot be imported. The network is that of the initial model where there
+    is one.
     """
     if config["average"]["members"]:
         raise QfitLatentError(
@@ -42,6 +44,7 @@ def train_run(
     started = time.monotonic()
     logger = on_epoch()
     run_dir = Path(run_dir)
+    config = with_initial_network(config)
     settings = config["train"]
     device = choose_device(settings["device"])
     torch.set_num_threads(max(1, threads))

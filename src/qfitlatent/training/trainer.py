@@ -23,7 +23,7 @@ from qfitlatent.base.progress import Progress
 from qfitlatent.density.loss import nll_sum
 from qfitlatent.density.protocol import Density
 from qfitlatent.model.batch import Batch, Protein, collate
-from qfitlatent.model.checkpoint import load_model, load_weights
+from qfitlatent.model.checkpoint import load_weights
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.device import device_memory_bytes
 from qfitlatent.model.learnt import Learnt
@@ -32,6 +32,7 @@ from qfitlatent.model.outputs import Outputs
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.training.artifacts import write_metrics, write_tensorboard
 from qfitlatent.training.batches import Batches, crop_that_fits
+from qfitlatent.training.initial import Distance, freeze, initial_model
 from qfitlatent.training.processes import Processes
 from qfitlatent.training.state import BEST_FILE, STATE_FILE, load_tensors, save_tensors
 
@@ -54,12 +55,15 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.model = QFitLatent(ModelConfig.from_dict(config["model"])).to(device)
         self.learnt_before: Learnt | None = None
-        if self.settings["initial_model"]:
-            start = load_model(self.settings["initial_model"])
+        self.distance: Distance | None = None
+        start = initial_model(self.settings)
+        if start is not None:
             load_weights(self.model, start.model.state_dict(), start.path)
             self.learnt_before = start.learnt
+            self.distance = Distance(start.model, validation)
+        self.trained = freeze(self.model, self.settings["frozen_blocks"])
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self.trained,
             lr=self.settings["learning_rate"],
             weight_decay=self.settings["weight_decay"],
             fused=device.type in ("cpu", "cuda"),
@@ -124,6 +128,8 @@ class Trainer:
         to ``tell``.
         """
         total = self.settings["epochs"] * len(self.train)
+        if self.distance is not None and not self.history:
+            self._begin(run_dir)
         with Progress(total, "proteins", log) as progress:
             progress.update(self.epoch * len(self.train))
             while self.epoch < self.settings["epochs"] and not self._exhausted():
@@ -132,13 +138,33 @@ class Trainer:
                 improved = row["validation_loss"] < self.best
                 self.best = min(self.best, row["validation_loss"])
                 if self.processes.rank == 0:
-                    if improved or self.epoch == 1:
+                    if improved or len(self.history) == 1:
                         save_tensors(self.ema or self.model.state_dict(), run_dir / BEST_FILE)
                     save_tensors({"identity": identity, **self.state()}, run_dir / STATE_FILE)
                     write_metrics(self.history, run_dir / "metrics.csv")
                     write_tensorboard(row, run_dir / "tensorboard")
                     if tell is not None:
                         tell(row)
+                    self._say_what_is_forgotten(row, log)
+
+    def _begin(self, run_dir: Path) -> None:
+        """Epoch 0 is the initial model itself: what no epoch improves on is kept as it was."""
+        row = {"epoch": 0.0, "step": 0.0, **self.validate(), "seconds": 0.0}
+        self.history.append(row)
+        self.best = row["validation_loss"]
+        if self.processes.rank == 0:
+            save_tensors(self.model.state_dict(), run_dir / BEST_FILE)
+
+    def _say_what_is_forgotten(self, row: Mapping[str, float], log: TextIO | None) -> None:
+        """Where an epoch is farther from the initial model than ``train.max_distance_nats``."""
+        distance = row.get("distance_to_initial", 0.0)
+        if log is not None and distance > self.settings["max_distance_nats"]:
+            log.write(
+                f"epoch {self.epoch} is {distance:.3f} nats per residue away from the model "
+                f"{self.settings['initial_model']}: it forgets what that had learnt; lower "
+                "train.learning_rate, keep more blocks as they are (train.frozen_blocks) or train "
+                "for fewer epochs.\n"
+            )
 
     def _exhausted(self) -> bool:
         """Whether ``train.patience`` epochs have passed without a better validation loss."""
@@ -221,9 +247,9 @@ class Trainer:
         if total.any():
             # A part of which no residue of the batch is evidence has a sum of 0.
             (self.factors * loss / total.where(total > 0, 1.0)).sum().backward()
-            self.processes.sum_gradients(self.model.parameters())
+            self.processes.sum_gradients(self.trained)
             clip = self.settings["gradient_clip"] or math.inf
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.trained, clip)
             self.optimizer.step()
             self._update_ema()
         return float(loss.detach()[0]), float(weight[0]), float(norm)
@@ -270,7 +296,8 @@ class Trainer:
         """The training loss of the density, and the proper NLL of both populations.
 
         On the validation split, every residue of a population weighing alike; with the model's
-        outputs, their NLL on the residues that are evidence too.
+        outputs, their NLL on the residues that are evidence too; where training started from a
+        model, how far it has moved from that.
         """
         objectives = {
             "validation_loss": self.objective,
@@ -295,8 +322,11 @@ class Trainer:
                 if outputs is not None:
                     parts += _outputs_nll(outputs, batch)
                 sums += torch.tensor([[float(x) for x in part] for part in parts]).double()
+            moved = {}
+            if self.distance is not None:
+                moved["distance_to_initial"] = self.distance(self.model, self.device)
         sums = self.processes.sum(sums)
-        return dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        return dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True)) | moved
 
 
 def _nll(
