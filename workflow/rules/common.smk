@@ -204,6 +204,7 @@ FILES = {
     "average_runs": config["average"]["members"],
     "evaluate_model": [
         model_input(config["evaluate"]["model"]),
+        config["train"]["altlocs_unknown"],
         *(method["path"] for method in config["evaluate"]["external"]),
     ],
     "predict_structures": [

@@ -12,6 +12,7 @@ rule evaluate_model:
         model=model_input(config["evaluate"]["model"]) or f"{RUN}/model.safetensors",
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
+        altlocs_unknown=config["train"]["altlocs_unknown"] or [],
         external=[method["path"] for method in config["evaluate"]["external"]],
         made_from=made_from("evaluate_model", RUN),
     output:
@@ -46,6 +47,7 @@ rule evaluate_model:
         runtime=by_attempt(60),
     params:
         evaluate={name: x for name, x in config["evaluate"].items() if name != "model"},
+        altlocs_unknown=config["train"]["altlocs_unknown"],
         truth=f"{DATA}/simulated" if SOURCE == "simulated" else None,
         code=code_of("evaluate_model"),
     script:

@@ -17,5 +17,6 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
         Path(snakemake.output.metrics).parent,
         EvaluationSettings(**snakemake.params.evaluate),
         truth_dir=snakemake.params.truth,
+        altlocs_unknown=snakemake.params.altlocs_unknown,
         log=log,
     )

@@ -67,6 +67,10 @@ SCORES = make_schema(
         Column("population", TEXT, False, "", "multiconformer (two or more altlocs) or single"),
         _METHOD,
         *RESIDUE_METRICS,
+        # Of a model with outputs beside its density (SPEC 11).
+        Column("p_heterogeneous", F32, True, "1", "probability of two or more distinct rotamers"),
+        Column("b_rank_mean", F32, True, "1", "predicted mean of the B rank"),
+        Column("b_rank_spread", F32, True, "1", "predicted standard deviation of the B rank"),
         # On simulated data, where the density that made them is known.
         Column("gap_to_entropy", F32, True, "nat", "nll minus the entropy of the generator"),
     )

@@ -41,6 +41,7 @@ from qfitlatent.evaluation.methods import (
     refuse_repeated,
     table_method,
 )
+from qfitlatent.evaluation.outputs import output_figures, output_scores, predicted_outputs
 from qfitlatent.evaluation.report import write_report
 from qfitlatent.evaluation.residues import (
     EvaluationSet,
@@ -71,18 +72,20 @@ def evaluate_run(
     truth_dir: str | Path | None = None,
     log: TextIO | None = None,
     report: bool = True,
+    altlocs_unknown: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a run and write everything below out_dir; returns the metrics. Progress goes to log.
 
     source is a run folder or model file; None scores the baselines alone. truth_dir is the
     simulator's folder: with it, the generator is scored too and the gap to its entropy given.
+    altlocs_unknown is the list ``train.altlocs_unknown``: no evidence for p_heterogeneous.
     Without ``report`` no page, figure and card is made. Raises QfitLatentError for inputs that
     cannot be read or do not fit together.
     """
     out_dir = Path(out_dir)
     loaded = None if source is None else load_model(source)
     learnt = None if loaded is None else loaded.learnt
-    data = read_evaluation_set(tables_dir, split_path, settings.split, learnt)
+    data = read_evaluation_set(tables_dir, split_path, settings.split, learnt, altlocs_unknown)
     training = read_evaluation_set(tables_dir, split_path, "train")
     libraries = fit_baselines(training.observed, settings.baselines, settings.seed)
 
@@ -102,6 +105,9 @@ def evaluate_run(
             table["gap_to_entropy"] = table["nll"] - entropy
         metrics.append("gap_to_entropy")
 
+    said = None if loaded is None else predicted_outputs(loaded.model, data)
+    if said is not None:
+        scores[MODEL] |= output_scores(said)
     spread = altloc_spread(data.observed).numpy()
     distinct = spread > math.radians(DISTINCT_DEGREES)
     groups = residue_groups(data, read_resolutions(tables_dir, data.entries), spread)
@@ -133,6 +139,7 @@ def evaluate_run(
         "learnt_from": data.left_out() if loaded is None or learnt else None,
         "trained_on": training.size(),
         "baseline_choices": {name: library.choices for name, library in libraries.items()},
+        "outputs": output_figures(said, scores[MODEL]["entropy"], data, draws) if said else None,
         "unit": "nll, nll_folded, information_gain, entropy in nats per residue; "
         "wasserstein_rad in radians; the others are shares",
         "run": describe_run(loaded, truth_dir is not None),

@@ -20,10 +20,14 @@ NOMINAL = np.round(np.arange(0.0, 1.0001, 0.05), 2)
 """Nominal coverages of the calibration curve; 0.5, 0.8 and 0.95 are among them."""
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-AUROC = {"auroc_entropy": "entropy", "auroc_two_draws": "heterogeneity"}
+AUROC = {
+    "auroc_entropy": "entropy",
+    "auroc_two_draws": "heterogeneity",
+    "auroc_p_heterogeneous": "p_heterogeneous",
+}
 """Finding heterogeneity: the figure, and the score that residues are ranked by."""
 
-AUROC_GROUPS = ("overall", "type", "num_chi")
+AUROC_GROUPS = ("overall", "type", "num_chi", "well_determined")
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by metric: (N,) values, nan where there is none."""
 

@@ -26,6 +26,9 @@ from qfitlatent.tables.parquet import read_table
 RESOLUTION_EDGES = (1.2, 1.5, 1.8, 2.2)
 NEIGHBOUR_EDGES = (10, 15, 20, 25)
 SPREAD_EDGES_DEGREES = (20, 40, 80)
+WELL_DETERMINED = 0.8
+"""B rank below which a side chain is well determined (SPEC 3)."""
+
 COVARIATES = (*(column.name for column in IDS), "num_neighbours", "secondary")
 """What is read of the residues beside what the model reads."""
 
@@ -61,6 +64,18 @@ class EvaluationSet:
         """(N,) bool: two or more altlocs."""
         return self.observed.num_conformers.numpy() > 1
 
+    def labels(self, name: str) -> np.ndarray:
+        """(N,) heterogeneous or b_rank, nan where it is not known."""
+        return self.dataset.labels(name, self.residue_row).numpy()
+
+    @property
+    def well_determined(self) -> np.ndarray:
+        """(N,) bool: a B rank below ``WELL_DETERMINED``, and every chi observed (SPEC 3)."""
+        observed = self.observed
+        hidden = observed.chi_mask[observed.row_residue] & ~observed.defined
+        seen = observed.sum_rows(hidden.any(1).long()).numpy() == 0
+        return seen & (self.labels("b_rank") < WELL_DETERMINED)
+
     def left_out(self) -> dict[str, Any]:
         """The chains that the model was trained on, and how many residues with a chi they have."""
         chains = sorted(f"{row['entry']} {row['chain']}" for row in self.learnt_from.to_pylist())
@@ -81,13 +96,19 @@ class EvaluationSet:
 
 
 def read_evaluation_set(
-    tables_dir: str | Path, split_path: str | Path, split: str, learnt: Learnt | None = None
+    tables_dir: str | Path,
+    split_path: str | Path,
+    split: str,
+    learnt: Learnt | None = None,
+    altlocs_unknown: str | Path | None = None,
 ) -> EvaluationSet:
     """The residues of one part of the split, without those of chains that a model learnt from.
 
+    altlocs_unknown: list of entries that are no evidence for p_heterogeneous.
+
     Raises QfitLatentError where there are none.
     """
-    dataset = Dataset.load(tables_dir, split_path, (split,))
+    dataset = Dataset.load(tables_dir, split_path, (split,), altlocs_unknown=altlocs_unknown)
     observed, residue_row, conformer_row = dataset.observed()
     if not len(observed):
         raise QfitLatentError(
@@ -163,6 +184,7 @@ def residue_groups(data: EvaluationSet, resolution: np.ndarray, spread: np.ndarr
             ["one", *_ranges(SPREAD_EDGES_DEGREES)],
             np.where(data.several, apart, 0),
         ),
+        Group("well_determined", ["no", "yes"], data.well_determined.astype(np.int64)),
         Group("secondary", list(shapes), shape),
         Group("entry", data.entries, data.entry),
     ]

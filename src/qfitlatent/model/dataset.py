@@ -200,6 +200,10 @@ class Dataset:
         rows = self._residues["residue_row"][seen]
         return every.select(seen), rows, self._rows["conformer_row"]
 
+    def labels(self, name: str, rows: Tensor) -> Tensor:
+        """(n,) heterogeneous or b_rank of the residues that are these rows (n,) of their table."""
+        return self._residues[name][torch.searchsorted(self._residues["residue_row"], rows)]
+
     def _all_observed(self) -> Observed:
         """All residues, those that show no chi too."""
         residues = self._residues

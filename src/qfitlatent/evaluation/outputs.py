@@ -1,0 +1,141 @@
+"""Figures of what a model says beside its density (SPEC 11): p_heterogeneous and b_rank.
+
+Shapes: N residues that are scored, B bootstrap resamples.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qfitlatent.evaluation.intervals import auroc, bootstrap_auroc, bootstrap_means
+from qfitlatent.evaluation.residues import EvaluationSet
+from qfitlatent.model.batch import collate
+from qfitlatent.model.network import DensityNetwork
+from qfitlatent.model.outputs import Outputs
+
+NUM_TENTHS = 10
+LEVELS = (0.5, 0.8, 0.95)
+
+
+def predicted_outputs(model: DensityNetwork, data: EvaluationSet) -> Outputs | None:
+    """Of the residues that are scored; None for a model without outputs."""
+    if not model.config.outputs:
+        return None
+    parts: list[tuple[Tensor, ...]] = []
+    with torch.inference_mode():
+        for protein in data.dataset:
+            said = model.outputs(model.encode(collate([protein])), protein.token)
+            assert said is not None  # the configuration says so
+            at = torch.isin(protein.residue_row, data.residue_row)
+            parts.append(tuple(values[at] for values in vars(said).values()))
+    return Outputs(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
+def output_scores(said: Outputs | None) -> dict[str, np.ndarray]:
+    """Columns of ``scores.parquet``."""
+    if said is None:
+        return {}
+    return {
+        "p_heterogeneous": said.p_heterogeneous.numpy(),
+        "b_rank_mean": said.b_rank_mean.numpy(),
+        "b_rank_spread": said.b_rank_spread.numpy(),
+    }
+
+
+def output_figures(
+    said: Outputs, entropy: np.ndarray, data: EvaluationSet, draws: np.ndarray
+) -> dict[str, Any]:
+    """For ``metrics.json``: over all residues that are evidence, and over the well-determined.
+
+    entropy (N,) is what p_heterogeneous is put beside, on the same residues; draws (B,E) as
+    ``bootstrap_weights`` gives them.
+    """
+    well = data.well_determined
+    return {
+        name: {
+            "p_heterogeneous": _heterogeneous(said, entropy, data, draws, mask),
+            "b_rank": _b_rank(said, data, draws, mask),
+        }
+        for name, mask in (("all", np.ones_like(well)), ("well_determined", well))
+        if mask.any()
+    }
+
+
+def _heterogeneous(
+    said: Outputs, entropy: np.ndarray, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
+) -> dict[str, Any]:
+    """AUROC, NLL and reliability on the residues whose altlocs were kept."""
+    truth = data.labels("heterogeneous")
+    known = mask & np.isfinite(truth)
+    p, positive, entry = said.p_heterogeneous.numpy()[known], truth[known] > 0, data.entry[known]
+    if not positive.any() or positive.all():
+        return {"num_residues": int(known.sum()), "num_heterogeneous": int(positive.sum())}
+    ranks = np.stack([p, entropy[known]], axis=1)
+    areas = bootstrap_auroc(ranks, positive, entry, draws, np.zeros(len(p), dtype=np.int64), 1)
+    p_safe = np.clip(p.astype(float), 1e-7, 1 - 1e-7)
+    nll = -np.where(positive, np.log(p_safe), np.log1p(-p_safe))
+    rate = float(positive.mean())
+    tenth = np.minimum((p * NUM_TENTHS).astype(int), NUM_TENTHS - 1)
+    order = np.argsort(p, kind="stable")
+    return {
+        "num_residues": len(p),
+        "num_heterogeneous": int(positive.sum()),
+        "auroc": _interval(areas, 0),
+        "auroc_entropy": _interval(areas, 1),
+        "nll": float(nll.mean()),
+        "nll_of_rate": -rate * np.log(rate) - (1 - rate) * np.log1p(-rate),
+        # By the probability itself, and by its rank: most residues are improbable.
+        "reliability": [_reliability(p, positive, tenth == n) for n in np.unique(tenth)],
+        "reliability_by_rank": [
+            _reliability(p, positive, part) for part in np.array_split(order, NUM_TENTHS)
+        ],
+    }
+
+
+def _reliability(p: np.ndarray, positive: np.ndarray, part: np.ndarray) -> dict[str, Any]:
+    """Mean probability and observed frequency of some residues."""
+    found = positive[part]
+    return {
+        "num_residues": len(found),
+        "predicted": float(p[part].mean()) if len(found) else None,
+        "observed": float(found.mean()) if len(found) else None,
+    }
+
+
+def _b_rank(
+    said: Outputs, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
+) -> dict[str, Any]:
+    """Correlation, NLL, error and coverage on the residues that have a B rank."""
+    truth, mean, spread = (
+        data.labels("b_rank"),
+        said.b_rank_mean.numpy(),
+        said.b_rank_spread.numpy(),
+    )
+    known = mask & np.isfinite(truth) & np.isfinite(mean)
+    if known.sum() < 2:
+        return {"num_residues": int(known.sum())}
+    truth, mean, spread, entry = truth[known], mean[known], spread[known], data.entry[known]
+    z = (truth - mean) / spread
+    half = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(LEVELS) / 2 + 0.5).numpy()
+    values = [np.abs(truth - mean), z**2 / 2 + np.log(spread * np.sqrt(2 * np.pi))]
+    values += [np.abs(z) <= width for width in half]
+    means = bootstrap_means(np.stack(values, axis=1).astype(float), entry, draws)
+    names = ["absolute_error", "nll", *(f"coverage_{round(100 * level)}" for level in LEVELS)]
+    return {
+        "num_residues": int(known.sum()),
+        "correlation": float(np.corrcoef(truth, mean)[0, 1]),
+        "spearman": float(np.corrcoef(_ranks(truth), _ranks(mean))[0, 1]),
+        "auroc_poorly_determined": auroc(mean, truth >= 0.8),
+        **{name: _interval(means, i) for i, name in enumerate(names)},
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
+
+
+def _interval(figures: Any, column: int) -> dict[str, float | None]:
+    found = {name: float(getattr(figures, name)[0, column]) for name in ("value", "low", "high")}
+    return {name: x if np.isfinite(x) else None for name, x in found.items()}
