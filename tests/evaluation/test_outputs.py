@@ -30,9 +30,8 @@ def evaluated(tiny, tmp_path_factory):
     """Metrics and scores of an untrained model with outputs; half of the entries are stripped."""
     folder = tmp_path_factory.mktemp("outputs")
     run = make_run(folder, "with_outputs", outputs=True)
-    entries = sorted(
-        pd.read_parquet(tiny.out / "scores.parquet", columns=["entry"])["entry"].unique()
-    )
+    scored = pd.read_parquet(tiny.out / "scores.parquet", columns=["entry"])
+    entries = sorted(scored["entry"].unique())
     unknown = folder / "unknown.csv"
     unknown.write_text("entry\n" + "\n".join(entries[::2]) + "\n")
     few = settings(baselines=["uniform"], num_samples=32)
@@ -96,7 +95,9 @@ def test_what_is_true_is_calibrated_and_found(data):
     assert found["p_heterogeneous"]["nll"] == pytest.approx(
         found["p_heterogeneous"]["nll_of_rate"], abs=1e-5
     )
-    assert found["p_heterogeneous"]["auroc"]["value"] == 0.5
+    # A logit and back may differ in the last digit, which then ranks.
+    assert found["p_heterogeneous"]["auroc"]["value"] == pytest.approx(0.5, abs=0.02)
+    assert found["b_rank"]["correlation"] is None
     known = figures(data, said(0.1 + 0.8 * truth, data.labels("b_rank")))["all"]
     assert known["p_heterogeneous"]["auroc"]["value"] == 1.0
     assert known["b_rank"]["correlation"] == pytest.approx(1.0, abs=1e-5)

@@ -125,11 +125,16 @@ def _b_rank(
     names = ["absolute_error", "nll", *(f"coverage_{round(100 * level)}" for level in LEVELS)]
     return {
         "num_residues": int(known.sum()),
-        "correlation": float(np.corrcoef(truth, mean)[0, 1]),
-        "spearman": float(np.corrcoef(_ranks(truth), _ranks(mean))[0, 1]),
+        "correlation": _correlation(truth, mean),
+        "spearman": _correlation(_ranks(truth), _ranks(mean)),
         "auroc_poorly_determined": auroc(mean, truth >= 0.8),
         **{name: _interval(means, i) for i, name in enumerate(names)},
     }
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Pearson's; None where one of the two does not vary."""
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else None
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
