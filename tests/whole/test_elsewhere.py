@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_finished_run_says_where_everything_is_and_makes_a_report(finished):
 
 def test_every_item_of_the_report_has_labels_and_a_caption_that_exists():
     rules = [path.read_text() for path in sorted(ROOT.glob("workflow/rules/*.smk"))]
-    items = [part for text in rules for part in text.split(" report(")[1:]]
+    items = [part for text in rules for part in re.split(r"\breport\(", text)[1:]]
     assert len(items) == 4
     for item in items:
         body = item.split("category=")[0]
