@@ -45,3 +45,33 @@ def shared_data() -> Path:
         except OSError:  # another test process was faster
             shutil.rmtree(unpacked)
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three simulated entries, each as mmCIF and as PDB: what real files are for where there are
+    none. Altlocs, MSE, insertion codes, several chains and waters are among them."""
+    import gemmi
+
+    from helpers.simulated import simulator
+    from qfitlatent.simulate.entry import write_entries
+    from qfitlatent.simulate.settings import entry_ids
+
+    settings = simulator(num_entries=3, mse_fraction=1.0, insertion_code_fraction=1.0)
+    folder = tmp_path_factory.mktemp("simulated_files")
+    found = []
+    for path in write_entries(entry_ids(settings), folder, settings, 3):
+        structure = gemmi.read_structure(str(path))
+        structure.setup_entities()
+        as_pdb = folder / f"{structure.name}.pdb"
+        structure.write_pdb(str(as_pdb))
+        found += [path, as_pdb]
+    return found
+
+
+@pytest.fixture(params=["simulated", "real"])
+def some_files(request: pytest.FixtureRequest) -> list[Path]:
+    """The simulated files, and a dozen of the shared real ones where they are."""
+    if request.param == "simulated":
+        return request.getfixturevalue("simulated_files")
+    return sorted((request.getfixturevalue("shared_data") / "mostly_single").glob("*.pdb"))[:12]

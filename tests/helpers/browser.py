@@ -67,7 +67,7 @@ def _open(page: Path, width: int, scheme: int) -> tuple[dict[str, Any], str]:
             "--window-size=1300,1000", "--virtual-time-budget=10000", "--dump-dom",
             f"file://{folder}/frame.html",
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=True)
     probe = re.search(r'data-probe="([^"]*)"', done.stdout).group(1)
     return json.loads(probe.replace("&quot;", '"')), done.stderr
 

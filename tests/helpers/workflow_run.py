@@ -32,7 +32,8 @@ TINY = {
 class Checkout:
     """A copy of the workflow and the package in a folder of its own."""
 
-    timeout_s = 600
+    timeout_s = 3600
+    """Ends what hangs; on a busy machine a run that takes seconds may take minutes."""
 
     def __init__(self, folder: Path, config: dict) -> None:
         self.folder = folder

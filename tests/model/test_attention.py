@@ -103,7 +103,14 @@ def test_equals_textbook_fp32():
 @pytest.mark.parametrize("name", ["2yl0.pdb", "1us0.pdb", "1vme.cif"])
 def test_equals_textbook_on_real_backbones(shared_data, name):
     """126, 314 and 800 residues, two chains and gaps among them; fp32 against fp64."""
-    records = read_entry(shared_data / "multiconformer" / name, "real")
+    check_textbook(read_entry(shared_data / "multiconformer" / name, "real"))
+
+
+def test_equals_textbook_on_a_simulated_backbone(simulated_files):
+    check_textbook(read_entry(simulated_files[0], "simulated"))
+
+
+def check_textbook(records):
     protein = protein_from_tables(records.tables())
     protein = protein.select(torch.arange(min(len(protein), 800)))
     inputs = inputs_of([protein], torch.float64)

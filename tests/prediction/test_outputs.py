@@ -498,10 +498,10 @@ def test_gzipped_and_misnamed_files_are_opened_by_content(simulated, tmp_path):
 # --- Real residues ----------------------------------------------------------------------------
 
 
-def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
+def test_rebuilding_files_from_their_own_chi(some_files):
     """Placed with the chi of the deposited conformers, side chains come out where they were."""
     deviations = []
-    for path in sorted((shared_data / "mostly_single").glob("*.pdb"))[:12]:
+    for path in some_files:
         records = read_entry(path, path.stem)
         own = own_chi(records)
         placement = placement_of(records, lambda _, own=own: (np.ones((len(own), 1)), own[:, None]))
@@ -526,7 +526,7 @@ def test_rebuilding_real_files_from_their_own_chi(shared_data, tmp_path):
             ]
             if len(squares) == len(SIDE_CHAIN_ATOMS[key[3]]):
                 deviations.append(math.sqrt(np.mean(squares)))
-    assert len(deviations) > 1000
+    assert len(deviations) > 100
     assert np.median(deviations) < 0.25
 
 

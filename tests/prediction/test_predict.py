@@ -1,6 +1,7 @@
 """Predict, score, sample and embed as a user calls them, with an untrained model."""
 
 import copy
+import gzip
 import json
 import math
 import re
@@ -733,14 +734,15 @@ def test_the_workflow_predicts_with_the_shipped_model_unless_told_otherwise(tmp_
 # --- Start-up ---------------------------------------------------------------------------------
 
 
-def test_a_raw_file_is_predicted_from_the_shell(shared_data, tmp_path):
+def test_a_packed_pdb_file_is_predicted_from_the_shell(simulated_files, tmp_path):
     """With a model of the default size."""
     settings = config.load([])
     torch.manual_seed(0)
     save_model(
         QFitLatent(ModelConfig.from_dict(settings["model"])), settings, tmp_path / "m.safetensors"
     )
-    path = sorted((shared_data / "raw").glob("*.pdb.gz"))[0]
+    path = tmp_path / "mine.pdb.gz"
+    path.write_bytes(gzip.compress(simulated_files[1].read_bytes()))
     command = [sys.executable, "-m", "qfitlatent", "predict", str(path), "-o", str(tmp_path / "o")]
     subprocess.run([*command, "--model", str(tmp_path / "m.safetensors")], check=True)
     assert all(p.exists() for p in output_paths(Path(tmp_path / "o"), path.name.split(".")[0]))

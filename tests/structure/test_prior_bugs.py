@@ -24,6 +24,17 @@ def test_chains_without_a_name_are_protein(shared_data, name):
     assert {r["chain"] for r in residues} == {"_xp"}
 
 
+def test_a_peptide_in_a_chain_without_a_name_is_protein(tmp_path):
+    """The same of a fragment, without TER."""
+    read(tmp_path, peptide(residue("SER", 3), length=20), "pdb")
+    lines = (tmp_path / "x.pdb").read_text().splitlines()
+    atoms = [line[:21] + " " + line[22:] for line in lines if line.startswith("ATOM")]
+    (tmp_path / "y.pdb").write_text("\n".join([*atoms, "END", ""]))
+    residues = read_entry(tmp_path / "y.pdb", "x").residues.to_pylist()
+    assert len(residues) == 20
+    assert {(r["author_chain"], r["chain"]) for r in residues} == {("", "_xp")}
+
+
 def test_names_of_more_than_seven_bytes_are_read(tmp_path):
     """gemmi.FlatStructure raises on chains, subchains and entities with longer names."""
     records = read(tmp_path, {"chain-of-hex-42": peptide(residue("SER", 3))["A"]})
@@ -74,6 +85,18 @@ def test_equal_microheterogeneity_is_decided_by_name(shared_data):
     assert {row["name"] for row in records.rejected.to_pylist()} == {"VAL"}
     kept = [r for r in records.residues.to_pylist() if r["is_microheterogeneous"]]
     assert {r["name"] for r in kept} == {"ILE"}
+
+
+@pytest.mark.parametrize("order", [("ILE", "VAL"), ("VAL", "ILE")])
+def test_equal_microheterogeneity_of_a_fragment(tmp_path, order):
+    specs = []
+    for label, name in zip("AB", order, strict=True):
+        spec = residue(name, 3)
+        spec["atoms"] = [(atom, label, 0.5, xyz) for atom, _, _, xyz in spec["atoms"]]
+        specs.append(spec)
+    records = read(tmp_path, peptide(specs))
+    assert row(records, 3)["name"] == "ILE"
+    assert [r["name"] for r in records.rejected.to_pylist()] == ["VAL"]
 
 
 def test_half_of_float32_occupancy_is_half(tmp_path):

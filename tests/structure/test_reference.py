@@ -35,6 +35,11 @@ def test_agrees_with_the_slow_reference(shared_data, name):
     assert disagreements == []
 
 
+@pytest.mark.parametrize("limit", [1, 2, 6])
+def test_simulated_files_agree_with_the_slow_reference(simulated_files, limit):
+    assert [line for path in simulated_files for line in compare(path, limit)] == []
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 def test_agrees_with_the_limit_of_conformers(shared_data, limit):
     files = [p for p in sample(shared_data / "raw", 10) if "7aa5e0" in p.name or "2hmz" in p.name]
@@ -166,7 +171,14 @@ def compare_rejected(expected: reference_structure.Result, records) -> list[str]
 
 def test_pdb_and_mmcif_of_one_entry_agree(shared_data, tmp_path):
     """The same chi and frames, residue by residue, whatever the format calls the chains."""
-    files = sample(shared_data / "raw", 10)[::4]
+    check_formats(sample(shared_data / "raw", 10)[::4], tmp_path)
+
+
+def test_pdb_and_mmcif_of_a_simulated_entry_agree(simulated_files, tmp_path):
+    check_formats(simulated_files, tmp_path)
+
+
+def check_formats(files, tmp_path):
     for path in files:
         structure = gemmi.read_structure(str(path))
         structure.setup_entities()

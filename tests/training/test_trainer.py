@@ -464,7 +464,7 @@ def test_two_processes_follow_one_with_the_same_global_batch(data):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, str(script), str(data)], env=environment, capture_output=True, text=True,
-        timeout=300,
+        timeout=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run(data, make_config(dropout=0.0, batch_size=2), "one")

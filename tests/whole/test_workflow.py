@@ -110,7 +110,7 @@ def test_training_killed_at_any_moment_resumes_to_the_same_bytes(other):
     other.write_config(TINY)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
