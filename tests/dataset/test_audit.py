@@ -172,7 +172,10 @@ def test_a_broken_table_fails_the_audit_with_its_rows(data, tmp_path):
         audit.make_audit(folder, data / "split.parquet", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert any("tokens" in b["invariant"] for b in written["broken_invariants"])
-    assert "broken" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "contradict themselves in 1 way." in page
+    assert "tokens agree with names: 1 rows" in page
+    check_self_contained(page)
 
 
 @pytest.mark.parametrize(("value", "column"), [(np.nan, "b_rank"), (np.inf, "phi_rad")])

@@ -37,7 +37,7 @@ def test_the_page_is_one_file_without_a_script(page):
 
 
 def test_it_opens_with_four_figures_of_the_tables(metrics, page):
-    opening = page[: page.index("<nav>")]
+    opening = page[: page.index("<nav ")]
     populations = metrics["populations"]
     for population, metric in (
         ("multiconformer", "nll"),

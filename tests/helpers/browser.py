@@ -1,5 +1,6 @@
 """A page in a headless browser: what it loads, whether it fits the screen, what it complains of."""
 
+import itertools
 import json
 import re
 import shutil
@@ -89,10 +90,42 @@ def tags(text: str) -> list[tuple[str, dict[str, str | None]]]:
 
 
 def check_self_contained(text: str) -> None:
-    """No tag of the page points outside it, and every picture is described."""
-    for tag, attributes in tags(text):
+    """No tag of the page points outside it, and all of it can be read aloud."""
+    found = tags(text)
+    for tag, attributes in found:
         for name in ("src", "href", "srcset", "action"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
         if tag == "img":
             assert attributes["alt"]
+        if tag == "canvas":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+        if tag == "nav":
+            assert attributes["aria-label"]
     assert not any(word in text for word in ("@import", "url(", "fetch("))
+    _check_outline(found)
+
+
+def _check_outline(found: list[tuple[str, dict[str, str | None]]]) -> None:
+    """Language, landmarks, ids and links, the order of headings, captions and heads of tables."""
+    names = [tag for tag, _ in found]
+    ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(set(ids)) == len(ids), "ids are unique"
+    assert ("html", {"lang": "en"}) in found
+    assert names.count("main") == names.count("h1") == 1
+    policy = [a["content"] for tag, a in found if tag == "meta" and "http-equiv" in a]
+    assert len(policy) == 1
+    assert policy[0].startswith("default-src 'none'")
+    links = [attributes["href"] for tag, attributes in found if tag == "a"]
+    assert links[0] == "#content", "the first link leads past the rest to the content"
+    assert {link[1:] for link in links} <= set(ids)
+    levels = [int(tag[1]) for tag in names if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), levels
+    assert names.count("figcaption") == names.count("figure")
+    assert names.count("caption") == names.count("table")
+    for place, (tag, attributes) in enumerate(found):
+        if tag == "table":
+            assert found[place + 1][0] == "caption"
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")

@@ -65,7 +65,7 @@ def test_a_cell_is_a_text(label, text, small):
 
 def render_table(head, rows):
     environment = module._environment()
-    source = '{% from "pages/parts.html.j2" import table %}{{ table(head, rows) }}'
+    source = '{% from "pages/parts.html.j2" import table %}{{ table("caption", head, rows) }}'
     return environment.from_string(source).render(head=head, rows=rows)
 
 

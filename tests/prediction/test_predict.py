@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from helpers.browser import check_in_browser, check_self_contained
 from helpers.predictions import make_model, output_paths, settings_of
 from helpers.simulated import simulator
 from helpers.workflow_run import TINY, Checkout
@@ -464,84 +463,6 @@ def test_five_thousand_residues(model_path, tmp_path):
     weight = pq.read_table(tmp_path / "out" / "large.mixture.parquet")["weight"].to_numpy()
     assert np.isfinite(weight).all()
     assert (tmp_path / "out" / "large_ensemble.pdb").exists()
-
-
-# --- The page ---------------------------------------------------------------------------------
-
-STUB = """
-const fs = require("fs"), html = fs.readFileSync(process.argv[1], "utf8");
-const data = html.match(/<script type="application\\/json" id="data">([\\s\\S]*?)<\\/script>/)[1];
-const code = html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1];
-class Node {
-  constructor() { this.children = []; this.style = {}; this.classList = {add() {}, remove() {}}; }
-  appendChild(child) { this.children.push(child); return child; }
-  replaceChildren(...children) { this.children = children; }
-  setAttribute() {}
-  getContext() {
-    const canvas = {createImageData: (w, h) => ({data: new Uint8ClampedArray(w * h * 4)})};
-    return new Proxy(canvas, {get: (o, k) => (k in o ? o[k] : () => {}), set: () => true});
-  }
-}
-const nodes = {};
-globalThis.document = {
-  getElementById: (id) => nodes[id] || (nodes[id] = new Node()),
-  createElement: () => new Node(),
-};
-document.getElementById("data").textContent = data;
-(0, eval)(code + ";globalThis.page = {known, all, chains, kernel, choose};");
-page.known.forEach((r) => page.choose(r));
-const n = 720;
-console.log(JSON.stringify({
-  rows: nodes.rows.children.length,
-  residues: page.all.map((r) => [r.chain.name, r.name, r.id, r.letter]),
-  known: page.known.map((r) => ({
-    id: r.id, entropy: r.entropy, modes: r.modes, weight: r.weight,
-    mean: r.mean, kappa: r.kappa,
-    mass: r.symmetric.map((_, d) => {
-      let sum = 0;
-      r.weight.forEach((w, k) => page.kernel(r, k, d, n).forEach((p) => { sum += w * p; }));
-      return sum * 2 * Math.PI / n;
-    }),
-  })),
-}));
-"""
-
-
-def test_the_page_loads_nothing_and_escapes_names(predicted):
-    result, out = predicted
-    text = (out / f"{result.entry}.html").read_text()
-    check_self_contained(text)
-    assert f"<h1>{result.entry}</h1>" in text
-    body = text.split('id="data">')[1].split("</script>")[0]
-    assert "<" not in body
-    check_in_browser(out / f"{result.entry}.html")
-
-
-def test_the_page_runs_and_its_densities_integrate_to_one(predicted, tmp_path):
-    """The page's script in node, with just enough of a document."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the page's script cannot be run")
-    result, out = predicted
-    done = subprocess.run(
-        [node, "-e", STUB, str(out / f"{result.entry}.html")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    page = json.loads(done.stdout)
-    frame = pq.read_table(out / f"{result.entry}.mixture.parquet").to_pandas()
-    summary = pd.read_csv(out / f"{result.entry}.residues.csv", keep_default_na=False)
-    assert [r[1] for r in page["residues"]] == summary["name"].tolist()
-    groups = [g for _, g in frame.groupby(["chain", "index"], sort=False)]
-    assert page["rows"] == len(page["known"]) == len(groups)
-    for shown, group in zip(page["known"], groups, strict=True):
-        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-6)
-        np.testing.assert_allclose(shown["mass"], 1.0, atol=1e-4)
-        num_chi = len(shown["mean"][0])
-        expected = group[[f"mean{d}_rad" for d in range(1, num_chi + 1)]]
-        np.testing.assert_allclose(shown["mean"], expected, atol=1e-5)
-        expected = group[[f"kappa{d}" for d in range(1, num_chi + 1)]]
-        np.testing.assert_allclose(shown["kappa"], expected, rtol=1e-5)
 
 
 # --- score ------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def summarise(tables: Tables) -> dict[str, object]:
         "entries_by_resolution_angstrom": _histogram(
             entries["resolution_angstrom"], np.arange(0, 4.01, 0.2)
         ),
+        "median_resolution_angstrom": _median(entries["resolution_angstrom"]),
         "entries_without_resolution": int(entries["resolution_angstrom"].isna().sum()),
         "residues_by_type": dict(zip(types, by_token, strict=True)),
         "heterogeneous_residues_by_type": dict(zip(types, heterogeneous_by_token, strict=True)),
@@ -131,6 +132,12 @@ def _num_unobserved(conformers: pd.DataFrame) -> int:
     """Residues with a chi that hangs on an atom of occupancy 0."""
     unseen = conformers[OBSERVED_COLUMNS].eq(False).any(axis=1)  # null is neither
     return len(conformers.loc[unseen, KEY].drop_duplicates())
+
+
+def _median(values: pd.Series) -> float | None:
+    """Of the values that there are."""
+    known = values.dropna().astype(np.float64)
+    return round(float(known.median()), 3) if len(known) else None
 
 
 def _counts(values: pd.Series) -> dict[str, int]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from qfitlatent.dataset.invariants import Violation
-from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save
+from qfitlatent.pages.figures import BLUE, ORANGE, Figure, new_figure, save, whole_numbers
 from qfitlatent.pages.reasons import reason_help
-from qfitlatent.pages.render import embedded, render
+from qfitlatent.pages.render import Cell, embedded, render
 from qfitlatent.tables.names import EXCLUDED, SPLITS
 
 SPLIT_NUMBERS = (
@@ -20,6 +20,10 @@ SPLIT_NUMBERS = (
     "residues",
     "multiconformer_residues",
 )
+
+
+SCOPES = {"frame": "backbone"}
+"""Words of the tables that a crystallographer calls otherwise."""
 
 
 def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) -> str:
@@ -36,9 +40,16 @@ def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) 
         violations=[],
         s=s,
         pictures=pictures,
-        counts=[[name.replace("_", " "), number] for name, number in s["counts"].items()],
+        c=s["counts"],
+        cell=_cell,
         left_out=[
-            [r["stage"], r["scope"], r["reason"], r["rows"], *reason_help()[r["reason"]]]
+            [
+                r["stage"],
+                SCOPES.get(r["scope"], r["scope"]),
+                r["reason"],
+                r["rows"],
+                *reason_help()[r["reason"]],
+            ]
             for r in s["rejected"]
         ],
         split=[
@@ -52,38 +63,64 @@ def audit_page(s: Mapping[str, Any], violations: list[Violation], folder: Path) 
     )
 
 
+def _cell(number: float | None, unit: str = "") -> Cell:
+    """A number to open with; a dash where there is none."""
+    if number is None:
+        return Cell("–")
+    return Cell(f"{number:,}{unit}" if isinstance(number, int) else f"{number:.2f}{unit}")
+
+
 def _pictures(s: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     """The numbers of the page drawn; name -> SVG, with a PNG beside it."""
     figures = {"chi": _chi_figure(s["chi_density"])}
     for name, key, xlabel, ylabel in (
         ("resolution", "entries_by_resolution_angstrom", "resolution / Å", "entries"),
-        ("occupancy", "altlocs_by_occupancy", "occupancy", "conformers"),
+        ("occupancy", "altlocs_by_occupancy", "occupancy", "altlocs"),
         ("differences", "altlocs_by_largest_chi_difference_degrees", "degrees", "altlocs"),
     ):
         figures[name], axes = new_figure(9, 2.8)
-        edges = np.array(s[key]["edges"])
-        axes.bar(edges[:-1], s[key]["counts"], np.diff(edges), align="edge", color=BLUE)
+        edges, counts = np.array(s[key]["edges"]), np.array(s[key]["counts"])
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=BLUE)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+        filled = np.flatnonzero(counts)
+        if len(filled):  # and one empty bar on each side
+            first, last = filled[0] - 1, filled[-1] + 2
+            axes.set_xlim(edges[max(first, 0)], edges[min(last, len(edges) - 1)])
+        axes.yaxis.set_major_locator(whole_numbers())
 
     figures["types"], panels = new_figure(9, 2.8, columns=2)
-    for axes, title, key, colour in (
-        (panels[0], "all", "residues_by_type", BLUE),
-        (panels[1], "with distinct conformers", "heterogeneous_residues_by_type", ORANGE),
+    for axes, title, key, look in (
+        (panels[0], "all", "residues_by_type", {"color": BLUE}),
+        (
+            panels[1],
+            "whose altlocs differ",
+            "heterogeneous_residues_by_type",
+            {"color": ORANGE, "hatch": "///", "edgecolor": "white", "lw": 0},
+        ),
     ):
-        axes.bar(list(s[key]), list(s[key].values()), color=colour)
+        numbers = {name: n for name, n in s[key].items() if n or name != "unknown"}
+        axes.bar(list(numbers), list(numbers.values()), **look)
         axes.set_title(title)
         axes.tick_params(axis="x", rotation=90, labelsize=7)
+        axes.yaxis.set_major_locator(whole_numbers())
 
     figures["conformers"], axes = new_figure(9, 2.8)
     numbers = s["residues_by_number_of_distinct_conformers"]
     axes.bar(list(numbers), list(numbers.values()), color=BLUE)
+    # From below 1, so that a bar of one residue is seen.
     axes.set(xlabel="distinct conformers", ylabel="residues with chi", yscale="log")
+    axes.set_ylim(bottom=0.7)
 
     if "split" in s:
         figures["clusters"], axes = new_figure(9, 2.8)
         sizes = {int(size): number for size, number in s["clusters_by_chains"].items()}
         axes.scatter(list(sizes), list(sizes.values()), color=BLUE, s=12)
-        axes.set(xlabel="chains in the cluster", ylabel="clusters", xscale="log", yscale="log")
+        axes.set(xlabel="chains in the cluster", ylabel="clusters")
+        if max(sizes, default=1) > 10:  # few sizes are read better on plain axes
+            axes.set(xscale="log", yscale="log")
+        else:
+            axes.xaxis.set_major_locator(whole_numbers())
+            axes.yaxis.set_major_locator(whole_numbers())
     return {name: save(figure, folder / name) for name, figure in figures.items()}
 
 

@@ -178,7 +178,7 @@ def _page(
     figures, differences = {}, {}
     for population, found in nested.items():
         runs, others = found["figures"], found.get("differences", {})
-        figures[population] = ["", *map(_shown, runs)], figure_rows(runs)
+        figures[population] = ["figure", *map(_shown, runs)], figure_rows(runs)
         if others:
             head = [f"minus {names[0]}", *map(_shown, others)]
             differences[population] = head, difference_rows(others, METRICS)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.evaluation.intervals import auroc, roc_curve
-from qfitlatent.evaluation.words import colour, label, ordered, pick
+from qfitlatent.evaluation.words import label, ordered, pick, style
 from qfitlatent.pages.figures import INK, ORANGE, Figure, new_figure, save
 from qfitlatent.tables.columns import KEYS
 
@@ -44,10 +44,12 @@ def _by_method(table: pa.Table) -> dict[str, pa.Table]:
 
 
 def _draw_methods(panel: Any, curves: Mapping[str, Iterable[np.ndarray]], **labels: str) -> None:
-    """One line x, y a method, the model's the widest."""
-    for method, points in curves.items():
+    """One line x, y a method, the model's the widest; markers stand at places of their own."""
+    for i, (method, points) in enumerate(curves.items()):
+        look = style(method, curves)
         panel.plot(
-            *points, color=colour(method, curves), lw=2 if method == "model" else 1.2,
+            *points, color=look["colour"], ls=look["line"], marker=look["marker"], ms=4,
+            markevery=(0.04 * i, 0.2), lw=2 if method == "model" else 1.2,
             label=labels.get(method, label(method)),
         )  # fmt: skip
 
@@ -78,9 +80,10 @@ def information_gain(tables: Tables, population: str) -> Figure | None:
         value, low, high = _numbers(part, ("value", "low", "high"))
         # A type of one entry has a value and no interval.
         error = np.nan_to_num(np.abs(np.stack([value - high, value - low])))
+        look = style(reference, shown)
         axes.errorbar(
-            -value, y, xerr=error, fmt="o", ms=4, lw=1.2,
-            color=colour(reference, shown), label=f"over the {label(reference)}",
+            -value, y, xerr=error, fmt=look["marker"], ms=4, lw=1.2, color=look["colour"],
+            label=f"over the {label(reference)}",
         )  # fmt: skip
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(types)), types)
@@ -99,7 +102,7 @@ def calibration(tables: Tables, population: str) -> Figure:
     _draw_methods(axes, {m: _numbers(t, ("nominal", "coverage")) for m, t in rows.items()})
     if "model" in rows:
         x, low, high = _numbers(rows["model"], ("nominal", "low", "high"))
-        axes.fill_between(x, low, high, color=colour("model", rows), alpha=0.18, lw=0)
+        axes.fill_between(x, low, high, color=style("model", rows)["colour"], alpha=0.18, lw=0)
     axes.set_xlabel("nominal mass of the highest-density region")
     axes.set_ylabel("observed altlocs inside, by occupancy")
     axes.legend(loc="upper left")

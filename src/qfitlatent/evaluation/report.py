@@ -75,7 +75,7 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
         "kind": "simulated" if metrics["run"]["is_simulated"] else "experimental",
         "keys": key_figures(metrics),
         "figures": {
-            population: ([""] + [label(m) for m in shown], figure_rows(shown))
+            population: (["figure"] + [label(m) for m in shown], figure_rows(shown))
             for population, shown in _figures(metrics).items()
         },
         "titles": POPULATIONS,
@@ -115,13 +115,17 @@ def key_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not by_method.get(ours):
             continue
         rival = best_of({name: by_method[name] for name in others}, metric)
+        more = ""
+        if rival:
+            text = figure_text(by_method[rival], metric)
+            more = f"The best of the others, {label(rival)}, has {text}."
         found.append(
             {
                 "title": METRICS[metric]["words"],
                 "unit": METRICS[metric]["unit"],
                 "figure": cell(by_method[ours], metric),
                 "sentence": key["sentence"].format(**by_method[ours]),
-                "rival": rival and f"{label(rival)}, has {figure_text(by_method[rival], metric)}",
+                "more": more,
             }
         )
     return found

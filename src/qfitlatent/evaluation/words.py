@@ -1,4 +1,4 @@
-"""The words, colours and order of reports and comparisons, which are ``data/words.yaml``."""
+"""The words, styles and order of reports and comparisons, which are ``data/words.yaml``."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,11 +36,12 @@ def ordered(methods: Iterable[str]) -> list[str]:
     return sorted(methods, key=lambda name: (name == GENERATOR, known.get(name, len(known)), name))
 
 
-def colour(method: str, methods: Iterable[str]) -> str:
+def style(method: str, methods: Iterable[str]) -> dict[str, str]:
+    """``colour``, ``line`` and ``marker`` of a method in a picture of these methods."""
     if method in METHODS:
-        return METHODS[method]["colour"]
+        return METHODS[method]
     others = [name for name in ordered(methods) if name not in METHODS]
-    return WORDS["other_colours"][others.index(method) % len(WORDS["other_colours"])]
+    return WORDS["others"][others.index(method) % len(WORDS["others"])]
 
 
 def title(metric: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from qfitlatent.base.files import atomic_path
 
@@ -37,6 +38,11 @@ def new_figure(
     return figure, figure.subplots(rows, columns, **options)
 
 
+def whole_numbers() -> MaxNLocator:
+    """Ticks of an axis that counts."""
+    return MaxNLocator(integer=True)
+
+
 def save(figure: Figure, stem: Path) -> Path:
     """``stem.png`` and ``stem.svg``, without dates: the same numbers give the same bytes.
 
@@ -52,15 +58,15 @@ def save(figure: Figure, stem: Path) -> Path:
 def draw_learning_curve(history: Sequence[Mapping[str, float]], stem: Path) -> None:
     """The losses, and the validation NLL of both populations, over the epochs of a training."""
     figure, axes = new_figure(6, 3.6)
-    for name, label, colour in (
-        ("train_loss", "training loss", GREY),
-        ("validation_loss", "validation loss", BLUE),
-        ("validation_nll_multiconformer", "validation NLL, multiconformer", ORANGE),
-        ("validation_nll_single", "validation NLL, single conformer", GREEN),
+    for name, label, colour, look in (
+        ("train_loss", "training loss", GREY, "x:"),
+        ("validation_loss", "validation loss", BLUE, "o-"),
+        ("validation_nll_multiconformer", "validation NLL, multiconformer", ORANGE, "s--"),
+        ("validation_nll_single", "validation NLL, single conformer", GREEN, "^-."),
     ):
         points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=".", ms=3)
+            axes.plot(*zip(*points, strict=True), look, color=colour, label=label, ms=3)
     axes.set(xlabel="epoch", ylabel="nats per residue")
     axes.grid()
     axes.legend()

@@ -110,8 +110,9 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         write_text(cif_path, cif)
         if pdb is not None:
             write_text(pdb_path, pdb)
-        shown = replace(predicted, mode_weight=states.occupancy / 100.0, mode_chi=states.chi)
-        write_text(page_path, page(given.entry, summary, shown, token, results.identity))
+        conformers = given.tables["conformers"]
+        text = page(given.entry, summary, predicted, states, token, conformers, results.identity)
+        write_text(page_path, text)
         together = {
             (row["chain"], row["author_number"], row["insertion_code"]): row["group"]
             for row in summary.to_pylist()

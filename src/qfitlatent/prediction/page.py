@@ -1,7 +1,9 @@
 """One HTML page for a prediction: sequence, residues and chi maps. It needs no network.
 
-The mixture parameters are embedded and a small script evaluates the density, with the formula of
-``density/mixture.py``, wherever the reader clicks. Nothing else is loaded.
+The mixture parameters are embedded and a small script, ``data/pages/prediction.js``, evaluates the
+density of the residue that the reader chooses, with the formula of ``density/mixture.py``. Nothing
+else is loaded. Weight that lies in no mode is said to be elsewhere and is not shown as
+heterogeneity.
 """
 
 import base64
@@ -11,23 +13,37 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.chemistry.residues import NUM_CHI, ONE_LETTER, PI_SYMMETRIC
+from qfitlatent.joint.energy import STIFFNESS
+from qfitlatent.joint.states import States
 from qfitlatent.pages.render import render
 from qfitlatent.prediction.records import Predicted
+from qfitlatent.tables.columns import CHI_COLUMNS
+from qfitlatent.tables.keys import find_rows, row_keys
 
 COLUMNS = {"chain": "chain", "author": "author_chain", "name": "name", "note": "note"}
-ARRAYS = ("entropy", "top_weight", "mode_weight", "mode_chi", "weight", "mean", "kappa")
+JUDGED = ("confidence", "strain")
+"""Columns of the summary that make a residue worth a look."""
+
+STRAINED = STIFFNESS * 0.4**2
+"""Nats of contacts from which they are too close: what an overlap of 0.4 angstrom costs, which is
+a clash by Word et al., J. Mol. Biol. 285, 1711 (1999)."""
+
+ARRAYS = ("entropy", "weight", "mean", "kappa")
 
 
 def page(
     entry: str,
     summary: pa.Table,
     predicted: Predicted,
+    states: States,
     token: np.ndarray,
+    conformers: pa.Table,
     identity: dict[str, Any],
 ) -> str:
     """The page as text.
 
-    summary: all residues, ``columns.RESIDUES``; predicted: n of them, of types token (n,).
+    summary: all residues, ``columns.RESIDUES``; predicted: n of them, of types token (n,);
+    states: the side chains that were written; conformers: as deposited.
     """
     has_chi = NUM_CHI[token] > 0
     slot = np.full(len(summary), -1)
@@ -39,12 +55,28 @@ def page(
         summary["author_number"].to_pylist(), summary["insertion_code"].to_pylist(), strict=True
     )
     columns["id"] = [f"{number}{code}" for number, code in numbers]
+    columns |= {name: _rounded(summary[name].to_pylist(), 3) for name in JUDGED}
+    # The modes that count, as in the summary: the heaviest always does.
+    counts = predicted.mode_weight[has_chi] >= identity["min_weight"]
+    counts[:, :1] = True
+    occupancy = states.occupancy[has_chi]
+    modes, labels = (slice(_width(used)) for used in (counts, occupancy > 0))
+    shown = {name: getattr(predicted, name)[has_chi] for name in ARRAYS} | {
+        "mode_weight": np.where(counts, predicted.mode_weight[has_chi], 0.0)[:, modes],
+        "mode_chi": predicted.mode_chi[has_chi, modes],
+        "written_occupancy": occupancy[:, labels] / 100.0,
+        "written_chi": states.chi[has_chi, labels],
+    }
     data = {
+        "entry": entry,
         "columns": columns | {"letter": letter.tolist(), "slot": slot.tolist()},
+        "judged": JUDGED,
+        "strained": STRAINED,
+        "observed": _observed(conformers, summary, slot),
         # Of the residues with chi, in the order of their slots.
         "numChi": NUM_CHI[token[has_chi]].tolist(),
         "symmetric": [int(d.argmax()) if d.any() else -1 for d in PI_SYMMETRIC[token[has_chi]]],
-        "arrays": {name: _base64(getattr(predicted, name)[has_chi]) for name in ARRAYS},
+        "arrays": {name: _base64(values) for name, values in shown.items()},
     }
     return render(
         "pages/prediction.html.j2",
@@ -53,9 +85,35 @@ def page(
         min_weight=identity["min_weight"],
         num_residues=int(has_chi.sum()),
         num_chains=len(set(columns["chain"])),
-        num_heterogeneous=int((np.count_nonzero(predicted.mode_weight[has_chi], 1) > 1).sum()),
+        num_heterogeneous=int((np.count_nonzero(occupancy, axis=1) > 1).sum()),
         data=data,
     )
+
+
+def _observed(conformers: pa.Table, summary: pa.Table, slot: np.ndarray) -> dict[str, Any]:
+    """The deposited conformers of residues in slots (N,), the table's rows in their order."""
+    key, wanted = row_keys(summary, conformers)
+    order = np.argsort(key)
+    found = find_rows(key[order], wanted)
+    place = np.where(found >= 0, slot[order[found]], -1)
+    rows = np.flatnonzero(place >= 0)
+    shown = conformers.take(pa.array(rows))
+    chi = [shown[name].to_numpy() for name in CHI_COLUMNS]
+    return {
+        "slot": place[rows].tolist(),
+        "altloc": shown["altloc"].to_pylist(),
+        "occupancy": _rounded(shown["occupancy"].to_pylist(), 2),
+        "chi": _base64(np.stack(chi, axis=1)),
+    }
+
+
+def _width(used: np.ndarray) -> int:
+    """Columns of used (n,J) bool up to the last that some residue needs."""
+    return int(np.flatnonzero(used.any(axis=0)).max(initial=-1)) + 1
+
+
+def _rounded(values: list[float | None], decimals: int) -> list[float | None]:
+    return [None if value is None else round(value, decimals) for value in values]
 
 
 def _base64(values: np.ndarray) -> str:
