@@ -96,7 +96,8 @@ console.log(JSON.stringify({
   known: page.known.map((r) => ({
     id: r.id, position: r.position, entropy: r.entropy, modes: r.modes, weight: r.weight,
     mean: r.mean, kappa: r.kappa, others: r.others, elsewhere: r.elsewhere, text: page.modeText(r),
-    observed: r.observed, written: r.written, warnings: page.warnings(r), classes: [...r.letterNode.names],
+    observed: r.observed, written: r.written, warnings: page.warnings(r),
+    classes: [...r.letterNode.names],
     mass: r.symmetric.map((_, d) => {
       let sum = 0;
       r.weight.forEach((w, k) => page.kernel(r, k, d, n).forEach((p) => { sum += w * p; }));
