@@ -15,8 +15,8 @@ from forms import as_form, compare_forms, explicit, make_parser
 
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
-from qfitlatent.model.attention import ANGSTROM_PER_UNIT
 from qfitlatent.model.batch import collate
+from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 
@@ -26,11 +26,10 @@ def make_pass(name: str, num_residues: int) -> Callable[[], None]:
     torch.manual_seed(0)
     model = QFitLatent(ModelConfig.from_dict(configuration.load()["model"]))
     batch = collate([make_protein(num_residues)])
-    x = batch.translation - batch.translation.mean(1, keepdim=True)
-    x = x / ANGSTROM_PER_UNIT
+    geometry = Geometry(model.config, batch)
     with torch.no_grad():
         s = model.embedding(batch.token)
-        pair = model.pair.static(s, x, batch)
+        pair = model.pair.static(s, geometry)
         if not name.startswith("ours"):
             pair = explicit(pair)
     learned = ("z",) if hasattr(pair, "z") else ("relative", "distance_vector", "left", "right")
@@ -42,7 +41,7 @@ def make_pass(name: str, num_residues: int) -> Callable[[], None]:
 
     def run() -> None:
         torch.autograd.grad(
-            layer(s, batch.rotation, x, pair).square().sum(), inputs, allow_unused=True
+            layer(s, batch.rotation, geometry.x, pair).square().sum(), inputs, allow_unused=True
         )
 
     return run

@@ -36,9 +36,6 @@ from torch import Tensor, nn
 
 from qfitlatent.model.neighbours import NeighbourAttention, NeighbourList
 
-ANGSTROM_PER_UNIT = 10.0
-"""Length unit of the points: angstroms would make every residue attend to itself only."""
-
 W_L = math.sqrt(1.0 / 3.0)
 """Weight of the logits: their three terms are of variance 1."""
 
@@ -197,7 +194,7 @@ class StaticPair:
 class ExplicitPair:
     """z_ij as a tensor, for all keys or only for the neighbours of each residue."""
 
-    z: Tensor  # (B,N,J,Z)
+    z: Tensor | None  # (B,N,J,Z); None where the biases of all layers are made, and values not
     neighbours: NeighbourList | None  # None: J = N, every residue in order
     mask: Tensor  # (B,N,J) bool, False for padding
     bias: Tensor | None = None  # (H,B,N,J) of the layer at hand, where all were made at once
@@ -338,6 +335,7 @@ class InvariantPointAttention(nn.Module):
             weights = weights.unflatten(1, q.shape[:2]).transpose(0, 1)
         if not self.pair_values:
             return out, None
+        assert pair.z is not None
         return out, torch.matmul(weights.transpose(1, 2), _full(pair.z))
 
 
@@ -345,6 +343,7 @@ def pair_biases(
     layers: Sequence[InvariantPointAttention], pair: ExplicitPair
 ) -> tuple[Tensor, ...]:
     """w_L b_ij of each layer, (H,B,N,J): one product for all layers that share z."""
+    assert pair.z is not None
     with torch.autocast(pair.z.device.type, enabled=False):
         weight = torch.cat([layer.bias_weight() for layer in layers])  # (L H,Z)
         bias = weight @ _full(pair.z).flatten(0, 2).T

@@ -12,6 +12,7 @@ from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.width import Width
 from qfitlatent.model.batch import Batch
+from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.heads import AutoregressiveHead
 from qfitlatent.model.network import Block, DensityNetwork, QFitLatent
 from qfitlatent.model.outputs import Outputs, average_outputs
@@ -83,12 +84,15 @@ class AverageModel(DensityNetwork):
         masks = self.config.num_blocks * Block.NUM_DROPOUTS  # of one pass
         members = cast("Sequence[QFitLatent]", self.members)
         terms = [m for m in members for _ in range(self.dropout_passes)]
-        return torch.cat([m.encode(batch, i * masks) for i, m in enumerate(terms)], dim=-1)
+        geometry = Geometry(self.config, batch)
+        parts = [m.encode(batch, i * masks, geometry) for i, m in enumerate(terms)]
+        return torch.cat(parts, dim=-1)
 
     def embed(self, batch: Batch) -> Tensor:
         """(n, M d_s): of each whole network, not of what masks leave of it."""
         members = cast("Sequence[QFitLatent]", self.members)
-        return torch.cat([member.encode(batch) for member in members], dim=-1)
+        geometry = Geometry(self.config, batch)
+        return torch.cat([m.encode(batch, geometry=geometry) for m in members], dim=-1)
 
     def raw_outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
         """The mean of what all terms say."""

@@ -13,9 +13,13 @@ the frames alone. Shapes: B proteins, N residues, J keys of a residue.
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from qfitlatent.chemistry.neighbours import pairs_within
+from qfitlatent.model.neighbours import ONE_BLOCK_UP_TO, SEARCH_QUERIES, by_cells
 
 RESIDUE_SETS = {"torsions": 9, "exposure": 6}
 PAIR_SETS = {"distances": 256, "directions": 15}
@@ -55,15 +59,44 @@ def _exposure(atoms: Tensor, mask: Tensor) -> Tensor:
     Hamelryck, Proteins 59 (2005) 38, on CB; divided by 10 so that they are of order one.
     """
     ca, cb = atoms[..., 1, :], atoms[..., 3, :]
-    distance = torch.cdist(cb, cb)
-    others = mask[:, None, :] & ~torch.eye(cb.shape[1], dtype=torch.bool, device=cb.device)
-    direction = cb - ca
-    along = torch.einsum("bid,bjd->bij", direction, cb) - (direction * cb).sum(-1)[..., None]
+    if by_cells(cb):
+        counts = [_counts_by_cells(*one) for one in zip(ca, cb, mask, strict=True)]
+        return torch.stack(counts).to(atoms.dtype) / 10.0
+    blocks = range(0, cb.shape[1], ONE_BLOCK_UP_TO)
+    rows = (slice(i, i + ONE_BLOCK_UP_TO) for i in blocks)
+    return torch.cat([_counts(ca, cb, mask, at) for at in rows], dim=1).to(atoms.dtype) / 10.0
+
+
+def _counts(ca: Tensor, cb: Tensor, mask: Tensor, rows: slice) -> Tensor:
+    """(B,n,6) of the residues ``rows``, among all."""
+    own, number = cb[:, rows], torch.arange(cb.shape[1], device=cb.device)
+    distance = torch.cdist(own, cb)
+    others = mask[:, None, :] & (number[rows, None] != number)
+    direction = own - ca[:, rows]
+    along = torch.einsum("bid,bjd->bij", direction, cb) - (direction * own).sum(-1)[..., None]
     counts = []
     for radius in EXPOSURE_RADII:
         near = (distance < radius) & others
         counts += [near.sum(-1), (near & (along > 0)).sum(-1)]
-    return torch.stack(counts, dim=-1).to(atoms.dtype) / 10.0
+    return torch.stack(counts, dim=-1)
+
+
+def _counts_by_cells(ca: Tensor, cb: Tensor, mask: Tensor) -> Tensor:
+    """(N,6) of one protein, 0 for padding."""
+    real = np.flatnonzero(mask.numpy())
+    a, b = (x.detach().double().numpy()[real] for x in (ca, cb))
+    counts = np.zeros((len(mask), 2 * len(EXPOSURE_RADII)), dtype=np.int64)
+    for start in range(0, len(real), SEARCH_QUERIES):
+        i, j = pairs_within(b[start : start + SEARCH_QUERIES], b, max(EXPOSURE_RADII))
+        i += start
+        i, j = i[i != j], j[i != j]
+        delta = b[j] - b[i]
+        distance, along = np.sqrt((delta**2).sum(1)), (delta * (b[i] - a[i])).sum(1)
+        for n, radius in enumerate(EXPOSURE_RADII):
+            near = distance < radius
+            for column, counted in ((2 * n, near), (2 * n + 1, near & (along > 0))):
+                counts[real, column] += np.bincount(i[counted], minlength=len(real))
+    return torch.from_numpy(counts)
 
 
 def global_atoms(rotation: Tensor, translation: Tensor) -> Tensor:
@@ -78,16 +111,18 @@ def project_pairs(
     rotation: Tensor,
     atoms: Tensor,
     gather: Callable[[Tensor], Tensor],
+    rows: slice,
 ) -> Tensor:
-    """(B,N,J,Z) what ``features`` makes of the pair sets, in the order of PAIR_SETS.
+    """(B,n,J,Z) what ``features`` makes of the pair sets of the residues ``rows`` and their keys.
 
-    rotation (B,N,3,3) and atoms (B,N,4,3); gather as in ``ExplicitPair``. The sets are multiplied
-    one by one, so that they never stand side by side in a tensor as wide as all.
+    rotation (B,N,3,3) and atoms (B,N,4,3); gather gives what those keys have of a (B,N,W). The sets
+    are multiplied one by one, so that they never stand side by side in a tensor as wide as all.
     """
-    near = gather(atoms.flatten(2)).unflatten(-1, (4, 3))  # (B,N,J,4,3) or (B,1,N,4,3)
+    near = gather(atoms.flatten(2)).unflatten(-1, (4, 3))  # (B,n,J,4,3) or (B,1,N,4,3)
+    own, frame = atoms[:, rows], rotation[:, rows]
     made = {
-        "distances": lambda: _distance_basis(atoms, near),
-        "directions": lambda: _directions(rotation, atoms, near, gather),
+        "distances": lambda: _distance_basis(own, near),
+        "directions": lambda: _directions(frame, own, near, gather(rotation.flatten(2))),
     }
     used = [name for name in PAIR_SETS if name in sets]
     weights = features.weight.split([PAIR_SETS[name] for name in used], dim=1)
@@ -111,11 +146,9 @@ def _distance_basis(atoms: Tensor, near: Tensor) -> Tensor:
     return basis.clamp_(-reach, reach).square_().neg_().exp_().flatten(-3)
 
 
-def _directions(
-    rotation: Tensor, atoms: Tensor, near: Tensor, gather: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _directions(rotation: Tensor, atoms: Tensor, near: Tensor, turned: Tensor) -> Tensor:
     """(B,N,J,15) where the other's CA and CB lie in the own frame, and its frame in the own."""
     local = torch.matmul(near[..., 1::2, :] - atoms[:, :, None, 1:2, :], rotation[:, :, None])
     local = local / (local.square().sum(-1, keepdim=True) + 1.0).sqrt()
-    turn = torch.matmul(rotation.mT[:, :, None], gather(rotation.flatten(2)).unflatten(-1, (3, 3)))
+    turn = torch.matmul(rotation.mT[:, :, None], turned.unflatten(-1, (3, 3)))
     return torch.cat([local.flatten(-2), turn.flatten(-2)], dim=-1)

@@ -17,8 +17,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from qfitlatent.chemistry.neighbours import pairs_within
+
+ANGSTROM_PER_UNIT = 10.0
+"""Length unit of the points: angstroms would make every residue attend to itself only."""
+
+FIRST_RADIUS = 13.0
+"""Angstrom within which most residues have 24 neighbours; twice that is tried for the others."""
+
+SEARCH_QUERIES = 2048
+"""Residues whose neighbours are searched at a time."""
 
 ONE_BLOCK_UP_TO = 512
 """Proteins of up to so many residues are one block: all their residues are keys."""
@@ -62,20 +74,79 @@ class NeighbourList:
             blocks.append(Block(rows, *torch.unique(flat[rows], return_inverse=True)))
         return blocks
 
-    def gather(self, x: Tensor) -> Tensor:
-        """(B,N,J,W) what the keys of each residue have of x (B,N,W)."""
-        near = x.flatten(0, 1).index_select(0, self.flat.flatten())
-        return near.view(*self.index.shape, -1)
+    def gather(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(B,n,J,W) what the keys of the residues ``rows`` (all N) have of x (B,N,W)."""
+        flat = self.flat[:, rows]
+        return x.flatten(0, 1).index_select(0, flat.flatten()).view(*flat.shape, -1)
+
+
+def by_cells(x: Tensor) -> bool:
+    """Whether who is near whom of x (B,N,3) is searched by cells rather than among all."""
+    return x.device.type == "cpu" and x.shape[1] > ONE_BLOCK_UP_TO
 
 
 def nearest(translation: Tensor, mask: Tensor, num: int) -> NeighbourList:
     """The ``num`` residues nearest in CA, itself first; padding only where too few.
 
-    translation (B,N,3), mask (B,N).
+    translation (B,N,3), mask (B,N). No tensor is larger than a multiple of N J: above
+    ``ONE_BLOCK_UP_TO`` residues the search is by cells on the CPU, in blocks of queries elsewhere.
     """
-    distance = torch.cdist(translation, translation).masked_fill(~mask[:, None, :], math.inf)
     num = min(num, translation.shape[1])
-    return NeighbourList(distance.topk(num, largest=False).indices)
+    if by_cells(translation):
+        found = [_nearest_by_cells(x, real, num) for x, real in zip(translation, mask, strict=True)]
+        return NeighbourList(torch.stack(found))
+    blocks = translation.split(ONE_BLOCK_UP_TO, dim=1)
+    distance = (torch.cdist(rows, translation) for rows in blocks)
+    index = [
+        d.masked_fill(~mask[:, None, :], math.inf).topk(num, largest=False).indices
+        for d in distance
+    ]
+    return NeighbourList(torch.cat(index, dim=1))
+
+
+def _nearest_by_cells(translation: Tensor, mask: Tensor, num: int) -> Tensor:
+    """(N,J) of one protein; of padding, and where there are too few, whatever comes first."""
+    points = translation.detach().double().numpy()
+    real = np.flatnonzero(mask.numpy() & np.isfinite(points).all(axis=1))
+    index = np.tile(np.arange(num), (len(points), 1))
+    least = min(num, len(real))
+    radius, pending = FIRST_RADIUS / ANGSTROM_PER_UNIT, real
+    while len(pending):
+        later = []
+        for rows in np.split(pending, range(SEARCH_QUERIES, len(pending), SEARCH_QUERIES)):
+            i, j = pairs_within(points[rows], points[real], radius)
+            count = np.bincount(i, minlength=len(rows))
+            enough = count >= least
+            later.append(rows[~enough])
+            if enough.any():
+                index[rows[enough], :least] = real[_first(points, rows, real, i, j, count, least)]
+        pending, radius = np.concatenate(later), 2 * radius
+    if least < num:
+        index[real, least:] = np.setdiff1d(np.arange(len(points)), real)[: num - least]
+    return torch.from_numpy(index)
+
+
+def _first(
+    points: np.ndarray,
+    rows: np.ndarray,
+    real: np.ndarray,
+    i: np.ndarray,
+    j: np.ndarray,
+    count: np.ndarray,
+    num: int,
+) -> np.ndarray:
+    """(n,num) places in ``real`` of the nearest to each of the ``rows`` that has as many.
+
+    i and j (P,) pairs of rows and real, sorted by i; count (n,) how many each row has.
+    """
+    place = np.arange(len(i)) - (np.cumsum(count) - count)[i]
+    square = np.full((len(rows), count.max()), np.inf)
+    square[i, place] = ((points[rows[i]] - points[real[j]]) ** 2).sum(axis=1)
+    of_row = np.zeros(square.shape, dtype=np.int64)
+    of_row[i, place] = j
+    enough = count >= num
+    order = np.argsort(square[enough], axis=1, kind="stable")[:, :num]
+    return np.take_along_axis(of_row[enough], order, axis=1)
 
 
 class NeighbourAttention(torch.autograd.Function):

@@ -24,15 +24,14 @@ from torch import Tensor, nn
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_TOKENS, PI_SYMMETRIC
 from qfitlatent.density.protocol import Density
 from qfitlatent.model.attention import (
-    ANGSTROM_PER_UNIT,
     ExplicitPair,
     InvariantPointAttention,
     StaticPair,
-    pair_biases,
 )
 from qfitlatent.model.batch import Batch, Protein, collate
 from qfitlatent.model.calibration import Calibration
-from qfitlatent.model.features import RESIDUE_SETS, global_atoms, residue_features
+from qfitlatent.model.features import RESIDUE_SETS
+from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.heads import make_head
 from qfitlatent.model.outputs import OutputHead, Outputs
 from qfitlatent.model.pair import PAIR_UPDATES, PairRepresentation
@@ -154,9 +153,12 @@ class DensityNetwork(nn.Module, ABC):
         """The density of each residue of one protein, without dropout, on the CPU."""
         was_training = self.training
         self.eval()
-        density = self(collate([protein]).to(self.chi_mask.device))
+        batch = collate([protein]).to(self.chi_mask.device)
+        with torch.inference_mode():
+            s = self.encode(batch)
         self.train(was_training)
-        return density.to("cpu")
+        # A copy, because autograd refuses what was made in inference mode.
+        return self.density(s.clone(), batch.token[batch.mask]).to("cpu")
 
 
 class QFitLatent(DensityNetwork):
@@ -182,42 +184,48 @@ class QFitLatent(DensityNetwork):
         # Last, so that a model without it starts from the same weights.
         self.output_head = OutputHead(config.d_s) if config.outputs else None
 
-    def encode(self, batch: Batch, seed: int | None = None) -> Tensor:
+    def encode(
+        self, batch: Batch, seed: int | None = None, geometry: Geometry | None = None
+    ) -> Tensor:
         """(n, d_s) final single representation of the real residues, padding left out.
 
         seed: of dropout masks outside training, of which each layer has its own; None drops none.
+        geometry: that of the batch, where another model of the same settings has made it.
         """
-        # Centred in the model: a shift by 1000 angstrom would cost fp32 its digits.
-        mask = batch.mask[..., None]
-        centre = (batch.translation * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-        x = (batch.translation - centre) * mask / ANGSTROM_PER_UNIT
-        rotation = batch.rotation
+        geometry = geometry or Geometry(self.config, batch)
         s = self.embedding(batch.token)
-        if self.residue_features is not None:
-            atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)
-            s = s + self.residue_features(
-                residue_features(self.config.features, batch.torsion, atoms, batch.mask)
-            )
-        pair: StaticPair | ExplicitPair
-        if self.config.explicit_pair:
-            pair = self.pair.explicit(s, rotation, x, batch)
-        else:
-            pair = self.pair.static(s, x, batch)
-        biases: Sequence[Tensor] = ()
-        if (
-            isinstance(pair, ExplicitPair)
-            and pair.neighbours is not None
-            and self.pair_updates is None
-        ):
-            blocks = cast("Sequence[Block]", self.blocks)
-            biases = pair_biases([block.attention for block in blocks], pair)
-        for i, block in enumerate(self.blocks):
-            if biases and isinstance(pair, ExplicitPair):
-                pair = replace(pair, bias=biases[i])
-            s = block(s, rotation, x, pair, None if seed is None else seed + i * Block.NUM_DROPOUTS)
-            if self.pair_updates is not None and isinstance(pair, ExplicitPair):
-                pair = replace(pair, z=self.pair_updates[i](s, pair))
+        features = geometry.residue_features
+        if self.residue_features is not None and features is not None:
+            s = s + self.residue_features(features)
+        s = self.through_blocks(s, self.pairs(s, geometry), batch.rotation, geometry.x, seed)
         return self.norm(s)[batch.mask]
+
+    def pairs(self, s: Tensor, geometry: Geometry) -> Sequence[StaticPair | ExplicitPair]:
+        """What each block is given of the pairs; s (B,N,d_s) the embedded residues."""
+        config = self.config
+        if not config.explicit_pair:
+            return [self.pair.static(s, geometry)] * config.num_blocks
+        if config.neighbours and self.pair_updates is None and not config.pair_values:
+            blocks = cast("Sequence[Block]", self.blocks)
+            return self.pair.listed(s, geometry, [block.attention for block in blocks])
+        return [self.pair.explicit(s, geometry)] * config.num_blocks
+
+    def through_blocks(
+        self,
+        s: Tensor,
+        pairs: Sequence[StaticPair | ExplicitPair],
+        rotation: Tensor,
+        x: Tensor,
+        seed: int | None = None,
+    ) -> Tensor:
+        """(B,N,d_s): the loop of the network, in which nothing waits for a device."""
+        updated: ExplicitPair | None = None
+        for i, (block, pair) in enumerate(zip(self.blocks, pairs, strict=True)):
+            now = updated or pair
+            s = block(s, rotation, x, now, None if seed is None else seed + i * Block.NUM_DROPOUTS)
+            if self.pair_updates is not None and isinstance(now, ExplicitPair):
+                updated = replace(now, z=self.pair_updates[i](s, now))
+        return s
 
     def raw_outputs(self, s: Tensor, token: Tensor) -> Outputs | None:
         return None if self.output_head is None else self.output_head(s, token)

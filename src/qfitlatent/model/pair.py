@@ -9,20 +9,29 @@ the other options that need one. Without them it never does (``StaticPair``, att
 Shapes: B proteins, N residues, J keys of a residue (all N, or its neighbours), Z = d_z.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qfitlatent.model.attention import ANGSTROM_PER_UNIT, ExplicitPair, StaticPair
+from qfitlatent.model.attention import (
+    ExplicitPair,
+    InvariantPointAttention,
+    StaticPair,
+    pair_biases,
+)
 from qfitlatent.model.batch import Batch
-from qfitlatent.model.features import PAIR_SETS, global_atoms, project_pairs
-from qfitlatent.model.neighbours import nearest
+from qfitlatent.model.features import PAIR_SETS, project_pairs
+from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.settings import ModelConfig
 
 MAX_RELATIVE_POSITION = 32
 """Relative positions are clipped at this distance, residues."""
+
+
+ROWS_AT_A_TIME = 2048
+"""Residues whose pairs are made at a time where no more than biases is kept of them."""
 
 
 class PairRepresentation(nn.Module):
@@ -40,17 +49,21 @@ class PairRepresentation(nn.Module):
         width = sum(PAIR_SETS[name] for name in sets)
         self.features = nn.Linear(width, config.d_z) if sets else None
 
-    def bins(self, batch: Batch, keys: Callable[[Tensor], Tensor]) -> Tensor:
+    def bins(
+        self, batch: Batch, keys: Callable[[Tensor], Tensor], rows: slice = slice(None)
+    ) -> Tensor:
         """Row of the embedding for each pair; pairs in different chains have the last.
 
-        keys: from (B,N) to what each residue's keys have of it, (B,N,J) or (B,1,N).
+        keys: from (B,N) to what the keys of the residues ``rows`` have of it, (B,n,J) or (B,1,N).
         """
         limit = MAX_RELATIVE_POSITION
-        offset = (keys(batch.position) - batch.position[:, :, None]).clamp(-limit, limit) + limit
-        return torch.where(keys(batch.chain) == batch.chain[:, :, None], offset, 2 * limit + 1)
+        position, chain = (x[:, rows, None] for x in (batch.position, batch.chain))
+        offset = (keys(batch.position) - position).clamp(-limit, limit) + limit
+        return torch.where(keys(batch.chain) == chain, offset, 2 * limit + 1)
 
-    def static(self, s: Tensor, x: Tensor, batch: Batch) -> StaticPair:
-        """s (B,N,d_s) the embedded tokens, x (B,N,3) centred CA in units of 10 angstrom."""
+    def static(self, s: Tensor, geometry: Geometry) -> StaticPair:
+        """s (B,N,d_s) the embedded tokens."""
+        x, batch = geometry.x, geometry.batch
         return StaticPair(
             relative=self.relative.weight,
             bins=self.bins(batch, lambda x: x[:, None]),
@@ -61,23 +74,49 @@ class PairRepresentation(nn.Module):
             mask=batch.mask,
         )
 
-    def explicit(self, s: Tensor, rotation: Tensor, x: Tensor, batch: Batch) -> ExplicitPair:
+    def explicit(self, s: Tensor, geometry: Geometry) -> ExplicitPair:
         """The same sum as a tensor, and with the pair feature sets."""
-        num, mask = self.config.neighbours, batch.mask
-        neighbours = nearest(x, mask, num) if num else None
-        pair = ExplicitPair(z=x, neighbours=neighbours, mask=mask)  # only its gather is used here
+        return self._explicit(self.left(s), self.right(s), geometry, slice(None))
 
-        def keys(value: Tensor) -> Tensor:  # (B,N) -> (B,N,J) or (B,1,N)
-            return pair.gather(value[..., None]).squeeze(-1)
+    def listed(
+        self, s: Tensor, geometry: Geometry, layers: Sequence[InvariantPointAttention]
+    ) -> list[ExplicitPair]:
+        """For each of the layers its biases, where it attends to neighbours and needs no more.
 
-        distance = (pair.gather(x) - x[:, :, None]).square().sum(-1).add(1e-12).sqrt()
-        z = self.relative(self.bins(batch, keys)) + distance[..., None] * self.distance
-        z = z + self.left(s)[:, :, None] * pair.gather(self.right(s))
+        z_ij of all pairs is never there at a time, nor what it is made of.
+        """
+        left, right = self.left(s), self.right(s)
+        biases, masks = [], []
+        for start in range(0, s.shape[1], ROWS_AT_A_TIME):
+            part = self._explicit(left, right, geometry, slice(start, start + ROWS_AT_A_TIME))
+            biases.append(pair_biases(layers, part))
+            masks.append(part.mask)
+        mask = torch.cat(masks, dim=1)
+        return [
+            ExplicitPair(None, geometry.near, mask, torch.cat(of_layer, dim=2))
+            for of_layer in zip(*biases, strict=True)
+        ]
+
+    def _explicit(
+        self, left: Tensor, right: Tensor, geometry: Geometry, rows: slice
+    ) -> ExplicitPair:
+        """z_ij of the residues ``rows`` and their keys; left and right (B,N,Z)."""
+        batch, near, x = geometry.batch, geometry.near, geometry.x
+
+        def gather(value: Tensor) -> Tensor:  # (B,N,W) -> (B,n,J,W) or (B,1,N,W)
+            return value[:, None] if near is None else near.gather(value, rows)
+
+        def keys(value: Tensor) -> Tensor:  # (B,N) -> (B,n,J) or (B,1,N)
+            return gather(value[..., None]).squeeze(-1)
+
+        distance = (gather(x) - x[:, rows, None]).square().sum(-1).add(1e-12).sqrt()
+        z = self.relative(self.bins(batch, keys, rows)) + distance[..., None] * self.distance
+        z = z + left[:, rows, None] * gather(right)
         if self.features is not None:
-            atoms = global_atoms(rotation, x * ANGSTROM_PER_UNIT)
-            sets = self.config.features
-            z = z + project_pairs(self.features, sets, rotation, atoms, pair.gather)
-        return ExplicitPair(z, neighbours, (mask[:, :, None] & keys(mask)).expand(z.shape[:3]))
+            sets, atoms = self.config.features, geometry.atoms
+            z = z + project_pairs(self.features, sets, batch.rotation, atoms, gather, rows)
+        mask = batch.mask[:, rows, None] & keys(batch.mask)
+        return ExplicitPair(z, near, mask.expand(z.shape[:3]))
 
 
 class EdgeUpdate(nn.Module):
