@@ -1,5 +1,8 @@
 """Small proteins for tests of the model: real backbone geometry, random residues."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -46,4 +49,24 @@ def make_protein(num: int, seed: int = 0, num_chains: int = 1, entry: str = "tes
         chi=torch.from_numpy(chi).float(),
         defined=torch.from_numpy(defined),
         occupancy=torch.from_numpy(occupancy).float(),
+    )
+
+
+def globule(num: int, seed: int = 0) -> Protein:
+    """``num`` residues at random places, as dense as in a protein: 135 cubic angstrom each."""
+    protein = make_protein(num, seed)
+    places = np.random.default_rng(seed).random((num, 3)) * (135.0 * num) ** (1 / 3)
+    return replace(protein, translation=torch.from_numpy(places).float())
+
+
+def copied_out(one: Protein, num_copies: int) -> Protein:
+    """Copies side by side on a lattice, as dense: a large structure whose chains are compact."""
+    every = one.select(torch.arange(len(one)).repeat(num_copies))
+    side = math.ceil(num_copies ** (1 / 3))
+    place = torch.stack(torch.unravel_index(torch.arange(num_copies), (side, side, side)), dim=1)
+    shift = (135.0 * len(one)) ** (1 / 3) * place
+    return replace(
+        every,
+        translation=every.translation + shift.repeat_interleave(len(one), 0),
+        chain=torch.arange(num_copies).repeat_interleave(len(one)),
     )

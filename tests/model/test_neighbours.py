@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.proteins import make_protein
+from helpers.proteins import copied_out, globule
 from qfitlatent.base import config as configuration
 from qfitlatent.model import features, neighbours
 from qfitlatent.model.batch import collate
@@ -39,27 +39,6 @@ def make_model():
         for block in model.blocks:
             block.attention.output.weight.normal_(std=0.3)
     return model.eval()
-
-
-def globule(num, seed=0):
-    """As dense as a protein: 135 cubic angstrom a residue."""
-    generator = torch.Generator().manual_seed(seed)
-    side = (135.0 * num) ** (1 / 3)
-    protein = make_protein(num, seed)
-    return replace(protein, translation=side * torch.rand((num, 3), generator=generator))
-
-
-def copied_out(num_copies):
-    """A globule of 150 residues on a lattice: a large structure whose chains are compact."""
-    one = globule(150)
-    places = torch.arange(num_copies)
-    places = 30.0 * torch.stack([places // 9, places // 3 % 3, places % 3], dim=1)
-    every = one.select(torch.arange(150).repeat(num_copies))
-    return replace(
-        every,
-        translation=every.translation + places.repeat_interleave(150, 0),
-        chain=torch.arange(num_copies).repeat_interleave(150),
-    )
 
 
 @pytest.fixture
@@ -134,7 +113,7 @@ def test_work_and_memory_grow_with_the_number_of_residues():
     model = make_model()
     counts = []
     for num in (1200, 2400):
-        batch = collate([copied_out(num // 150)])
+        batch = collate([copied_out(globule(150), num // 150)])
         with torch.inference_mode(), Counted() as counted:
             model.encode(batch)
         counts.append(counted)

@@ -31,6 +31,7 @@ from helpers.peptides import (
 from qfitlatent.archive.log import LOG_SCHEMA
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import CHI_PATH, RESIDUE_TYPES, TOKEN
+from qfitlatent.structure import backbone
 from qfitlatent.structure.atoms import parse_file
 from qfitlatent.structure.preprocess import make_tables, preprocess_entries, read_entry
 from qfitlatent.tables import schemas
@@ -314,6 +315,14 @@ def test_neighbours_are_counted_in_all_chains(tmp_path):
         for other in (far, beside)
     ]
     assert count == [[2] * 6, [5] * 6]
+
+
+def test_neighbours_by_cells_are_those_among_all(monkeypatch):
+    points = np.random.default_rng(0).random((300, 3)) * 40.0 + 1000.0
+    among_all = backbone._count_within(points, 10.0)
+    monkeypatch.setattr(backbone, "CELLS_ABOVE", 64)
+    assert (backbone._count_within(points, 10.0) == among_all).all()
+    assert among_all.mean() > 10
 
 
 def test_only_the_first_model_and_only_protein(tmp_path):

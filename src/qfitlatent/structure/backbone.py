@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qfitlatent.chemistry import geometry
+from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.structure.residues import BACKBONE, Residues
 from qfitlatent.tables.reasons import Reason
 
@@ -15,6 +16,9 @@ BOND_ANGSTROM = 2.0
 """C(i)-N(i+1) below this is a bond (SPEC 2)."""
 
 NEIGHBOUR_ANGSTROM = 10.0
+
+CELLS_ABOVE = 4096
+"""Residues of an entry above which neighbours are searched by cells, so many at a time."""
 
 # Runs of residues with these backbone angles, in degrees, at least so long, are called so. Regions
 # and lengths after the usual contours of the Ramachandran plot (Lovell et al. 2003).
@@ -134,6 +138,10 @@ def _secondary(phi: np.ndarray, psi: np.ndarray, run: np.ndarray) -> np.ndarray:
 
 def _count_within(points: np.ndarray, radius: float) -> np.ndarray:
     """(n,) number of other points within the radius; blocks of rows keep memory flat."""
+    if len(points) > CELLS_ABOVE:
+        blocks = (points[i : i + CELLS_ABOVE] for i in range(0, len(points), CELLS_ABOVE))
+        pairs = ((len(rows), pairs_within(rows, points, radius)[0]) for rows in blocks)
+        return np.concatenate([np.bincount(i, minlength=n) - 1 for n, i in pairs])
     if len(points) == 0:
         return np.zeros(0, dtype=np.int64)
     # Half the time of float64; about the centre it tells distances apart to 1e-4 angstrom.
