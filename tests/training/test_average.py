@@ -15,7 +15,7 @@ from qfitlatent.base.provenance import verify_run
 from qfitlatent.model import checkpoint
 from qfitlatent.model.batch import collate
 from qfitlatent.training.artifacts import METRICS
-from qfitlatent.training.average import average_runs
+from qfitlatent.training.average import _history, average_runs
 
 AUTOREGRESSIVE = {"head": "autoregressive", "mean": "atan2", "head_hidden": 16}
 
@@ -71,6 +71,12 @@ def test_an_average_is_a_run_like_any_other(members):
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
     half = (average / "model.safetensors").stat().st_size
     assert half < 1.3 * (paths[0] / "model.safetensors").stat().st_size
+
+
+def test_members_that_an_earlier_version_trained_have_fewer_figures_an_epoch(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,train_loss,validation_loss\n1,2.5,\n")
+    assert _history(path, 3) == [{"epoch": 4.0, "train_loss": 2.5}]
 
 
 def test_dropout_passes_are_more_members_that_do_not_depend_on_the_batch(members):

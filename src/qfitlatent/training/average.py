@@ -70,7 +70,7 @@ def average_runs(
 def _history(path: Path, epochs_before: int) -> list[dict[str, float]]:
     """Rows of a member's ``metrics.csv``, their epochs counted on from the member before."""
     with open(path, newline="") as file:
-        rows = [{n: float(row[n]) for n in METRICS if row[n]} for row in csv.DictReader(file)]
+        rows = [{n: float(row[n]) for n in METRICS if row.get(n)} for row in csv.DictReader(file)]
     return [row | {"epoch": row["epoch"] + epochs_before} for row in rows]
 
 
