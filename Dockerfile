@@ -11,7 +11,10 @@ ENV PATH=/opt/qfitlatent/bin:$PATH
 COPY constraints.txt ./
 # By itself and first: the largest layer, which a change of the code leaves as it is.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu -c constraints.txt torch
-COPY pyproject.toml README.md LICENSE MANIFEST.in ./
+COPY pyproject.toml README.md LICENSE MANIFEST.in Snakefile ./
+COPY envs envs
+COPY profiles profiles
+COPY workflow workflow
 COPY src src
 RUN pip install --no-cache-dir -c constraints.txt .
 

@@ -58,18 +58,23 @@ class Handed:
         is_built = [
             (*k, r["name"], r["label_seq"]) in built for k, r in zip(keys, rows, strict=True)
         ]
-        columns = id_columns(records.residues, np.arange(len(rows))) | {
-            "entropy": pa.array(np.linspace(-3, 3, len(rows)), pa.float32()),
-            "heterogeneity": pa.array(np.linspace(0, 1, len(rows)), pa.float32()),
-            "num_modes": pa.array([1] * len(rows), pa.int8()),
-            "is_built": is_built,
-            "note": ['left as "it" was'] + [""] * (len(rows) - 1),
-        }
+        blank = {f.name: pa.nulls(len(rows), f.type) for f in RESIDUES}
+        columns = (
+            blank
+            | id_columns(records.residues, np.arange(len(rows)))
+            | {
+                "entropy": pa.array(np.linspace(-3, 3, len(rows)), pa.float32()),
+                "heterogeneity": pa.array(np.linspace(0, 1, len(rows)), pa.float32()),
+                "confidence": pa.array([0.4 if i % 7 == 0 else 0.9 for i in range(len(rows))]),
+                "group": pa.array([i // 8 for i in range(len(rows))], pa.int32()),
+                "is_built": is_built,
+                "note": ['left as "it" was'] + [""] * (len(rows) - 1),
+            }
+        )
         self.summary = conform(pa.table(columns), RESIDUES, "summary")
-        self.joint = {key: i // 8 for i, key in enumerate(keys)}
         self.folder = folder
         (folder / "x_ensemble.cif").write_text(mmcif_text(structure, document, {"content": "x"}))
-        self.texts = hand_over("x", "a-model", structure, self.summary, self.joint)
+        self.texts = hand_over("x", "a-model", structure, self.summary)
         for suffix, text in self.texts.items():
             (folder / f"x{suffix}").write_text(text)
         # As another program sees it: (chain, number, code) -> label -> occupancies of its atoms.
@@ -170,10 +175,7 @@ def test_occupancy_groups_are_those_of_the_written_model(handed):
 def test_residues_of_a_joint_group_are_refined_together(handed):
     rows = handed.summary.to_pylist()
     group_of = {
-        (r["author_chain"], r["author_number"], r["insertion_code"]): handed.joint[
-            r["chain"], r["author_number"], r["insertion_code"]
-        ]
-        for r in rows
+        (r["author_chain"], r["author_number"], r["insertion_code"]): r["group"] for r in rows
     }
     groups = [group["A"] for group in phenix_groups(handed.texts[".phenix.eff"])]
     assert any(len(places) > 1 for places in groups)
@@ -190,7 +192,7 @@ def test_attributes_are_the_numbers_of_the_table(handed):
             (r["author_chain"], r["author_number"], r["insertion_code"]): r[name]
             for r in handed.summary.to_pylist()
         }
-        for name in ("entropy", "heterogeneity")
+        for name in ("entropy", "heterogeneity", "confidence")
     }
     found: dict[str, dict] = {}
     name, control = "", {}
@@ -208,7 +210,7 @@ def test_attributes_are_the_numbers_of_the_table(handed):
                 name, control = value, {}
                 found[name] = {}
             control[key] = value
-    assert found.keys() == expected.keys()
+    assert all(not values for name, values in found.items() if name not in expected), "nulls"
     for name, values in expected.items():
         assert found[name] == pytest.approx(values, abs=1e-4)
         assert values.keys() <= handed.names.keys()
@@ -244,7 +246,11 @@ def test_coot_lists_the_residues_to_look_at(handed, version, monkeypatch):
     exec(handed.texts[".coot.py"], {} if version == "1" else names | gui)
     (things,) = calls
     places = [(chain, number, code) for _, _, chain, number, code, _, _ in things]
-    assert sorted(places[:-1]) == sorted(handed.altlocs)
+    num = len(handed.altlocs)
+    assert sorted(places[:num]) == sorted(handed.altlocs)
+    assert len(places) > num + 1
+    assert not set(places[num:-1]) & set(handed.altlocs)
+    assert {label.split(": ")[1] for label, *_ in things[num:-1]} == {"confidence 0.40"}
     assert places[-1] in handed.names
     assert things[-1][0].endswith(': left as "it" was')
     assert {(m, atom, label) for _, m, _, _, _, atom, label in things} == {(7, " CA ", "")}

@@ -111,11 +111,11 @@ def test_what_an_archive_lacks_or_holds_too_much_is_said(tool, tmp_path, monkeyp
             for name in wheel:
                 archive.writestr(name, name)
 
-    package = ["qfitlatent/a.py", "qfitlatent/data/b.csv"]
+    package = ["qfitlatent/a.py", "qfitlatent/data/b.csv", "share/qfitlatent/Snakefile"]
     archives(files, package)
     assert tool.check(tmp_path) == []
     assert "1 files         15 bytes  tests" in capsys.readouterr().out
-    archives(files[:1] + files[2:], [*package[:1], "qfitlatent/stray.py"])
+    archives(files[:1] + files[2:], [package[0], package[2], "qfitlatent/stray.py"])
     assert tool.check(tmp_path) == [
         "qfitlatent-0-py3-none-any.whl lacks qfitlatent/data/b.csv.",
         "qfitlatent-0-py3-none-any.whl holds qfitlatent/stray.py.",

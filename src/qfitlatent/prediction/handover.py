@@ -58,7 +58,6 @@ def hand_over(
     model: str,
     structure: gemmi.Structure,
     summary: pa.Table,
-    joint: Mapping[Key, int] | None = None,
 ) -> dict[str, str]:
     """Suffix of ``HANDOVER`` -> text of that file.
 
@@ -66,17 +65,16 @@ def hand_over(
         entry: the id of the structure, as its files are named.
         model: name of the model that predicted, for the titles.
         structure: as it was written to ``<entry>_ensemble.cif``, which the scripts open.
-        summary: a row a residue (``columns.RESIDUES``); its real numbers become attributes.
-        joint: number of the group in which a residue's states were chosen together; a residue
-            that is not named is a group by itself.
+        summary: a row a residue (``columns.RESIDUES``); its real numbers become attributes. States
+            of the residues of one ``group`` were chosen together.
     """
     rows = summary.to_pylist()
     places = _places(structure)
     keyed = {(row["chain"], row["author_number"], row["insertion_code"]): row for row in rows}
     shown = [(places[key], row) for key, row in keyed.items() if key in places]
-    built = {key for key, row in keyed.items() if row["is_built"]}
+    joint = {key: row["group"] for key, row in keyed.items() if row["is_built"]}
     attributes = [field.name for field in summary.schema if pa.types.is_floating(field.type)]
-    groups = occupancy_groups(structure, built, joint or {})
+    groups = occupancy_groups(structure, joint)
     several = [place for group in groups for place in group.residues]
     facts = {
         "entry": " ".join(entry.split()),
@@ -99,10 +97,10 @@ def hand_over(
     return {suffix: render(template, **facts) for suffix, template in HANDOVER.items()}
 
 
-def occupancy_groups(
-    structure: gemmi.Structure, built: set[Key], joint: Mapping[Key, int]
-) -> list[Group]:
+def occupancy_groups(structure: gemmi.Structure, joint: Mapping[Key, int | None]) -> list[Group]:
     """The groups of the residues that were built with several labels, in the order of the file.
+
+    joint: number of the joint group of each residue that was built; None is one by itself.
 
     Residues of one joint group stay together as far as they have the same labels and occupancies:
     whoever refines them has one occupancy a label, whatever the file says.
@@ -111,8 +109,9 @@ def occupancy_groups(
     for residue, place in _residues(structure):
         key = _key(residue)
         occupancies = {atom.altloc: round(atom.occ, 2) for atom in residue if atom.has_altloc()}
-        if key in built and len(occupancies) > 1:
-            group = (joint.get(key, key), tuple(sorted(occupancies.items())))
+        if key in joint and len(occupancies) > 1:
+            number = joint[key]
+            group = (key if number is None else number, tuple(sorted(occupancies.items())))
             found.setdefault(group, (dict(sorted(occupancies.items())), []))[1].append(place)
     return [Group(occupancies, tuple(members)) for occupancies, members in found.values()]
 
@@ -142,7 +141,8 @@ def _key(residue: gemmi.Residue) -> Key:
 def _looks(
     groups: list[Group], shown: list[tuple[Place, dict[str, Any]]]
 ) -> list[tuple[Place, str]]:
-    """Residues with several conformers, the most even first, then what was left as it was."""
+    """Residues with several conformers, the most even first, then those that are more likely wrong
+    than right, then what was left as it was."""
     found = [
         (-min(group.occupancies.values()), place, ", ".join(f"{a} {o:.2f}" for a, o in pairs))
         for group in groups
@@ -150,6 +150,13 @@ def _looks(
         for place in group.residues
     ]
     several = [(place, words) for _, place, words in sorted(found)]
+    named = {place for place, _ in several}
+    unsure = [
+        (row["confidence"], place)
+        for place, row in shown
+        if row["confidence"] is not None and row["confidence"] < 0.5 and place not in named
+    ]
+    several += [(place, f"confidence {value:.2f}") for value, place in sorted(unsure)]
     return several + [(place, row["note"]) for place, row in shown if row["note"]]
 
 

@@ -113,12 +113,7 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         conformers = given.tables["conformers"]
         text = page(given.entry, summary, predicted, states, token, conformers, results.identity)
         write_text(page_path, text)
-        together = {
-            (row["chain"], row["author_number"], row["insertion_code"]): row["group"]
-            for row in summary.to_pylist()
-            if row["group"] is not None
-        }
-        handed = hand_over(given.entry, results.identity["model"], structure, summary, together)
+        handed = hand_over(given.entry, results.identity["model"], structure, summary)
         for path, text in zip(others, handed.values(), strict=True):
             write_text(path, text)
     return written
