@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--fit-confidence", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    paths = find_structures(options.structures)[: options.number]
+    paths = list(find_structures(options.structures))[: options.number]
     settings = config.settings(PredictionSettings, "predict", {"device": "cpu"})
     solved = list(solve(paths, Runner(load_model(options.model), settings)))
     if options.fit_confidence:
