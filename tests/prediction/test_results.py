@@ -259,7 +259,8 @@ def test_leavings_of_a_killed_process_are_swept(folder, model, tmp_path):
 )  # fmt: skip
 def test_numbers_that_mean_nothing_are_one_sentence(more, folder, model, tmp_path, capsys):
     out = tmp_path / "out"
-    given = ["predict", str(folder), "-o", str(out), "--model", str(model), *more]
+    command = "sample" if "--seed" in more else "predict"
+    given = [command, str(folder), "-o", str(out), "--model", str(model), *more]
     assert cli.main(given) == 2
     shown = capsys.readouterr().err
     assert re.fullmatch(r"qfitlatent: [^\n]+\n", shown)
