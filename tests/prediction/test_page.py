@@ -13,7 +13,8 @@ import pytest
 from helpers.browser import check_in_browser, check_self_contained
 from helpers.predictions import make_model
 from helpers.simulated import simulator
-from qfitlatent.prediction.page import STRAINED
+from qfitlatent.chemistry.geometry import wrap
+from qfitlatent.prediction.page import KAPPA_DRAWN, STRAINED
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.records import read_input
 from qfitlatent.simulate.entry import write_entries
@@ -142,13 +143,13 @@ def test_the_page_runs_and_its_densities_integrate_to_one(predicted, run_page):
     assert page["rows"] == len(summary)
     assert len(page["known"]) == len(groups)
     for shown, group in zip(page["known"], groups, strict=True):
-        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-6)
-        np.testing.assert_allclose(shown["mass"], 1.0, atol=1e-4)
+        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-5)
+        np.testing.assert_allclose(shown["mass"], 1.0, atol=5e-4)
         num_chi = len(shown["mean"][0])
         expected = group[[f"mean{d}_rad" for d in range(1, num_chi + 1)]]
-        np.testing.assert_allclose(shown["mean"], expected, atol=1e-5)
+        assert np.abs(wrap(np.array(shown["mean"]) - expected)).max().max() < 1e-4
         expected = group[[f"kappa{d}" for d in range(1, num_chi + 1)]]
-        np.testing.assert_allclose(shown["kappa"], expected, rtol=1e-5)
+        np.testing.assert_allclose(shown["kappa"], expected.clip(upper=KAPPA_DRAWN), atol=3e-3)
 
 
 def test_every_residue_of_the_page_is_reached_by_address_and_by_keyboard(predicted, run_page):
@@ -202,7 +203,7 @@ def test_the_page_shows_the_side_chains_that_were_written(predicted, run_page):
         int
     ).tolist()
     for conformers, chi1 in zip(written, rows["chi1_rad"].astype(float), strict=True):
-        assert sum(c[1] for c in conformers) == pytest.approx(1, abs=1e-5)
+        assert sum(c[1] for c in conformers) == pytest.approx(1, abs=1e-4)
         assert conformers[0][2] == pytest.approx(np.degrees(chi1), abs=0.6)
         assert (conformers[0][0] == "") == (len(conformers) == 1)
     strained, unsure = (rows["strain"].astype(float), rows["confidence"].astype(float))

@@ -8,7 +8,6 @@ const make = (tag, text, parent) => {
   return node;
 };
 const PI = Math.PI, NONE = "–";
-const KAPPA_DRAWN = 365;                  // 1 / (3 degrees)^2
 const UNSURE = 0.5;                       // of the probability outside the modes, or of being wrong
 const LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";   // of altlocs
 const percent = (x) => `${Math.round(100 * x)} %`;
@@ -16,9 +15,13 @@ const degrees = (x) => `${x}°`.replace("-", "−");
 
 // ---- The residues ----------------------------------------------------------------------------
 
-// Arrays are little-endian float32 in base64; slot s of one with w numbers a residue is at s * w.
-const numbers = (text) =>
-  new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+// Arrays are 16-bit steps of their unit in base64; an angle that is not there is -32768. Those of modes
+// have as many numbers for each residue, those of components follow each other.
+const numbers = ([unit, text]) => {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), step = data.units[unit];
+  const steps = unit === "angle" ? new Int16Array(bytes.buffer) : new Uint16Array(bytes.buffer);
+  return Float64Array.from(steps, (x) => (x === -32768 ? NaN : x * step));
+};
 const arrays = {}, numSlots = data.numChi.length;
 for (const [name, text] of Object.entries(data.arrays)) arrays[name] = numbers(text);
 const part = (name, s) => {
@@ -28,6 +31,15 @@ const part = (name, s) => {
 const rows = (flat, numChi) =>            // four numbers a row, of which numChi are meant
   Array.from({length: flat.length / 4}, (_, k) => flat.slice(4 * k, 4 * k + numChi));
 const inDegrees = (chi) => chi.map((x) => Math.round(x * 180 / PI));
+const firstWeight = [0], firstChi = [0];   // of the components of each slot
+data.numComponents.forEach((n, s) => {
+  firstWeight.push(firstWeight[s] + n);
+  firstChi.push(firstChi[s] + n * data.numChi[s]);
+});
+const components = (name, s) => {
+  const flat = Array.from(arrays[name].subarray(firstChi[s], firstChi[s + 1])), n = data.numChi[s];
+  return Array.from({length: flat.length / n}, (_, k) => flat.slice(n * k, n * (k + 1)));
+};
 const chains = [], bySlot = [], byAddress = new Map();
 data.columns.id.forEach((id, i) => {
   const at = (name) => data.columns[name][i], s = at("slot");
@@ -35,10 +47,10 @@ data.columns.id.forEach((id, i) => {
   if (s >= 0) {
     const numChi = data.numChi[s];
     r.symmetric = Array.from({length: numChi}, (_, d) => d === data.symmetric[s]);
-    r.entropy = part("entropy", s)[0];
-    r.weight = part("weight", s);
-    r.mean = rows(part("mean", s), numChi);
-    r.kappa = rows(part("kappa", s), numChi);
+    r.entropy = data.entropy[s];
+    r.weight = Array.from(arrays.weight.subarray(firstWeight[s], firstWeight[s + 1]));
+    r.mean = components("mean", s);
+    r.kappa = components("kappa", s);
     const chi = rows(part("mode_chi", s), numChi).map(inDegrees);
     r.modes = part("mode_weight", s).map((w, j) => [w, ...chi[j]]).filter(([w]) => w > 0);
     const held = r.modes.reduce((sum, [w]) => sum + w, 0);
@@ -102,7 +114,7 @@ function logI0e(x) {
 // One kernel on a grid of n angles from -pi to pi. A symmetric chi has half of it at chi and half at
 // chi + pi.
 function kernel(r, k, d, n) {
-  const kappa = Math.min(r.kappa[k][d], KAPPA_DRAWN), norm = logI0e(kappa) + Math.log(2 * PI);
+  const kappa = r.kappa[k][d], norm = logI0e(kappa) + Math.log(2 * PI);
   const at = (x) => Math.exp(-2 * kappa * Math.sin((x - r.mean[k][d]) / 2) ** 2 - norm);
   return Float64Array.from({length: n}, (_, i) => {
     const x = 2 * PI * (i + 0.5) / n - PI;
