@@ -49,7 +49,7 @@ def main() -> None:
         sys.exit("\n".join(problems))
     target = shipped_model_path().parent
     publish(run, name, target)
-    print(f"{target} now holds {name}: add its row to docs/models.md and a line to CHANGELOG.md.")
+    print(f"{target} now holds {name}: name it in CHANGELOG.md and twice in docs/models.md.")
 
 
 def publish(run: Path, name: str, target: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 from helpers.predictions import placement_of
 from helpers.simulated import simulator
 from qfitlatent.prediction.columns import RESIDUES
+from qfitlatent.prediction.commands import EXAMPLE
 from qfitlatent.prediction.handover import HANDOVER, hand_over
 from qfitlatent.prediction.placing import place_side_chains
+from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import mmcif_text, open_structure
@@ -77,16 +79,21 @@ class Handed:
         self.texts = hand_over("x", "a-model", structure, self.summary)
         for suffix, text in self.texts.items():
             (folder / f"x{suffix}").write_text(text)
-        # As another program sees it: (chain, number, code) -> label -> occupancies of its atoms.
-        self.names, self.altlocs = {}, {}
-        for chain in gemmi.read_structure(str(folder / "x_ensemble.cif"))[0]:
-            for residue in chain:
-                place = (chain.name, residue.seqid.num, residue.seqid.icode.strip())
-                self.names[place] = residue.name
-                for atom in residue:
-                    if atom.has_altloc():
-                        labels = self.altlocs.setdefault(place, {})
-                        labels.setdefault(atom.altloc, set()).add(round(atom.occ, 2))
+        self.names, self.altlocs = model_of(folder / "x_ensemble.cif")
+
+
+def model_of(path):
+    """As another program sees it: (chain, number, code) -> name; -> label -> occupancies."""
+    names, altlocs = {}, {}
+    for chain in gemmi.read_structure(str(path))[0]:
+        for residue in chain:
+            place = (chain.name, residue.seqid.num, residue.seqid.icode.strip())
+            names[place] = residue.name
+            for atom in residue:
+                if atom.has_altloc():
+                    labels = altlocs.setdefault(place, {})
+                    labels.setdefault(atom.altloc, set()).add(round(atom.occ, 2))
+    return names, altlocs
 
 
 @pytest.fixture(scope="module", params=["as written", "negative numbers"])
@@ -156,20 +163,34 @@ def refmac_groups(text):
 
 
 def test_occupancy_groups_are_those_of_the_written_model(handed):
-    groups = phenix_groups(handed.texts[".phenix.eff"])
-    assert refmac_groups(handed.texts[".refmac.txt"]) == groups
-    members = [place for group in groups for place in group["A"]]
-    assert sorted(members) == sorted(handed.altlocs), "each residue with altlocs, once"
+    check_groups(handed.texts[".phenix.eff"], handed.texts[".refmac.txt"], handed.altlocs)
+
+
+def test_occupancy_groups_of_a_prediction_are_those_of_its_joint_states(tmp_path):
+    """By the model that ships, which writes groups of several residues."""
+    predict_structures([EXAMPLE], tmp_path)
+    texts = [(tmp_path / f"example{x}").read_text() for x in (".phenix.eff", ".refmac.txt")]
+    groups = check_groups(*texts, model_of(tmp_path / "example_ensemble.cif")[1])
+    assert max(len(next(iter(group.values()))) for group in groups) > 2
+
+
+def check_groups(phenix, refmac, altlocs):
+    groups = phenix_groups(phenix)
+    assert refmac_groups(refmac) == groups
+    members = [place for group in groups for place in next(iter(group.values()))]
+    assert sorted(members) == sorted(altlocs), "each residue with altlocs, once"
     for group in groups:
         occupancies = []
+        residues = next(iter(group.values()))
         for label, places in group.items():
-            assert places == group["A"], "all states of the same residues"
-            found = {value for place in places for value in handed.altlocs[place][label]}
+            assert places == residues, "all states of the same residues"
+            found = {value for place in places for value in altlocs[place][label]}
             assert len(found) == 1, "one occupancy a label"
             occupancies += found
-        for place in group["A"]:
-            assert set(handed.altlocs[place]) == set(group)
+        for place in residues:
+            assert set(altlocs[place]) == set(group)
         assert sum(occupancies) == pytest.approx(1.0)
+    return groups
 
 
 def test_residues_of_a_joint_group_are_refined_together(handed):
