@@ -90,10 +90,9 @@ def training_bytes(config: ModelConfig, num_residues: int) -> int:
     residue = config.d_s * (6 + 3 * FEED_FORWARD_FACTOR) + 4 * projected
     floats = config.num_blocks * n * residue
     if config.explicit_pair:
-        gathered = heads * (2 * config.head_width + 3 * points + config.d_z)
         update = {"none": 0, "edge": 5, "triangle": 14}[config.pair_update] * config.d_z
-        values = gathered if config.neighbours else config.d_z // 2
-        features = sum(2 * PAIR_SETS[name] for name in config.features if name in PAIR_SETS)
+        values = 0 if config.neighbours else config.d_z // 2
+        features = sum(PAIR_SETS[name] for name in config.features if name in PAIR_SETS)
         per_pair = config.num_blocks * (3 * heads + update + values) + features + 3 * config.d_z
         floats += n * num_keys * per_pair
     else:
