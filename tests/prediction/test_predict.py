@@ -458,7 +458,9 @@ def test_five_thousand_residues(model_path, tmp_path):
                     atom.pos = gemmi.Position(atom.pos.x + 300 * i, atom.pos.y, atom.pos.z)
             large[0].add_chain(copied)
     large.make_mmcif_document().write_file(str(tmp_path / "large.cif"))
-    (result,) = predict_structures([tmp_path / "large.cif"], tmp_path / "out", model_path)
+    # An untrained model would have altlocs nearly everywhere.
+    settings = settings_of(ambiguous_above=1.0)
+    (result,) = predict_structures([tmp_path / "large.cif"], tmp_path / "out", model_path, settings)
     assert result.num_residues > 4900
     weight = pq.read_table(tmp_path / "out" / "large.mixture.parquet")["weight"].to_numpy()
     assert np.isfinite(weight).all()
