@@ -63,7 +63,7 @@ class JointModel:
         return np.log(shown / (1.0 - shown))
 
 
-CONFIDENCE = (0.0, 0.5, 0.5)
+CONFIDENCE = (-0.08, 0.55, 0.53)
 """Constant, and weights of the log odds of mass and support."""
 
 
