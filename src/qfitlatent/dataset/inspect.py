@@ -173,7 +173,8 @@ def _read_csv(path: Path) -> pa.Table:
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         # Read by Python: Arrow takes no path that is no text.
-        return pyarrow.csv.read_csv(pa.py_buffer(path.read_bytes()))
+        alone = pyarrow.csv.ReadOptions(use_threads=False)
+        return pyarrow.csv.read_csv(pa.py_buffer(path.read_bytes()), read_options=alone)
     except (OSError, pa.ArrowInvalid) as error:
         raise QfitLatentError(
             f"{path} cannot be read as CSV ({error}): correct the path."

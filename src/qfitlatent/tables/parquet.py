@@ -161,7 +161,9 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
                     f"The table {path} has no column {absent[0]}, only {', '.join(present)}: it "
                     "comes from another version; run the preprocessing again."
                 )
-            return file.read(list(columns) if columns is not None else None)
+            # In this thread: one of Arrow's that lets go of the map when Python has ended is ended
+            # itself, and with it the process ("terminate called without an active exception").
+            return file.read(list(columns) if columns is not None else None, use_threads=False)
     except FileNotFoundError as error:
         raise QfitLatentError(
             f"The table {path} does not exist: run the preprocessing, or correct the path."
