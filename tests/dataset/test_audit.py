@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,8 @@ def test_clean_tables_pass_and_the_page_opens_offline(data, tmp_path):
     assert "occupancies sum to 1.10" in summary["suspicious"][0]["why"]
     page = (tmp_path / "index.html").read_text()
     assert page.count("<img") >= 6
+    opening = page[: page.index("<nav ")]
+    assert re.findall(r"<b>(.*?)</b>", opening) == ["5", "25", "5", "–"]
     check_self_contained(page)
     check_in_browser(tmp_path / "index.html")
     first = (tmp_path / "index.html").read_bytes(), (tmp_path / "audit.json").read_bytes()

@@ -12,7 +12,16 @@ from helpers.browser import check_in_browser, check_self_contained, tags
 from helpers.evaluated import evaluated_tiny
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.report import write_report
-from qfitlatent.evaluation.words import METRICS, cell, figure_cells, figure_text, label
+from qfitlatent.evaluation.words import (
+    METHODS,
+    METRICS,
+    WORDS,
+    cell,
+    figure_cells,
+    figure_text,
+    label,
+    style,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +82,15 @@ def test_the_best_of_a_row_is_bold_whoever_has_it():
     assert best("coverage_80", a=0.7, b=1.0) == {"a"}
     assert best("nll", a=1) == set(), "it has no rival"
     assert best("nll", a=None, b=None) == set()
+
+
+def test_no_two_methods_differ_by_colour_alone():
+    """Nor do two that a user brings, in whatever order."""
+    looks = [*METHODS.values(), *WORDS["others"]]
+    for mark in ("colour", "marker"):
+        assert len({look[mark] for look in looks}) == len(looks)
+    brought = ["a", "b", "c", "d", "model"]
+    assert len({style(name, brought)["marker"] for name in brought}) == len(brought)
 
 
 def test_every_figure_of_the_evaluation_has_words(metrics):

@@ -465,6 +465,7 @@ def test_five_thousand_residues(model_path, tmp_path):
     weight = pq.read_table(tmp_path / "out" / "large.mixture.parquet")["weight"].to_numpy()
     assert np.isfinite(weight).all()
     assert (tmp_path / "out" / "large_ensemble.pdb").exists()
+    assert (tmp_path / "out" / "large.html").stat().st_size < 3e6
 
 
 # --- score ------------------------------------------------------------------------------------
