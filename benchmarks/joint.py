@@ -36,7 +36,7 @@ from qfitlatent.joint.atoms import KIND, NUM_MOVED
 from qfitlatent.joint.model import JointModel, Protein, joint_model
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import protein_from_tables
-from qfitlatent.prediction.outputs import densities_of, placement_of
+from qfitlatent.prediction.ensemble import densities_of, placement_of
 from qfitlatent.prediction.predict import predicted_arrays
 from qfitlatent.prediction.records import find_structures, read_input
 from qfitlatent.prediction.runner import Runner

@@ -7,8 +7,8 @@ What most programs need has a short name here. It is imported when it is asked f
 ``import qfitlatent`` costs nothing:
 
     import qfitlatent
-    density = qfitlatent.load_model().model.predict(protein)
-    qfitlatent.predict(["1abc.cif"], out="predictions")
+    prediction = qfitlatent.predict("1abc.cif")
+    qfitlatent.predict_files(["1abc.cif", "2abc.pdb"], out="predictions")
 """
 
 from importlib import import_module
@@ -20,7 +20,8 @@ _PUBLIC = {
     "load_config": ("base.config", "load"),
     "read_entry": ("structure.preprocess", "read_entry"),
     "load_model": ("model.checkpoint", "load_model"),
-    "predict": ("prediction.predict", "predict_structures"),
+    "predict": ("prediction.interface", "predict"),
+    "predict_files": ("prediction.predict", "predict_structures"),
     "score": ("prediction.score", "score_structures"),
     "sample": ("prediction.sample", "sample_structures"),
     "embed": ("prediction.sample", "embed_structures"),

@@ -13,6 +13,8 @@ from qfitlatent.prediction.outputs import PREDICTION
 from qfitlatent.prediction.records import Written
 from qfitlatent.prediction.scene import Placement
 from qfitlatent.prediction.settings import PredictionSettings
+from qfitlatent.structure.origin import Origin
+from qfitlatent.structure.written import finished, mmcif_text, pdb_text
 from qfitlatent.tables.keys import fixed_list
 
 
@@ -38,6 +40,19 @@ def settings_of(**given):
 
 def output_paths(out, entry):
     return [out / f"{entry}{suffix}" for suffix in PREDICTION]
+
+
+def origin(name="made", confidence=None):
+    """What a model says of itself where a test does not ask."""
+    facts = {"model_sha256": "0" * 64, "input_sha256": "1" * 64, "trained_on": "nothing"}
+    return Origin(name, "Side chains predicted", "made.pdb", "0.0", facts, confidence or {})
+
+
+def both_texts(structure, document, about=None):
+    """mmCIF and PDB text of a structure as ``predict`` writes it."""
+    about = about or origin()
+    model = finished(structure, about)
+    return mmcif_text(model, about, document), pdb_text(model)
 
 
 PLACE = ("chain", "author_number", "insertion_code", "name", "label_seq")

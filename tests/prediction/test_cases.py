@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.predictions import placement_of
+from helpers.predictions import both_texts, placement_of
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.prediction.placing import place_side_chains
-from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.preprocess import read_entry
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -49,8 +49,7 @@ def test_what_is_read_is_built_and_read_again(folder, tmp_path):
         built[place_side_chains(structure, placement)] = True
         alone = ~records.residues.filter(has_frame)["is_microheterogeneous"].to_numpy()
         assert built[(NUM_CHI[token] > 0) & alone].all(), path.name
-        note = {"content": "test"}
-        texts = {"cif": mmcif_text(structure, document, note), "pdb": pdb_text(structure, note)}
+        texts = dict(zip(("cif", "pdb"), both_texts(structure, document), strict=True))
         for ending, text in texts.items():
             if text is None:
                 continue

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from helpers.predictions import placement_of
+from helpers.predictions import both_texts, placement_of
 from helpers.simulated import simulator
 from qfitlatent.prediction.columns import RESIDUES
 from qfitlatent.prediction.commands import EXAMPLE
@@ -21,7 +21,7 @@ from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
-from qfitlatent.structure.coordinates import mmcif_text, open_structure
+from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.columns import id_columns
 from qfitlatent.tables.parquet import conform
@@ -75,7 +75,7 @@ class Handed:
         )
         self.summary = conform(pa.table(columns), RESIDUES, "summary")
         self.folder = folder
-        (folder / "x_ensemble.cif").write_text(mmcif_text(structure, document, {"content": "x"}))
+        (folder / "x_ensemble.cif").write_text(both_texts(structure, document)[0])
         self.texts = hand_over("x", "a-model", structure, self.summary)
         for suffix, text in self.texts.items():
             (folder / f"x{suffix}").write_text(text)

@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.coordinates import open_structure
+from qfitlatent.structure.origin import Origin
 from qfitlatent.structure.preprocess import read_entry
+from qfitlatent.structure.written import finished, mmcif_text, pdb_text
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 FOLDERS = sorted(path for path in CASES.glob("[0-9]*") if path.is_dir())
+
+ORIGIN = Origin("made", "Side chains predicted", "made.pdb", "0.0", {"trained_on": "nothing"})
 
 LONG_LABELS = frozenset(
     ("numbers_to_12.cif", "two_characters.cif", "words.cif", "icode_of_two_characters.cif")
@@ -38,9 +42,10 @@ def test_opened_and_written_as_in_the_tables(folder, tmp_path):
         }
         key = ("chain", "author_number", "insertion_code", "name")
         assert {tuple(row[name] for name in key) for row in residues} <= found, path.name
-        pdb_text(structure, {"content": "x"})
+        model = finished(structure, ORIGIN)
+        pdb_text(model)
         again = tmp_path / "again.cif"
-        again.write_text(mmcif_text(structure, document, {"content": "x"}), "utf-8")
+        again.write_text(mmcif_text(model, ORIGIN, document), "utf-8")
         written = read_entry(again, "x").residues.to_pylist()
         assert _ids(written) == _ids(residues), path.name
 

@@ -144,8 +144,8 @@ def test_every_output_of_a_prediction_names_the_model_and_its_training(tmp_path,
     assert f"Model {about}." in " ".join((out / "example.html").read_text().split())
     assert "_qfitlatent.trained_on" in (out / "example_ensemble.cif").read_text()
     assert (
-        "REMARK 999 TRAINED_ON: simulated proteins"
+        "REMARK   1 TRAINED ON: simulated proteins"
         in (tmp_path / "out/example_ensemble.pdb").read_text()
     )
     assert "_qfitlatent.model" in (tmp_path / "out/example_ensemble.cif").read_text()
-    assert "REMARK 999 MODEL: simulated" in (tmp_path / "out/example_ensemble.pdb").read_text()
+    assert "REMARK   1 MODEL: simulated" in (tmp_path / "out/example_ensemble.pdb").read_text()

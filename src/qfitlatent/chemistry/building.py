@@ -83,6 +83,19 @@ def ideal_geometry() -> Geometry:
     return Geometry(length, angle, dihedral, chi, parents, cb, ring_length)
 
 
+@cache
+def chi_depth() -> np.ndarray:
+    """(21, A) the last chi, 1 to 4, that an atom hangs on; 0 for CB and where there is no atom."""
+    geometry = ideal_geometry()
+    own = np.where(geometry.chi < NUM_CHI_MAX, geometry.chi + 1, 0)
+    depth = np.zeros((len(own), 2 + MAX_SIDE_CHAIN_ATOMS), dtype=np.int64)  # N and CA first
+    rows = np.arange(len(own))[:, None]
+    for column in range(1, MAX_SIDE_CHAIN_ATOMS):
+        behind = depth[rows, geometry.parents[:, column]].max(axis=1)
+        depth[:, 2 + column] = np.maximum(own[:, column], behind)
+    return np.where(np.isnan(geometry.length), 0, depth[:, 2:])[:NUM_TOKENS]
+
+
 def place_atom(
     a: np.ndarray,
     b: np.ndarray,

@@ -48,8 +48,12 @@ def _arguments(
         name = key.removesuffix("_degrees")
         default = section[key]["default"]
         about = section[key]["description"].rstrip(".")
+        flag = f"--{name.replace('_', '-')}"
+        if section[key].get("type") == "boolean":
+            parser.add_argument(flag, dest=key, action="store_const", const=True, help=about)
+            continue
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            flag,
             dest=key,
             type=_number,
             metavar=name.upper(),
@@ -98,7 +102,8 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     if name != "score":
         # A folder goes on where it stopped; results of single files are not written over unasked.
         how["resume"] = not options.overwrite and any(p.is_dir() for p in options.structures)
-    results = getattr(qfitlatent, name)(
+    function = "predict_files" if name == "predict" else name
+    results = getattr(qfitlatent, function)(
         structures,
         options.out,
         model,
@@ -147,13 +152,15 @@ _CRYSTAL = (
         "help": "leave room for neighbours in the crystal",
     },
 )
+_WHAT = ("residues", "fix", "mutate")
+_HOW = ("truncate", "min_confidence", "b_factors")
 _OF_MODES = ("min_weight", "merge_within_degrees")
 _OF_ALTLOCS = ("heterogeneous_above", "ambiguous_above")
 COMMANDS = (
     (
         "predict",
         "predict side-chain conformers of structures",
-        partial(_arguments, (*_OF_MODES, *_OF_ALTLOCS), (_FOLDER, _CRYSTAL)),
+        partial(_arguments, (*_WHAT, *_HOW, *_OF_MODES, *_OF_ALTLOCS), (_FOLDER, _CRYSTAL)),
         partial(
             _run,
             "predict",
@@ -169,13 +176,17 @@ COMMANDS = (
     (
         "sample",
         "draw conformers of structures at random",
-        partial(_arguments, ("merge_within_degrees", "seed"), (_DRAWS, _FOLDER, _FORMAT, _CRYSTAL)),
+        partial(
+            _arguments,
+            (*_WHAT, "merge_within_degrees", "seed"),
+            (_DRAWS, _FOLDER, _FORMAT, _CRYSTAL),
+        ),
         partial(_run, "sample", "{0.num_residues} residues drawn"),
     ),
     (
         "embed",
         "write the model's representation of each residue",
-        partial(_arguments, (), (_FOLDER,)),
+        partial(_arguments, ("mutate",), (_FOLDER,)),
         partial(_run, "embed", "{0.num_residues} residues embedded"),
     ),
 )

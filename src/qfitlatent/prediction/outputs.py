@@ -6,29 +6,23 @@ Shapes: N residues, n of them predicted, J modes, S samples, D=4 chi.
 from dataclasses import replace
 from typing import Any
 
-import gemmi
 import numpy as np
 import pyarrow as pa
 
 from qfitlatent.base.files import write_text
 from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, parent_name
-from qfitlatent.joint.candidates import Densities
-from qfitlatent.joint.model import JointModel, Protein, joint_model
-from qfitlatent.joint.sampling import sample_joint
 from qfitlatent.joint.states import States
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import GROUPS, MIXTURE, RESIDUES, SAMPLES, embedding_schema
+from qfitlatent.prediction.ensemble import Ensemble, build_draws, build_ensemble
 from qfitlatent.prediction.handover import HANDOVER, hand_over
 from qfitlatent.prediction.page import page
-from qfitlatent.prediction.placing import ALTLOCS, place_side_chains
-from qfitlatent.prediction.records import Drawn, Input, Predicted, Unusable, Written
+from qfitlatent.prediction.placing import ALTLOCS
+from qfitlatent.prediction.records import Chosen, Drawn, Input, Predicted, Unusable, Written
 from qfitlatent.prediction.results import COUNTS, Results
-from qfitlatent.prediction.scene import Placement, scene_of
-from qfitlatent.prediction.surroundings import protein_of
-from qfitlatent.structure.coordinates import mmcif_text, open_structure, pdb_text
+from qfitlatent.structure.written import mmcif_text, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.keys import fixed_list
 from qfitlatent.tables.parquet import conform, write_csv, write_table
 
 PREDICTION = (
@@ -53,40 +47,37 @@ def sample_suffixes(file_format: str) -> tuple[str, ...]:
 
 def write_prediction(results: Results, given: Input, predicted: Predicted) -> Written:
     """All files of one structure."""
+    ensemble = build_ensemble(results.identity, given, predicted)
+    return write_built(results, given, predicted, ensemble)
+
+
+def write_built(
+    results: Results, given: Input, predicted: Predicted, ensemble: Ensemble
+) -> Written:
+    """All files of one structure whose model is built."""
     residues = given.tables["residues"]
     token = residues["token"].to_numpy()[predicted.row]
     has_chi = NUM_CHI[token] > 0
-
-    structure, document = open_structure(given.path)
-    placement = placement_of(given.tables, predicted.row)
-    protein = _protein(results, structure, placement)
-    joint = joint_model(
-        protein,
-        densities_of(predicted, protein),
-        predicted.heterogeneous,
-        results.identity["min_weight"],
-    )
-    states = joint.states
-    placement = replace(placement, weight=states.occupancy, chi=states.chi)
-    is_built = np.zeros(len(residues), dtype=bool)
-    is_built[predicted.row[place_side_chains(structure, placement)]] = True
-    facts = results.about_model()
-    note = facts | {"input_sha256": given.sha256}
-    note["content"] = "Side chains predicted and built by qfitlatent; see README"
-    cif, pdb = mmcif_text(structure, document, note), pdb_text(structure, note)
+    states, waters = ensemble.joint.states, ensemble.waters_removed
+    cif = mmcif_text(ensemble.model, ensemble.origin, ensemble.document)
+    pdb = pdb_text(ensemble.model)
     mixture = _mixture_table(residues, predicted, token, has_chi)
-    min_weight = results.identity["min_weight"]
-    summary = _summary_table(given.tables, predicted, joint, has_chi, is_built, min_weight)
-    groups = _groups_table(residues, predicted.row, states)
-    left_out = [
-        f"{residue_label(*(row[name] for name in _LABEL))}: {row['note']}"
-        for row in summary.to_pylist()
-        if row["note"]
-    ]
+    summary = summary_table(given, predicted, ensemble, results.identity["min_weight"])
+    groups = _groups_table(residues, ensemble.row, states)
+    rows = summary.to_pylist()
+    labels = [residue_label(*(row[name] for name in _LABEL)) for row in rows]
+    left_out = [f"{x}: {row['note']}" for x, row in zip(labels, rows, strict=True) if row["note"]]
+    least = results.identity["min_confidence"]
+    unsure = [x for x, sure in zip(labels, ensemble.confidence, strict=True) if sure < least]
     notes = []
     if left_out:
         listed = f"{given.entry}.residues.csv"
         notes.append(f"{len(left_out)} residues stay as they were; see {listed}")
+    listed = f"see {given.entry}.prediction.json"
+    if unsure:
+        notes.append(f"{len(unsure)} residues have a confidence below {least:g}; {listed}")
+    if waters:
+        notes.append(f"{len(waters)} waters removed; {listed}")
     if pdb is None:
         notes.append("no PDB file: that format has no room for these names of chains or numbers")
     conformers = np.count_nonzero(states.occupancy, axis=1)
@@ -95,15 +86,16 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         given.path,
         notes=tuple(notes),
         num_residues=len(predicted.row),
-        num_built=int(is_built.sum()),
-        num_heterogeneous=int(np.count_nonzero(has_chi & (conformers > 1))),
+        num_built=int(ensemble.is_built.sum()),
+        num_heterogeneous=int(np.count_nonzero(conformers > 1)),
     )
     counts = {name: getattr(written, name) for name in COUNTS}
-    record = {**counts, "left_as_they_were": left_out, "notes": notes}
+    about = {"left_as_they_were": left_out, "below_min_confidence": unsure}
+    record = {**counts, **about, "waters_removed": waters, "notes": notes}
     with results.files(given, record) as (
         mixture_path, mixture_csv, residues_csv, groups_csv, cif_path, pdb_path, page_path, *others,
     ):  # fmt: skip
-        write_table(mixture, mixture_path, MIXTURE, facts)
+        write_table(mixture, mixture_path, MIXTURE, results.about_model())
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
         write_csv(groups_csv, groups)
@@ -111,9 +103,10 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
         if pdb is not None:
             write_text(pdb_path, pdb)
         conformers = given.tables["conformers"]
-        text = page(given.entry, summary, predicted, states, token, conformers, results.identity)
+        shown = _states_of_all(predicted, ensemble)
+        text = page(given.entry, summary, predicted, shown, token, conformers, results.identity)
         write_text(page_path, text)
-        handed = hand_over(given.entry, results.identity["model"], structure, summary)
+        handed = hand_over(given.entry, results.identity["model"], ensemble.model, summary)
         for path, text in zip(others, handed.values(), strict=True):
             write_text(path, text)
     return written
@@ -121,36 +114,17 @@ def write_prediction(results: Results, given: Input, predicted: Predicted) -> Wr
 
 def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
     """Joint states of what was drawn; a row a residue and draw."""
-    row = drawn.row
     residues = given.tables["residues"]
+    model, document, origin, row, chi = build_draws(results.identity, given, drawn)
     token = residues["token"].to_numpy()[row]
     has_chi = NUM_CHI[token] > 0
-    first, document = open_structure(given.path)
-    placement = placement_of(given.tables, row)
-    protein = _protein(results, first, placement)
-    densities = replace(drawn.densities, token=protein.backbones.token)
-    chi = sample_joint(protein, densities, drawn.chi, drawn.num, results.identity["seed"])
     columns: dict[str, Any] = id_columns(residues, np.repeat(row[has_chi], len(chi)))
     columns["sample"] = np.tile(np.arange(len(chi)), has_chi.sum())
     mask = np.repeat(CHI_DEFINED[token[has_chi]], len(chi), axis=0)
     flat = chi[:, has_chi].transpose(1, 0, 2).reshape(-1, chi.shape[2])
     columns |= chi_columns("chi", flat, "_rad", mask)
-    note = results.about_model() | {
-        "input_sha256": given.sha256,
-        "seed": str(results.identity["seed"]),
-        "content": "Side chains sampled and built by qfitlatent; see README",
-    }
-    models = []
-    for draw in chi:
-        structure = first.clone()
-        place_side_chains(structure, replace(placement, chi=draw[:, None]))
-        models.append(structure[0])
-    del first[:]
-    for number, model in enumerate(models, start=1):
-        model.num = number
-        first.add_model(model)
     as_pdb = results.suffixes[1].endswith("pdb")
-    text = pdb_text(first, note) if as_pdb else mmcif_text(first, document, note)
+    text = pdb_text(model) if as_pdb else mmcif_text(model, origin, document)
     if text is None:
         raise Unusable(
             "no_pdb",
@@ -185,36 +159,20 @@ def write_embedding(
     return Written(given.entry, given.path, num_residues=len(row))
 
 
-def placement_of(tables: dict[str, pa.Table], row: np.ndarray) -> Placement:
-    """One side chain a residue, whose chi are not known yet, on rows (n,) of the residues table."""
-    residues = tables["residues"].take(pa.array(row))
-    frames = tables["frames"].take(pa.array(row))
-    columns = [residues[name].to_pylist() for name in _PLACE]
-    return Placement(
-        key=list(zip(*columns, strict=True)),
-        frame_altloc=frames["altloc"].to_pylist(),
-        rotation=fixed_list(frames["rotation"], (3, 3)),
-        translation=fixed_list(frames["translation_angstrom"], (3,)),
-        token=residues["token"].to_numpy(),
-        weight=np.ones((len(row), 1)),
-        chi=np.zeros((len(row), 1, NUM_CHI_MAX)),
+def _states_of_all(predicted: Predicted, ensemble: Ensemble) -> States:
+    """The states of all n predicted residues: what is not built has occupancy 0."""
+    states = ensemble.joint.states
+    at = np.flatnonzero(np.isin(predicted.row, ensemble.row))
+    num_labels = states.occupancy.shape[1]
+    occupancy = np.zeros((len(predicted.row), num_labels), dtype=states.occupancy.dtype)
+    chi = np.zeros((len(predicted.row), num_labels, NUM_CHI_MAX))
+    occupancy[at], chi[at] = states.occupancy, states.chi
+    groups = tuple(
+        replace(group, residues=tuple(at[list(group.residues)].tolist())) for group in states.groups
     )
+    return States(chi, occupancy, groups)
 
 
-def _protein(results: Results, structure: gemmi.Structure, placement: Placement) -> Protein:
-    crystal = structure if results.identity["crystal_neighbours"] else None
-    return protein_of(scene_of(structure, placement), placement, crystal)
-
-
-def densities_of(predicted: Predicted, protein: Protein) -> Densities:
-    """As the joint step takes them; what is not built there has no chi."""
-    names = ("weight", "mean", "kappa", "mode_weight", "mode_chi")
-    return Densities(
-        protein.backbones.token, *(getattr(predicted, n).astype(np.float64) for n in names)
-    )
-
-
-_PLACE = ("chain", "author_number", "insertion_code", "name", "label_seq")
 _LABEL = ("chain", "name", "author_number", "insertion_code")
 
 
@@ -251,16 +209,15 @@ def _groups_table(residues: pa.Table, row: np.ndarray, states: States) -> pa.Tab
     return conform(pa.Table.from_pylist(rows, schema=GROUPS), GROUPS, "the groups")
 
 
-def _summary_table(
-    tables: dict[str, pa.Table],
-    predicted: Predicted,
-    joint: JointModel,
-    has_chi: np.ndarray,
-    is_built: np.ndarray,
-    min_weight: float,
+def summary_table(
+    given: Input, predicted: Predicted, ensemble: Ensemble, min_weight: float
 ) -> pa.Table:
-    residues = tables["residues"]
+    """A row a residue, with the columns of ``columns.RESIDUES``."""
+    residues, is_built, joint = given.tables["residues"], ensemble.is_built, ensemble.joint
     num = len(residues)
+    token = residues["token"].to_numpy()
+    has_chi = NUM_CHI[token[predicted.row]] > 0
+    turns = NUM_CHI[token[ensemble.row]] > 0  # of those that are built
     entropy, heterogeneity = np.full((2, num), np.nan)
     num_modes = np.zeros(num, dtype=np.int8)
     rows = predicted.row[has_chi]
@@ -269,31 +226,32 @@ def _summary_table(
     heavy = np.count_nonzero(predicted.mode_weight[has_chi] >= min_weight, axis=1)
     num_modes[rows] = np.maximum(heavy, 1)  # the heaviest always counts
     num_conformers = np.zeros(num, dtype=np.int8)
-    num_conformers[rows] = np.count_nonzero(joint.states.occupancy[has_chi], axis=1)
+    built = ensemble.row[turns]
+    num_conformers[built] = np.count_nonzero(joint.states.occupancy[turns], axis=1)
     p_heterogeneous, sure, strain = np.full((3, num), np.nan)
     p_heterogeneous[rows] = predicted.p_heterogeneous[has_chi]
-    sure[rows] = joint.confidence[has_chi]
-    strain[rows] = joint.strain[has_chi]
+    sure[built] = joint.confidence[turns]
+    strain[built] = joint.strain[turns]
     group = np.full(num, -1, dtype=np.int32)
     for number, members in enumerate(joint.states.groups):
-        group[predicted.row[list(members.residues)]] = number
+        group[ensemble.row[list(members.residues)]] = number
     chi = np.zeros((num, NUM_CHI_MAX))
-    chi[rows] = joint.states.chi[has_chi, 0]
+    chi[built] = joint.states.chi[turns, 0]
     missing = np.ones(num, dtype=bool)
     missing[rows] = False
 
     why = {
         (row["chain"], row["index"]): explain(row)
-        for row in tables["rejected"].to_pylist()
+        for row in given.tables["rejected"].to_pylist()
         if row["scope"] in ("residue", "frame") and row["chain"] is not None
     }
     notes = [
-        "" if is_built[i] else _why_not(row, missing[i], why)
+        "" if is_built[i] else _why_not(row, missing[i], why, given.chosen, i)
         for i, row in enumerate(residues.select(list(_NOTED)).to_pylist())
     ]
     columns = id_columns(residues, np.arange(num))
     stays = ~is_built | missing
-    defined = CHI_DEFINED[residues["token"].to_numpy()] & ~stays[:, None]
+    defined = CHI_DEFINED[token] & ~stays[:, None]
     columns |= chi_columns("chi", chi, "_rad", defined)
     columns |= {
         "entropy": pa.array(entropy.astype(np.float32), mask=missing),
@@ -324,9 +282,13 @@ _KEPT = {
 _NOTED = ("chain", "index", "name", *_KEPT)
 
 
-def _why_not(row: dict[str, Any], missing: bool, why: dict[tuple, str]) -> str:
+def _why_not(
+    row: dict[str, Any], missing: bool, why: dict[tuple, str], chosen: Chosen, i: int
+) -> str:
     """Why a residue keeps its atoms; empty where a missing side chain is as it should be."""
     reason = why.get((row["chain"], row["index"]), "")
     if parent_name(row["name"]) in ("GLY", "ALA") or (reason and missing):
         return reason
-    return next((words for flag, words in _KEPT.items() if row[flag]), "not predicted")
+    kept = next((words for flag, words in _KEPT.items() if row[flag]), "not predicted")
+    as_asked = not chosen.rebuilt[i] or (chosen.fix_complete and kept == "not predicted")
+    return "its atoms are kept, as asked" if as_asked and not missing else kept

@@ -10,8 +10,9 @@ What is done to each residue, in words:
   that stays is blank with occupancy 1.00: the prediction is made on that backbone and no other.
 - B factors of built atoms are the mean over N, CA and C of the residue.
 - Everything else stays as it was: residues without a prediction, modified residues whose side chain
-  is not that of their parent, positions with several residue types, ligands, waters, nucleic acids,
-  cell, symmetry and header. Only the first model is kept.
+  is not that of their parent, positions with several residue types, ligands, nucleic acids, and
+  waters, of which those go that a new side chain, or its copy in the crystal, leaves no room for.
+  What is written of the rest of the file is in ``structure/written.py``.
 - Names of force fields and lower case stand for their residues; the residue keeps its name, and its
   atoms have those of the dictionary, SE of MSE included.
 
@@ -19,18 +20,21 @@ Shapes: N residues, J modes.
 """
 
 import string
+from collections.abc import Sequence
 
 import gemmi
 import numpy as np
 
-from qfitlatent.chemistry.building import build_side_chains
-from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES, SIDE_CHAIN_ATOMS
+from qfitlatent.chemistry.building import build_side_chains, chi_depth
+from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES, SIDE_CHAIN_ATOMS, is_water
 from qfitlatent.joint.states import hundredths
 from qfitlatent.prediction.scene import (
+    BACKBONE_NAMES,
     BLANK,
     Placement,
     atoms_that_stay,
     names_of_its_own,
+    place_of,
     residues_to_rebuild,
 )
 
@@ -60,6 +64,69 @@ def place_side_chains(structure: gemmi.Structure, placement: Placement) -> list[
     return built
 
 
+def confidence_as_b(
+    structure: gemmi.Structure, keys: Sequence[tuple], confidence: Sequence[float]
+) -> None:
+    """Puts 100 times the confidence of these residues in the B column, and 100 everywhere else."""
+    value = {tuple(key[:3]): 100.0 * x for key, x in zip(keys, confidence, strict=True)}
+    for chain in structure[0]:
+        for residue in chain:
+            b_iso = value.get(tuple(place_of(residue)[:3]), 100.0)
+            for atom in residue:
+                atom.b_iso, atom.aniso = b_iso, gemmi.SMat33f(0, 0, 0, 0, 0, 0)
+
+
+WATER_ROOM_ANGSTROM = {7: 2.3, 8: 2.3}
+"""An atom of this atomic number that is so near to a water leaves it no room; hydrogen bonds do."""
+
+OTHER_ROOM_ANGSTROM = 2.8
+"""The same for carbon, sulphur and selenium."""
+
+
+def remove_crowded_waters(structure: gemmi.Structure, built: Sequence[tuple]) -> list[str]:
+    """Removes waters that stand in new side chains; returns how they are called.
+
+    built: keys, as of a placement, of the residues that have one. Any of its conformers counts, and
+    so do its copies in the crystal; of a water with altlocs only those go that have no room.
+    """
+    search = gemmi.NeighborSearch(structure[0], structure.cell, OTHER_ROOM_ANGSTROM)
+    places = {tuple(key[:3]) for key in built}
+    for c, chain in enumerate(structure[0]):
+        for r, residue in enumerate(chain):
+            if tuple(place_of(residue)[:3]) not in places:
+                continue
+            for a, atom in enumerate(residue):
+                if atom.name not in BACKBONE_NAMES and not atom.is_hydrogen():
+                    search.add_atom(atom, c, r, a)
+    removed = []
+    for chain in structure[0]:
+        for r in reversed(range(len(chain))):
+            residue = chain[r]
+            if not is_water(residue.name):
+                continue
+            crowded = {
+                atom.altloc
+                for atom in residue
+                if not atom.is_hydrogen() and _is_crowded(search, atom.pos)
+            }
+            for a in reversed(range(len(residue))):
+                if residue[a].altloc in crowded:
+                    del residue[a]
+            if crowded:
+                removed.append(f"{chain.name}/{residue.name} {residue.seqid}")
+            if not len(residue):
+                del chain[r]
+    return removed[::-1]
+
+
+def _is_crowded(search: gemmi.NeighborSearch, position: gemmi.Position) -> bool:
+    for mark in search.find_atoms(position, BLANK, radius=OTHER_ROOM_ANGSTROM):
+        room = WATER_ROOM_ANGSTROM.get(mark.element.atomic_number, OTHER_ROOM_ANGSTROM)
+        if search.dist(position, mark.pos) < room:
+            return True
+    return False
+
+
 def _build(
     placement: Placement, standing: list[int], occupancy: np.ndarray, nitrogen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +143,8 @@ def _build(
         nitrogen=np.repeat(nitrogen, num_modes, axis=0),
         selenium=np.repeat(selenium, num_modes),
     )
+    if placement.num_chi is not None:
+        exists &= chi_depth()[placement.token[at]] <= placement.num_chi[at][:, None]
     shape = (len(n), num_modes, coords.shape[1])
     return coords.reshape(*shape, 3), exists.reshape(shape)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
+from qfitlatent.density.protocol import Density
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.outputs import PREDICTION, write_prediction
@@ -25,6 +26,13 @@ from qfitlatent.prediction.records import Input, Predicted, Written
 from qfitlatent.prediction.results import Results
 from qfitlatent.prediction.runner import Runner, Timing, joint_densities
 from qfitlatent.prediction.settings import PredictionSettings
+
+IDENTITY = (
+    *("min_weight", "merge_within_degrees", "heterogeneous_above", "ambiguous_above"),
+    *("crystal_neighbours", "residues", "fix", "mutate", "truncate", "min_confidence"),
+    "b_factors",
+)
+"""Settings that decide about a prediction."""
 
 
 def predict_structures(
@@ -58,13 +66,7 @@ def predict_structures(
             used and for results that are already there; and when no structure could be used.
     """
     runner = Runner(model, settings, timing)
-    identity = runner.identity(
-        "min_weight",
-        "merge_within_degrees",
-        "heterogeneous_above",
-        "ambiguous_above",
-        "crystal_neighbours",
-    )
+    identity = runner.identity(*IDENTITY)
     return runner.run_into(
         Results("predict", Path(out), PREDICTION, identity),
         paths,
@@ -77,7 +79,17 @@ def predict_structures(
 
 
 def predicted_arrays(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Predicted:
-    """Arrays to be written; the joint step takes the modes as its candidates."""
+    """Arrays to be written, as of ``predicted_density``."""
+    return predicted_density(runner, given, protein, s)[1]
+
+
+def predicted_density(
+    runner: Runner, given: Input, protein: Protein, s: Tensor
+) -> tuple[Density, Predicted]:
+    """The density of each residue, and it as arrays: the joint step takes the modes as candidates.
+
+    s (N,d_s) is the protein's representation.
+    """
     settings = runner.settings
     has_chi = torch.from_numpy(NUM_CHI)[protein.token] > 0
     with torch.inference_mode():
@@ -108,7 +120,7 @@ def predicted_arrays(runner: Runner, given: Input, protein: Protein, s: Tensor) 
                 f"The model gives {name} that is not a number for {given.entry}: the model is "
                 "damaged or its training diverged; use another."
             )
-    return predicted
+    return density, predicted
 
 
 _OF_DENSITIES = ("weight", "mean", "kappa", "mode_weight", "mode_chi")

@@ -8,7 +8,7 @@ import traceback
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,13 +49,27 @@ class Unusable(QfitLatentError):
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What of a structure is built anew.
+
+    rebuilt (N,) bool, rows of the residues table; fix_complete: not what has all atoms of its side
+    chain; was: of each row whose type was changed, the name it had.
+    """
+
+    rebuilt: np.ndarray
+    fix_complete: bool = False
+    was: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Input:
-    """A structure that was read, and its tables (``tables.schemas``)."""
+    """A structure that was read, its tables (``tables.schemas``), and what is built anew in it."""
 
     entry: str
     path: Path
     sha256: str
     tables: dict[str, pa.Table]
+    chosen: Chosen
 
 
 @dataclass(frozen=True)
@@ -213,7 +227,8 @@ def read_input(path: Path, entry: str | None = None) -> Input:
             f"{path} cannot be used: no protein residue has all of N, CA and C, "
             "so there is no backbone to predict on.",
         )
-    return Input(entry, path, sha256, tables)
+    chosen = Chosen(np.ones(len(tables["residues"]), dtype=bool))
+    return Input(entry, path, sha256, tables, chosen)
 
 
 def _read_within_limits(path: Path, entry: str) -> EntryRecords:

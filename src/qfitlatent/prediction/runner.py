@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qfitlatent import __version__
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import sha256_file, structure_id
@@ -44,6 +45,7 @@ from qfitlatent.prediction.records import (
     unusable_names,
 )
 from qfitlatent.prediction.results import Results, conclude, output_folder
+from qfitlatent.prediction.selection import choice_of, choose
 from qfitlatent.prediction.settings import PredictionSettings, failures_table
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
@@ -149,6 +151,7 @@ class Runner:
     ) -> None:
         """``embeds``: ``encode`` is without dropout, not what the head of an average is given."""
         self.settings = settings or config.settings(PredictionSettings, "predict")
+        self.choice = choice_of(self.settings)
         self.device = choose_device(self.settings.device)  # first: no model is read in vain
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self.path, self.about, self.learnt = loaded.path, loaded.about, loaded.learnt
@@ -176,7 +179,7 @@ class Runner:
 
     def identity(self, *keys: str) -> dict[str, Any]:
         """What of the model, and which settings, decide about a result: for its record."""
-        about = {"format_version": "1"} | self.about_model()
+        about = {"format_version": "1", "software_version": __version__} | self.about_model()
         return about | {key: getattr(self.settings, key) for key in keys}
 
     def run_into(
@@ -251,11 +254,15 @@ class Runner:
             if isinstance(given, Written):
                 computed.append((given.path, given, None))
                 continue
-            protein = attempt(protein_from_tables, given.path, given.tables)
+            chosen = attempt(choose, given.path, self.choice, given)
+            if isinstance(chosen, Written):
+                computed.append((given.path, chosen, None))
+                continue
+            protein = attempt(protein_from_tables, given.path, chosen.tables)
             if isinstance(protein, Written):
                 computed.append((given.path, protein, None))
             else:
-                proteins.append((given, protein))
+                proteins.append((chosen, protein))
         for batch in batches_by_length(proteins, BATCH_RESIDUES[self.device.type]):
             for (given, protein), s in zip(batch, self._encoded(batch), strict=True):
                 value: Any = s

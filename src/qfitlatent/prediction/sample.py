@@ -59,10 +59,8 @@ def sample_structures(
     if file_format not in FORMATS:
         raise QfitLatentError(f"The format {file_format!r} is none of {', '.join(FORMATS)}.")
     runner = Runner(model, settings)
-    identity = runner.identity("merge_within_degrees", "crystal_neighbours", "seed") | {
-        "format": file_format,
-        "num_samples": num,
-    }
+    keys = ("merge_within_degrees", "crystal_neighbours", "seed", "residues", "fix", "mutate")
+    identity = runner.identity(*keys) | {"format": file_format, "num_samples": num}
     return runner.run_into(
         Results("sample", Path(out), sample_suffixes(file_format), identity),
         paths,
@@ -110,7 +108,7 @@ def embed_structures(
     """
     runner = Runner(model, settings, embeds=True)
     return runner.run_into(
-        Results("embed", Path(out), EMBEDDING, runner.identity()),
+        Results("embed", Path(out), EMBEDDING, runner.identity("mutate")),
         paths,
         lambda given, protein, s: (protein.residue_row.numpy(), s.numpy()),
         write_embedding,

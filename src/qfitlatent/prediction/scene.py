@@ -54,7 +54,7 @@ class Placement:
     key (N,) of (label chain, author number, insertion code, residue name, number in the polymer or
     None); frame_altloc (N,) "" for blank; rotation (N,3,3), translation (N,3) frames; token (N,);
     weight (N,J), 0 for a mode that is not built; chi (N,J,4) radians. Of several modes, number j
-    has the altloc ``ALTLOCS[j]``.
+    has the altloc ``ALTLOCS[j]``. num_chi (N,): atoms that hang on later chi are not built.
     """
 
     key: Sequence[tuple[str, int, str, str, int | None]]
@@ -64,6 +64,18 @@ class Placement:
     token: np.ndarray
     weight: np.ndarray
     chi: np.ndarray
+    num_chi: np.ndarray | None = None
+
+    def select(self, wanted: np.ndarray) -> "Placement":
+        """Of these residues alone: wanted (N,) bool."""
+        rows = np.flatnonzero(wanted).tolist()
+        arrays = ("rotation", "translation", "token", "weight", "chi")
+        return Placement(
+            key=[self.key[n] for n in rows],
+            frame_altloc=[self.frame_altloc[n] for n in rows],
+            **{name: getattr(self, name)[rows] for name in arrays},
+            num_chi=None if self.num_chi is None else self.num_chi[rows],
+        )
 
 
 class Kind(IntEnum):
@@ -109,13 +121,13 @@ def scene_of(structure: gemmi.Structure, placement: Placement) -> Scene:
 
     Names of atoms of residues that are built become upper case.
     """
-    of_residue = {_place(r): n for n, (r, _) in residues_to_rebuild(structure, placement).items()}
+    of_residue = {place_of(r): n for n, (r, _) in residues_to_rebuild(structure, placement).items()}
     rows: list[tuple] = []
     at: dict[tuple, int] = {}
     group = 0
     for chain in structure[0]:
         for residue in chain:
-            n = of_residue.get(_place(residue), -1)
+            n = of_residue.get(place_of(residue), -1)
             if n >= 0:
                 token, altloc = int(placement.token[n]), placement.frame_altloc[n]
                 stays = atoms_that_stay(residue, token, altloc)
@@ -189,13 +201,23 @@ def residues_to_rebuild(
     return found
 
 
+def is_complete(structure: gemmi.Structure, placement: Placement) -> np.ndarray:
+    """(N,) bool: the residue is there with all heavy atoms of its side chain."""
+    complete = np.zeros(len(placement.token), dtype=bool)
+    for n, (residue, _) in residues_to_rebuild(structure, placement).items():
+        own = names_of_its_own(residue.name)
+        names = SIDE_CHAIN_ATOMS[RESIDUE_TYPES[placement.token[n]]]
+        complete[n] = {own.get(name, name) for name in names} <= {atom.name for atom in residue}
+    return complete
+
+
 def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | None]:
     """The residue of each key; None where a position holds several residue types."""
     at: dict[tuple, list[gemmi.Residue]] = {}
     for chain in model:
         for residue in chain:
             if not is_water(residue.name):
-                *author, label_seq = _place(residue)
+                *author, label_seq = place_of(residue)
                 for number in {label_seq, None}:
                     at.setdefault((*author, number), []).append(residue)
     found = []
@@ -207,7 +229,8 @@ def _find(model: gemmi.Model, keys: Sequence[tuple]) -> list[gemmi.Residue | Non
     return found
 
 
-def _place(residue: gemmi.Residue) -> tuple:
+def place_of(residue: gemmi.Residue) -> tuple:
+    """Label chain, author number, insertion code and number in the polymer: a key but the name."""
     number = residue.seqid
     return residue.subchain, number.num, number.icode.strip(), residue.label_seq
 

@@ -38,6 +38,12 @@ class PredictionSettings:
     ambiguous_above: float
     crystal_neighbours: bool
     surprising_above: float
+    residues: str | None
+    fix: str | None
+    mutate: str | None
+    truncate: bool
+    min_confidence: float
+    b_factors: str
     seed: int
     device: str
     workers: int | None

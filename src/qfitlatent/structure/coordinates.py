@@ -1,18 +1,18 @@
-"""A structure to change and to write: as gemmi's, with the residues and chains of the tables."""
+"""A structure to change, as gemmi's, with the residues and chains of the tables."""
 
 from collections import Counter
+from itertools import count
 from pathlib import Path
-from textwrap import wrap
 
 import gemmi
 import numpy as np
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import is_water, standard_name
+from qfitlatent.chemistry.residues import is_water
 from qfitlatent.structure.atoms import read_sites
 from qfitlatent.structure.containers import default_limits, plain_text, read_bytes
 from qfitlatent.structure.mmcif import is_mmcif
-from qfitlatent.structure.polymer import Polymer
+from qfitlatent.structure.polymer import BOND_ANGSTROM, Polymer
 from qfitlatent.structure.sites import Sites
 
 NAMELESS = "_"
@@ -48,7 +48,9 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
         _setup_entities(structure)
     except (ValueError, RuntimeError, IndexError):
         structure = gemmi.Structure()
-    if not len(structure) or not _agrees(structure[0], sites, polymer):
+    if len(structure) and _agrees(structure[0], sites, polymer):
+        _release_others(structure, sites, polymer)
+    else:
         structure = _from_sites(structure, sites, polymer)
     return structure, document
 
@@ -79,15 +81,56 @@ def _agrees(model: gemmi.Model, sites: Sites, polymer: Polymer) -> bool:
         or labels != {atom.altloc for chain in model for residue in chain for atom in residue}
     ):
         return False
-    found = Counter(
-        (r.subchain, r.seqid.num, r.seqid.icode.strip(), r.name) for chain in model for r in chain
-    )
-    wanted = {
+    found = Counter(_key(residue) for chain in model for residue in chain)
+    wanted = _keys(sites, polymer)
+    # Each once: not in pieces, and no two residues under one number.
+    return len(wanted) == len(polymer.first) and all(found[key] == 1 for key in wanted)
+
+
+def _key(residue: gemmi.Residue) -> tuple:
+    number = residue.seqid
+    return residue.subchain, number.num, number.icode.strip(), residue.name
+
+
+def _keys(sites: Sites, polymer: Polymer) -> set[tuple]:
+    """What ``_key`` says of each residue of the tables."""
+    texts = sites.names.texts
+    return {
         (texts[chain], int(sites.number[g]), texts[sites.insertion_code[g]], _name(sites, g))
         for g, chain in zip(polymer.first.tolist(), polymer.chain.tolist(), strict=True)
     }
-    # Each once: not in pieces, and no two residues under one number.
-    return len(wanted) == len(polymer.first) and all(found[key] == 1 for key in wanted)
+
+
+def _release_others(structure: gemmi.Structure, sites: Sites, polymer: Polymer) -> None:
+    """What stands in a protein and is no residue of it, such as an ion, becomes a molecule.
+
+    Caps (ACE, NME) are bonded to residues, and stay.
+    """
+    wanted = _keys(sites, polymer)
+    proteins = {key[0] for key in wanted}
+    taken = {residue.subchain for chain in structure[0] for residue in chain}
+    released = False
+    for chain in structure[0]:
+        for i, residue in enumerate(chain):
+            if residue.subchain not in proteins or _key(residue) in wanted:
+                continue
+            if any(_bonded(residue, chain[j]) for j in (i - 1, i + 1) if 0 <= j < len(chain)):
+                continue
+            name = next(x for n in count(1) if (x := f"{residue.subchain}{n}") not in taken)
+            taken.add(name)
+            kind = gemmi.EntityType.Water if is_water(residue.name) else gemmi.EntityType.NonPolymer
+            residue.subchain, residue.entity_type, residue.label_seq = name, kind, None
+            residue.entity_id, released = "", True
+    if released:
+        structure.ensure_entities()
+
+
+def _bonded(one: gemmi.Residue, other: gemmi.Residue) -> bool:
+    """Whether C of one is bonded to N of the other."""
+    pairs = [(a, b) for r, s in ((one, other), (other, one)) for a in r for b in s]
+    return any(
+        (a.name, b.name) == ("C", "N") and a.pos.dist(b.pos) < BOND_ANGSTROM for a, b in pairs
+    )
 
 
 def _name(sites: Sites, group: int) -> str:
@@ -105,7 +148,15 @@ def _from_sites(read: gemmi.Structure, sites: Sites, polymer: Polymer) -> gemmi.
     residues: dict[tuple, gemmi.Residue] = {}
     end = np.r_[sites.start[1:], len(sites.atom)]
     owner: dict[str, str] = {}  # the subchain of the polymer that has the name of a chain
-    for g, row in enumerate(polymer.residue.tolist()):
+    # Residue types at one place one behind the other, wherever the file has them.
+    _, place = np.unique(polymer.place, return_inverse=True)
+    start = np.full(len(polymer.place), len(polymer.residue))
+    np.minimum.at(start, place, polymer.first)
+    at = np.arange(len(polymer.residue))
+    in_polymer = polymer.residue >= 0
+    at[in_polymer] = start[place[polymer.residue[in_polymer]]]
+    for g in np.argsort(at, kind="stable").tolist():
+        row = int(polymer.residue[g])
         author, name = texts[sites.author_chain[g]], _name(sites, g)
         if row >= 0:
             subchain = texts[polymer.chain[row]]
@@ -168,59 +219,3 @@ def _one_character(label: str, what: str) -> str:
             "rename it."
         )
     return label
-
-
-def mmcif_text(
-    structure: gemmi.Structure, document: gemmi.cif.Document | None, note: dict[str, str]
-) -> str:
-    """The structure as mmCIF: the input's document with new atoms where there is one."""
-    structure.assign_serial_numbers()
-    if document is None:
-        if any(not chain.name for chain in structure[0]):
-            # Old PDB files have chains without a name, which mmCIF cannot write.
-            structure = structure.clone()
-            structure.rename_chain("", NAMELESS)
-        groups = gemmi.MmcifOutputGroups(True)
-        groups.auth_all = True
-        document = structure.make_mmcif_document(groups)
-        for row in document[0].find(["_struct_asym.id"]):
-            row[0] = gemmi.cif.quote(row[0])  # gemmi 0.7 writes _xp here without its quotes
-    else:
-        groups = gemmi.MmcifOutputGroups(False)
-        groups.atoms = groups.group_pdb = groups.auth_all = True
-        structure.update_mmcif_block(document[0], groups)
-    for row in document[0].find(["_atom_site.label_alt_id"]):
-        if not row[0].isalnum() and row[0] != ".":
-            row[0] = gemmi.cif.quote(row[0])  # gemmi 0.7 writes such labels without quotes
-    document[0].set_pairs("_qfitlatent.", {k: gemmi.cif.quote(v) for k, v in note.items()})
-    return document.as_string(gemmi.cif.WriteOptions(gemmi.cif.Style.Pdbx))
-
-
-def pdb_text(structure: gemmi.Structure, note: dict[str, str]) -> str | None:
-    """The structure in PDB format; None where that format cannot hold it.
-
-    It has two characters for a chain, and a number for each residue of it. Names of force fields
-    that are longer than three characters become the dictionary's; others are shortened as gemmi
-    does.
-    """
-    for chain in structure[0]:
-        places = [(r.subchain, str(r.seqid)) for r in chain if not all(a.has_altloc() for a in r)]
-        fits = len(chain.name) <= 2 and chain.name.isascii()
-        if not fits or len(set(places)) < len(places):
-            return None
-    copy = structure.clone()
-    for site in copy[0].all():
-        if len(site.residue.name) > 3:
-            site.residue.name = standard_name(site.residue.name)
-    copy.shorten_ccd_codes()
-    lines = copy.make_pdb_string().splitlines(keepends=True)
-    at = next(i for i, line in enumerate(lines) if line[:6].strip() not in _TITLE_SECTION)
-    text = [part for key, value in note.items() for part in wrap(f"{key.upper()}: {value}", 68)]
-    return "".join([*lines[:at], *(f"REMARK 999 {line:<69}\n" for line in text), *lines[at:]])
-
-
-_TITLE_SECTION = frozenset(
-    "HEADER OBSLTE TITLE SPLIT CAVEAT COMPND SOURCE KEYWDS EXPDTA NUMMDL MDLTYP AUTHOR REVDAT "  # noqa: SIM905
-    "SPRSDE JRNL REMARK".split()
-)
-"""Records that stand before and among the remarks."""
