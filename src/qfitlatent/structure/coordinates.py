@@ -73,6 +73,9 @@ def _setup_entities(structure: gemmi.Structure) -> None:
 
 def _agrees(model: gemmi.Model, sites: Sites, polymer: Polymer) -> bool:
     """Whether gemmi has all atoms, and the residues of the tables in the same subchains."""
+    num_runs = 1 + np.count_nonzero(np.diff(polymer.place)) if len(polymer.place) else 0
+    if num_runs > len(np.unique(polymer.place)):
+        return False  # residue types of one place stand apart
     texts = sites.names.texts
     labels = {texts[i] or "\0" for i in np.unique(sites.altloc).tolist()}
     if (
