@@ -106,7 +106,7 @@ def test_mistakes_name_table_and_column(tmp_path):
         parquet.read_table(path, ["entry", "wrong"])
     assert parquet.read_table(path, ["split"]).column_names == ["split"]
     path.write_bytes(b"nonsense")
-    with pytest.raises(QfitLatentError, match="cannot be read"):
+    with pytest.raises(QfitLatentError, match="is no readable Parquet table"):
         parquet.read_table(path)
 
 
