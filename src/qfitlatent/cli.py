@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8, or a file name that is no text, is no reason to stop.
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    named = next((word for word in arguments if not word.startswith("-")), "")
+    options = build_parser(named).parse_args(arguments)
     try:
         status = options.command.run(options)
         sys.stdout.flush()
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _stopped("There is not enough memory: give less at once, or use a larger machine.")
     except KeyboardInterrupt:
-        print("qfitlatent: interrupted.", file=sys.stderr)
+        print("qfitlatent: interrupted; what is finished is kept.", file=sys.stderr)
         return 130
 
 
@@ -78,8 +80,11 @@ def _stopped(sentence: str) -> int:
     return 2
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every subcommand."""
+def build_parser(named: str | None = None) -> argparse.ArgumentParser:
+    """The parser with every subcommand, and the arguments of all, or of the ``named`` one alone.
+
+    Arguments whose defaults the configuration has take time to read.
+    """
     parser = argparse.ArgumentParser(
         prog="qfitlatent", description="How the side chains of a protein are distributed."
     )
@@ -87,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.about, description=command.about)
-        command.add_arguments(sub)
+        if named in (None, command.name):
+            command.add_arguments(sub)
         sub.set_defaults(command=command)
     return parser
 

@@ -139,3 +139,34 @@ def test_bytes(number, text):
 )
 def test_seconds(number, text):
     assert format_seconds(number) == text
+
+
+def test_the_rate_and_the_time_left_are_those_of_the_measure():
+    """Ten small files of 100 residues a second, then large ones: files a second would mislead."""
+    clock = Clock()
+    progress = Progress(12, "files", io.StringIO(), clock=clock, measure="residues")
+    for _ in range(10):
+        clock.now += 1.0
+        progress.update(1, amount=100, expected=9000)
+    assert progress.rate() == pytest.approx(100, rel=0.05)
+    assert progress.seconds_left() == pytest.approx(80, rel=0.05)
+    assert "10/12 files, 1000 residues, 100 residues/s, 1 min 20 s left" in progress.line()
+
+
+def test_what_was_done_before_counts_but_not_in_the_rate():
+    clock = Clock()
+    progress = Progress(110, "files", io.StringIO(), clock=clock, done=100)
+    for _ in range(5):
+        clock.now += 1.0
+        progress.update(1)
+    assert progress.done == 105
+    assert progress.rate() == pytest.approx(1.0, rel=0.01)
+    assert progress.seconds_left() == pytest.approx(5, rel=0.01)
+
+
+def test_a_sentence_stands_on_a_line_of_its_own():
+    stream = io.StringIO()
+    progress = Progress(1, "files", stream)
+    progress.say("Two files.")
+    progress.close()
+    assert stream.getvalue().startswith("Two files.\n0/1 files")

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from jsonschema import Draft202012Validator
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.mistakes import keys, sentence
-from qfitlatent.base.strict_yaml import read_yaml
+from qfitlatent.base.strict_yaml import quick_yaml, read_yaml
 
 T = TypeVar("T")
 MAX_INTEGER = 2**53
@@ -41,7 +40,7 @@ class Option(NamedTuple):
 def schema() -> dict[str, Any]:
     """The schema of the whole configuration. Treat it as read-only."""
     text = files("qfitlatent").joinpath("base/config.schema.yaml").read_text("utf-8")
-    return yaml.safe_load(text)
+    return quick_yaml(text)
 
 
 def load(source: str | Path | Mapping | Iterable[str | Path | Mapping] = ()) -> dict[str, Any]:
@@ -72,12 +71,16 @@ def settings(kind: type[T], section: str, values: Mapping[str, Any] | None = Non
         QfitLatentError: as ``load``.
     """
     node = {"properties": {section: schema()["properties"][section]}, "additionalProperties": False}
-    resolved = _checked(node, {section: dict(values or {})})[section]
+    given = {section: dict(values or {})}
+    # Defaults alone need no check, which every structure that is read would wait for.
+    resolved = (_checked(node, given) if given[section] else _with_defaults(node, given))[section]
     return kind(**{field.name: resolved[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def _checked(node: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """``given`` without a mistake against the schema, and with its defaults."""
+    from jsonschema import Draft202012Validator  # slow to import, and often not needed
+
     try:
         given = _plain(given, "")
         error = min(

@@ -4,6 +4,7 @@ A library that hangs or crashes in compiled code cannot be stopped from within i
 """
 
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, MutableSequence
@@ -95,6 +96,7 @@ def _run(
     state: MutableSequence[int],
 ) -> None:
     receiver.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other side, which ends this
     _limit_memory(limits.memory_gb)
 
     def watch(first: int, last: int) -> None:

@@ -30,6 +30,9 @@ class Progress:
     Args:
         total: how many there are; None where that is not known, and no time left is then shown.
         unit: what is counted, plural.
+        measure: what the work is measured by where units differ in size, plural: the rate and the
+            time left are of these.
+        done: how many were done before: they count, but not in the rate.
         stream: where to write; standard error if None. A terminal gets one line that is
             rewritten, anything else a plain line every ``interval_s`` seconds.
         interval_s: seconds between two lines.
@@ -43,8 +46,12 @@ class Progress:
         stream: TextIO | None = None,
         interval_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        measure: str | None = None,
+        done: int = 0,
     ) -> None:
-        self.total, self.unit, self.done = total, unit, 0
+        self.total, self.unit, self.done = total, unit, done
+        self.measure, self.amount = measure, 0
+        self.expected: float | None = None
         self.num_bytes = self.failures = 0
         self.fields: dict[str, object] = {}
         self._stream = sys.stderr if stream is None else stream
@@ -54,7 +61,7 @@ class Progress:
         self._clock = clock
         self._lock = threading.Lock()
         self._start = self._written = clock()
-        self._samples: deque[tuple[float, int, int]] = deque([(self._start, 0, 0)])
+        self._samples: deque[tuple[float, int, int, int]] = deque([(self._start, done, 0, 0)])
         self._width = 0
         self._closed = False
 
@@ -65,24 +72,40 @@ class Progress:
         self.close()
 
     def update(
-        self, n: int = 1, *, num_bytes: int = 0, failures: int = 0, **fields: object
+        self,
+        n: int = 1,
+        *,
+        num_bytes: int = 0,
+        failures: int = 0,
+        amount: int = 0,
+        expected: float | None = None,
+        **fields: object,
     ) -> None:
         """``n`` more are done. ``fields`` are shown behind the numbers, by name, until replaced.
 
-        ``num_bytes`` and ``failures`` add up; both are shown once they are above zero.
+        ``num_bytes``, ``failures`` and ``amount``, in ``measure``, add up, and are shown once they
+        are above zero; ``expected`` is how much the amount will be in the end, as far as is known.
         """
         with self._lock:
             self.done += n
             self.num_bytes += num_bytes
             self.failures += failures
+            self.amount += amount
+            self.expected = self.expected if expected is None else expected
             self.fields.update(fields)
             now = self._clock()
             if now - self._samples[-1][0] >= RATE_WINDOW_S / 60 or self.done == self.total:
-                self._samples.append((now, self.done, self.num_bytes))
+                self._samples.append((now, self.done, self.num_bytes, self.amount))
                 while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_WINDOW_S:
                     self._samples.popleft()
             if now - self._written >= self._interval:
                 self._write(now)
+
+    def say(self, sentence: str) -> None:
+        """A line of its own, above those of the progress."""
+        with self._lock:
+            self._stream.write(sentence + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Writes the last line; does nothing the second time."""
@@ -96,28 +119,38 @@ class Progress:
                 self._stream.flush()
 
     def rate(self) -> float | None:
-        """Units a second over the last ``RATE_WINDOW_S`` seconds; None before there is one."""
-        then, done, _ = self._samples[0]
+        """What was done a second in the last ``RATE_WINDOW_S`` seconds; None before there is any.
+
+        In ``measure`` if there is one, else in units.
+        """
+        then, done, _, amount = self._samples[0]
         seconds = self._clock() - then
-        return (self.done - done) / seconds if self.done > done and seconds > 0 else None
+        gained = self.done - done if self.measure is None else self.amount - amount
+        return gained / seconds if gained > 0 and seconds > 0 else None
 
     def seconds_left(self) -> float | None:
         """Seconds to the end at the recent rate; None where total or rate is not known."""
         rate = self.rate()
-        return None if rate is None or self.total is None else (self.total - self.done) / rate
+        if self.measure is None:
+            left = None if self.total is None else self.total - self.done
+        else:
+            left = None if self.expected is None else max(0.0, self.expected - self.amount)
+        return None if rate is None or left is None else left / rate
 
     def line(self) -> str:
         """The state in one line of printable characters."""
         of = "" if self.total is None else f"/{self.total}"
         parts = [f"{self.done}{of} {self.unit}"]
         if self.num_bytes:
-            then, _, before = self._samples[0]
+            then, _, before, _ = self._samples[0]
             seconds = max(self._clock() - then, 1e-9)
             speed = (self.num_bytes - before) / seconds
             parts.append(f"{format_bytes(self.num_bytes)} ({format_bytes(speed)}/s)")
+        if self.amount:
+            parts.append(f"{self.amount} {self.measure}")
         rate = self.rate()
         if rate is not None:
-            parts.append(f"{rate:.3g} {self.unit}/s")
+            parts.append(f"{rate:.3g} {self.measure or self.unit}/s")
         if self.failures:
             parts.append(f"{self.failures} failed")
         parts += [f"{name} {_format(value)}" for name, value in self.fields.items()]

@@ -17,6 +17,11 @@ MAX_BYTES = 4_000_000
 MAX_VALUES = 200_000
 
 
+def quick_yaml(text: str) -> Any:
+    """YAML that this package brings, by libyaml where there is one: ten times faster."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader without dates and without keys given twice."""
 

@@ -5,14 +5,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
+from qfitlatent.base.strict_yaml import quick_yaml
 
 
 @cache
 def reason_help() -> dict[str, tuple[str, str]]:
     """Reason -> (what it means, what the reader can do), in the order of the vocabulary."""
     text = files("qfitlatent").joinpath("data", "reasons.yaml").read_text("utf-8")
-    return {key: (row["meaning"], row["what_to_do"]) for key, row in yaml.safe_load(text).items()}
+    return {key: (row["meaning"], row["what_to_do"]) for key, row in quick_yaml(text).items()}
 
 
 def explain(rejected: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The subcommands that use a trained model: their arguments, and what they print.
 
-Imports of torch wait until a command runs, so that ``qfitlatent --help`` answers at once.
+Imports wait until a command runs, so that ``qfitlatent --help`` answers at once.
 """
 
 import argparse
@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.machine import num_cores
 from qfitlatent.prediction.settings import FORMATS, PredictionSettings, failures_table
@@ -30,6 +29,8 @@ def _arguments(
 
     own: of each argument the flags, and at the end its options.
     """
+    from qfitlatent.base import config
+
     parser.add_argument(
         "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
     )
@@ -79,9 +80,9 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     import torch
 
     import qfitlatent
+    from qfitlatent.base import config
     from qfitlatent.model.checkpoint import load_model
     from qfitlatent.model.device import choose_device
-    from qfitlatent.prediction.records import is_batch
 
     structures = [*options.structures, *[EXAMPLE] * options.example]
     if not structures:
@@ -109,7 +110,7 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
         model,
         chosen,
         overwrite=options.overwrite,
-        stream=sys.stderr if is_batch(structures) else None,
+        stream=sys.stderr,
         **how,
     )
     print(f"model {model.about}")

@@ -14,7 +14,14 @@ from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, parent_name
 from qfitlatent.joint.states import States
 from qfitlatent.pages.reasons import explain
-from qfitlatent.prediction.columns import GROUPS, MIXTURE, RESIDUES, SAMPLES, embedding_schema
+from qfitlatent.prediction.columns import (
+    GROUPS,
+    MIXTURE,
+    RESIDUES,
+    SAMPLES,
+    SCORES,
+    embedding_schema,
+)
 from qfitlatent.prediction.ensemble import Ensemble, build_draws, build_ensemble
 from qfitlatent.prediction.handover import HANDOVER, hand_over
 from qfitlatent.prediction.page import page
@@ -37,6 +44,8 @@ PREDICTION = (
     ".prediction.json",  # input, model and settings by checksum
 )
 """How the names of the files of one structure end, here and below, the record last."""
+
+SCORE = (".scores.parquet", ".scores.json")
 
 EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
@@ -135,6 +144,14 @@ def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
         write_text(model_path, text)
         write_table(pa.table(columns), table_path, SAMPLES, results.about_model())
     return Written(given.entry, given.path, num_residues=len(row))
+
+
+def write_scores(results: Results, given: Input, scored: tuple[pa.Table, int]) -> Written:
+    """scored: rows of ``columns.SCORES``, and how many residues have a prediction."""
+    scores, num = scored
+    with results.files(given, {"num_residues": num}) as (table_path,):
+        write_table(scores, table_path, SCORES)
+    return Written(given.entry, given.path, num_residues=num)
 
 
 def write_embedding(

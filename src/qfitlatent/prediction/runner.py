@@ -7,15 +7,17 @@ import copy
 import math
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from qfitlatent.model.batch import Protein, collate
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.device import choose_device
+from qfitlatent.prediction.forecast import Forecast
 from qfitlatent.prediction.records import (
     Input,
     Written,
@@ -52,7 +55,7 @@ BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
 
 WINDOW = 32
-"""Structures that are sorted by length before they are cut into batches."""
+"""Structures that are sorted by length before they are cut into batches, once work is under way."""
 
 PADDING = 0.25
 """A batch's shortest structure is at most so much shorter than its longest."""
@@ -60,6 +63,7 @@ PADDING = 0.25
 WORKERS_FROM = 8
 """From so many structures on, reading and writing go to processes of their own."""
 
+T = TypeVar("T")
 Compute = Callable[[Input, Protein, Tensor], Any]
 """A structure and its single representation (N,d_s) to what a worker process writes."""
 
@@ -103,7 +107,8 @@ class Workers:
         pool = self._pool
         if pool is None:
             return lambda: [step(item) for item in items]
-        results = pool.map(step, items)
+        with _deaf_to_interrupts():
+            results = pool.map(step, items)
 
         def wait() -> list:
             try:
@@ -119,7 +124,9 @@ class Workers:
         """An item in a process of its own: that one dies whose item killed the others."""
         try:
             with self._new_pool(1) as pool:
-                return pool.submit(step, item).result()
+                with _deaf_to_interrupts():
+                    future = pool.submit(step, item)
+                return future.result()
         except BrokenProcessPool:
             path = item[0]
             sentence = (
@@ -130,6 +137,30 @@ class Workers:
 
     def _new_pool(self, num: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start here finish what they write when Ctrl-C ends this one.
+
+    They inherit that the signal is blocked; here it arrives when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """One item, then two, four and so on to ``WINDOW``: the first result does not wait."""
+    start, size = 0, 1
+    while start < len(items):
+        yield items[start : start + size]
+        start, size = start + size, min(2 * size, WINDOW)
 
 
 def num_workers(num_structures: int, asked: int | None) -> int:
@@ -192,11 +223,13 @@ class Runner:
         overwrite: bool,
         resume: bool,
         stream: TextIO | None,
+        failures: Path | None = None,
     ) -> list[Written]:
         """Each structure's files in the folder of the results; ``resume`` skips what is done.
 
-        Raises QfitLatentError before anything is written for paths that are not there and results
-        that are; as ``run``; and as ``conclude``.
+        ``failures``: the table of what could not be used, where it is not in that folder. Raises
+        QfitLatentError before anything is written for paths that are not there and results that
+        are; as ``run``; and as ``conclude``.
         """
         found = find_structures(paths, self.settings.pattern)
         with output_folder(results.folder):
@@ -208,7 +241,8 @@ class Runner:
                 left = [entry for path, entry in found.items() if path not in known]
                 results.refuse_existing(left, only_finished=resume)
             outcome = self.run(found, known, compute, partial(write, results), stream)
-            conclude(outcome, failures_table(results.command, results.folder), is_batch(paths))
+            table = failures or failures_table(results.command, results.folder)
+            conclude(outcome, table, is_batch(paths))
         return outcome
 
     def run(
@@ -216,38 +250,53 @@ class Runner:
         found: Mapping[Path, str],
         known: Mapping[Path, Written],
         compute: Compute,
-        write: Write | None,
+        write: Write,
         stream: TextIO | None,
     ) -> list[Written]:
         """What became of each structure, in the order of ``found``; of some it is known before.
 
-        Without ``write``, ``compute`` does all and gives the ``Written``. Raises QfitLatentError
-        where the disk has no room.
+        Raises QfitLatentError where the disk has no room.
         """
         outcome = dict(known)
         todo = [(path, entry) for path, entry in found.items() if path not in known]
         num = num_workers(len(todo), self.settings.workers)
+        forecast = Forecast([path for path, _ in todo])
         with (
             Workers(num) as pool,
             open(os.devnull, "w") as nowhere,
-            Progress(len(found), "structures", stream or nowhere) as progress,
+            Progress(
+                len(found),
+                "structures",
+                stream or nowhere,
+                measure="residues",
+                done=len(known),
+            ) as progress,
         ):
             num_failed = sum(bool(result.error) for result in known.values())
-            progress.update(len(known), failures=num_failed)
-            starts = range(0, len(todo), WINDOW)
-            windows = (todo[i : i + WINDOW] for i in starts)
-            reads = _ahead(num > 0, (pool.map(_read, window) for window in windows))
-            computed = (self._computed(window, compute) for window in reads)
+            progress.update(0, failures=num_failed, expected=forecast.residues)
+            if forecast.is_worth_saying:
+                progress.say(forecast.sentence())
+            reads = _ahead(num > 0, (pool.map(_read, window) for window in windows(todo)))
+            batches = (b for window in reads for b in self._computed(window, compute, progress))
             step = partial(_write, write)
-            for window in _ahead(num > 0, (pool.map(step, window) for window in computed)):
-                for result in window:
+            for batch in _ahead(num > 0, (pool.map(step, batch) for batch in batches)):
+                for result in batch:
                     # What fails is named by its path alone until here.
                     outcome[result.path] = replace(result, entry=found[result.path])
-                    failed = int(bool(result.error))
-                    progress.update(1, failures=failed, residues=result.num_residues)
+                    forecast.finished(result)
+                    progress.update(
+                        1,
+                        failures=int(bool(result.error)),
+                        amount=result.num_residues,
+                        expected=forecast.residues,
+                    )
+            progress.fields.clear()
         return [outcome[path] for path in found]
 
-    def _computed(self, window: Sequence[Input | Written], compute: Compute) -> list[Computed]:
+    def _computed(
+        self, window: Sequence[Input | Written], compute: Compute, progress: Progress
+    ) -> Iterator[list[Computed]]:
+        """What is to be written, a batch at a time."""
         computed: list[Computed] = []
         proteins = []
         for given in window:
@@ -263,14 +312,21 @@ class Runner:
                 computed.append((given.path, protein, None))
             else:
                 proteins.append((chosen, protein))
+        if computed:
+            yield computed
         for batch in batches_by_length(proteins, BATCH_RESIDUES[self.device.type]):
-            for (given, protein), s in zip(batch, self._encoded(batch), strict=True):
+            computed = []
+            progress.update(0, now="network")
+            encoded = self._encoded(batch)
+            progress.update(0, now="densities")
+            for (given, protein), s in zip(batch, encoded, strict=True):
                 value: Any = s
                 if not isinstance(s, Written):
                     value = attempt(compute, given.path, given, protein, s)
                 is_over = isinstance(value, Written)
                 computed.append((given.path, *((value, None) if is_over else (given, value))))
-        return computed
+            progress.update(0, now="writing")
+            yield computed
 
     def _encoded(self, batch: list[tuple[Input, Protein]]) -> Sequence[Tensor | Written]:
         """The representation of each structure; of each by itself where the batch fails."""
@@ -329,11 +385,10 @@ def _read(item: tuple[Path, str]) -> Input | Written:
     return attempt(read_input, path, path, entry)
 
 
-def _write(write: Write | None, item: Computed) -> Written:
+def _write(write: Write, item: Computed) -> Written:
     path, given, value = item
     if isinstance(given, Written):
         return given
-    assert write is not None, "what compute gives is to be written"
     return attempt(write, path, given, value)
 
 

@@ -5,6 +5,7 @@ Shapes: N residues, M observed rows, J modes, D=4 chi.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,12 +21,13 @@ from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.prediction.columns import SCORES
-from qfitlatent.prediction.records import Input, Written, find_structures, is_batch, unusable_names
-from qfitlatent.prediction.results import conclude, output_folder
+from qfitlatent.prediction.outputs import SCORE, write_scores
+from qfitlatent.prediction.records import Input, Written
+from qfitlatent.prediction.results import Results, output_folder
 from qfitlatent.prediction.runner import Runner
 from qfitlatent.prediction.settings import PredictionSettings, failures_table
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.parquet import conform, table_writer
+from qfitlatent.tables.parquet import conform, read_table, table_writer
 
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
@@ -50,6 +52,9 @@ def score_structures(
     conformer is surprising. missing_weight is the weight of the modes that no altloc of the residue
     comes within 30 degrees of, and missing_chi the heaviest of them: an altloc that may be missing.
 
+    The rows of each structure are kept in a folder beside ``out`` as soon as they are there,
+    ``scores.parts`` beside ``scores.parquet``, until all are: a run that was stopped goes on there.
+
     Raises QfitLatentError as ``predict_structures`` does; the table of failures is beside ``out``,
     ``scores.failures.csv`` beside ``scores.parquet``.
     """
@@ -59,30 +64,45 @@ def score_structures(
     if out.exists() and not overwrite:
         raise QfitLatentError(f"{out} exists already: add --overwrite, or choose another name.")
     runner = Runner(model, settings)
-    found = find_structures(paths, runner.settings.pattern)
-    tables: dict[str, pa.Table] = {}
-
-    def compute(given: Input, protein: Protein, s: Tensor) -> Written:
-        tables[given.entry] = _score(runner, given, protein, s)
-        return Written(given.entry, given.path, num_residues=len(protein))
-
+    identity = runner.identity("min_weight", "merge_within_degrees", "surprising_above")
+    parts = Results("score", out.with_name(f"{out.stem}.parts"), SCORE, identity)
     with output_folder(out.parent):
-        results = runner.run(found, unusable_names(found), compute, None, stream)
-        conclude(results, failures_table("score", out), is_batch(paths))
-        try:
-            with table_writer(out, SCORES, runner.about_model()) as writer:
-                for entry in sorted(tables):
-                    writer.write(tables[entry])
-        except OSError as error:
-            raise QfitLatentError(
-                f"{out} cannot be written ({error.strerror}): make room or choose another name."
-            ) from error
+        results = runner.run_into(
+            parts,
+            paths,
+            partial(_score, runner),
+            write_scores,
+            overwrite=True,
+            resume=True,
+            stream=stream,
+            failures=failures_table("score", out),
+        )
+        _join(parts, [r.entry for r in results if not r.error], out, runner.about_model())
     return results
 
 
+def _join(parts: Results, entries: Sequence[str], out: Path, about: dict[str, str]) -> None:
+    """The parts as one table, sorted by entry, and the parts gone.
+
+    Raises QfitLatentError where there is no room.
+    """
+    try:
+        with table_writer(out, SCORES, about) as writer:
+            for entry in sorted(entries):
+                writer.write(read_table(parts.paths(entry)[0]))
+    except OSError as error:
+        raise QfitLatentError(
+            f"{out} cannot be written ({error.strerror}): make room or choose another name."
+        ) from error
+    for suffix in parts.suffixes:
+        for path in parts.folder.glob(f"*{suffix}"):
+            path.unlink()
+    parts.folder.rmdir()
+
+
 @torch.inference_mode()
-def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> pa.Table:
-    """Rows of SCORES for one structure."""
+def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> tuple[pa.Table, int]:
+    """Rows of SCORES for one structure, and its number of residues."""
     settings, density = runner.settings, runner.density(s, protein.token)
     chi, defined, rows = protein.chi, protein.defined, protein.row_residue
     symmetric = torch.from_numpy(PI_SYMMETRIC)[protein.token]
@@ -108,7 +128,7 @@ def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> pa.Tabl
         & (missing_weight[rows] > 0).numpy()[:, None]
     )
     columns |= chi_columns("missing_chi", missing_chi[rows].numpy(), "_rad", mask)
-    return conform(pa.table(columns), SCORES, given.path)
+    return conform(pa.table(columns), SCORES, given.path), len(protein)
 
 
 def missing_modes(
