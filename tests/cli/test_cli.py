@@ -13,6 +13,7 @@ import yaml
 import qfitlatent
 from qfitlatent import cli
 from qfitlatent.base import config
+from qfitlatent.prediction.commands import EXAMPLE
 from qfitlatent.tables.schemas import SCHEMAS
 
 
@@ -27,13 +28,44 @@ def test_help_names_every_command(capsys):
             cli.main([command.name, "--help"])
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys, qfitlatent.cli as c; c.build_parser(); "
-        "print({'torch', 'pandas', 'gemmi', 'pyarrow'} & set(sys.modules))"
+SLOW = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "pandas",
+    "gemmi",
+    "yaml",
+    "jsonschema",
+    "matplotlib",
+    "jinja2",
+)
+
+
+def imported_by(code: str) -> set[str]:
+    """All modules that are there after the code has run in a fresh interpreter."""
+    tell = f"{code}\nimport sys\nprint('MODULES', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    return set(done.stdout.split("MODULES")[1].split())
+
+
+def test_help_and_the_package_import_nothing_slow():
+    """What a user waits for is counted in modules, which do not depend on the machine."""
+    assert not imported_by("import qfitlatent") & {*SLOW, "qfitlatent.cli", "dataclasses"}
+    shown = imported_by(
+        "import qfitlatent.cli as c\ntry:\n    c.main(['--help'])\nexcept SystemExit: pass"
+    )
+    assert not shown & set(SLOW)
+    assert len({name for name in shown if name.startswith("qfitlatent")}) < 12
+
+
+def test_a_prediction_does_not_import_a_compiler(tmp_path):
+    """torch's compiler and sympy take longer than all else between a command and its result."""
+    words = ["predict", str(EXAMPLE), "-o", str(tmp_path), "--model", str(make_model(tmp_path))]
+    shown = imported_by(f"import qfitlatent.cli as c\nc.main({[*words, '--threads', '1']!r})")
+    assert not shown & {"torch._dynamo", "torch._inductor", "sympy", "scipy", "matplotlib"}
+    assert not {name for name in shown if name.startswith("qfitlatent.training")}
 
 
 def test_a_mistake_is_one_sentence_and_status_2(capsys, tmp_path):

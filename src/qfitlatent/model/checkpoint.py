@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from qfitlatent.base import config as configuration
 from qfitlatent.base.errors import QfitLatentError
@@ -88,6 +89,22 @@ def write_calibration(path: str | Path, calibration: Calibration) -> None:
         temporary.write_bytes(content)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Initial values are left out where weights take their place.
+
+    What is not written takes no memory, so that a header that promises a network beyond all bounds
+    does no harm. (The meta device would do, but imports torch's compiler, which takes longer than
+    all else between a command and its first result.)
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple = (), named: dict | None = None
+    ) -> Any:
+        if getattr(function, "__name__", "") in ("normal_", "uniform_", "zero_", "fill_"):
+            return arguments[0] if arguments else (named or {})["tensor"]
+        return function(*arguments, **(named or {}))
+
+
 def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedModel:
     """The model of a run folder or model file, or the published one of this name.
 
@@ -113,7 +130,7 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
                     "the version that ships it (docs/models.md), or give the file."
                 )
             shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
-            config = _checked_config(header["config"], shapes, path)
+            config, model = _matching_model(header["config"], shapes, path)
             about = about_model(header["name"], config, header["sha256"])
             weights = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
@@ -122,7 +139,6 @@ def load_model(source: str | Path | None = None, device: str = "cpu") -> LoadedM
         ) from error
     if _digest(weights) != header["sha256"]:
         raise QfitLatentError(f"The weights in {path} do not match their checksum: copy it again.")
-    model = build_model(config)
     load_weights(model, weights, path)
     model.calibrate(header["calibration"])
     ready = model.to(device).eval().requires_grad_(False)
@@ -158,10 +174,10 @@ def _header(text: str, path: Path) -> dict[str, Any]:
     )
 
 
-def _checked_config(
+def _matching_model(
     config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
-) -> dict[str, Any]:
-    """The header's configuration, once its network has these weights: names and shapes.
+) -> tuple[dict[str, Any], DensityNetwork]:
+    """The header's configuration, and its network, which has weights of these names and shapes.
 
     A key that is younger than the model has its default, which is what was done before it.
     """
@@ -173,7 +189,7 @@ def _checked_config(
         num_blocks = config["model"]["num_blocks"] * max(1, len(config["average"]["members"]))
         if num_blocks > len(shapes):
             raise QfitLatentError(f"{num_blocks} blocks have more than {len(shapes)} weights.")
-        with torch.device("meta"):  # shapes, and no memory
+        with _Undrawn():
             model = build_model(config)
     except QfitLatentError as error:
         raise QfitLatentError(f"{path} has settings that make no model: {error}") from error
@@ -183,7 +199,7 @@ def _checked_config(
             "copy it again, or use the version that wrote it."
         ) from error
     _compare_shapes(model, shapes, path)
-    return config
+    return config, model
 
 
 def load_weights(model: DensityNetwork, weights: Mapping[str, Tensor], path: str | Path) -> None:
