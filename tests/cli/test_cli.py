@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import qfitlatent
+from helpers.predictions import make_model
 from qfitlatent import cli
 from qfitlatent.base import config
 from qfitlatent.prediction.commands import EXAMPLE
@@ -44,9 +45,7 @@ SLOW = (
 def imported_by(code: str) -> set[str]:
     """All modules that are there after the code has run in a fresh interpreter."""
     tell = f"{code}\nimport sys\nprint('MODULES', *sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", tell], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
     return set(done.stdout.split("MODULES")[1].split())
 
 
