@@ -1,15 +1,17 @@
 """Structures per second of `qfitlatent predict`, and the share of time outside the network.
 
     python benchmarks/predict.py [STRUCTURE ...] [--model RUN] [--number 100] [--rounds 3]
+    python benchmarks/predict.py [STRUCTURE ...] --against 760b04c
+    python benchmarks/predict.py --copies 1 10 50 200
 
 Without structures it predicts simulated ones, as many as --number, without a model the one that
 ships. Rounds are interleaved over the numbers of worker processes, the best of each counts; every
 round starts from nothing, start-up of the workers included. "outside" is the time in which the
 network, its encoder and its head, stood still, divided by all time. The last line is one command on
-one structure, the start of Python included.
+one structure, the start of Python included. The second form sets processor times beside those of an
+earlier version, the third measures how time and memory grow with length (versions.py).
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from versions import compare, parser_of
 
 from qfitlatent.base import config
 from qfitlatent.base.machine import num_cores
@@ -30,15 +33,15 @@ from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("structures", nargs="*", type=Path, help="files or folders")
-    parser.add_argument("--model", type=Path, help="run folder or model file")
+    parser = parser_of(__doc__)
     parser.add_argument("--number", type=int, default=100, help="structures at most")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1, help="threads of the network")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
+    if options.against or options.copies:
+        compare("predict", "predictions", options)
+        return
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
     with tempfile.TemporaryDirectory() as scratch:

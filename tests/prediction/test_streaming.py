@@ -110,7 +110,13 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(folder, model, tmp_path):
     command = [sys.executable, "-m", "qfitlatent", "predict", str(structures), "-o", str(out)]
     command += ["--model", str(model), "--workers", "1", "--threads", "1"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What runs in the background of a script has the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(out.glob("*.prediction.json")):
         time.sleep(0.05)

@@ -131,6 +131,7 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Seconds to the end at the recent rate; None where total or rate is not known."""
         rate = self.rate()
+        left: float | None
         if self.measure is None:
             left = None if self.total is None else self.total - self.done
         else:
