@@ -108,11 +108,16 @@ class Progress:
             self._stream.flush()
 
     def close(self) -> None:
-        """Writes the last line; does nothing the second time."""
+        """Writes the last line; does nothing the second time.
+
+        Where there was one item and it failed, what its error says is enough.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            if self.total == self.failures == 1:
+                return
             self._write(self._clock())
             if self._terminal:
                 self._stream.write("\n")
