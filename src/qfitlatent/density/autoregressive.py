@@ -3,8 +3,7 @@
     p(chi) = prod_d sum_k pi_dk(s, chi_<d) vM(chi_d | mu_dk(s, chi_<d), kappa_dk(s, chi_<d))
 
 The density is exact (teacher-forced), draws are ancestral, and the joint modes come from a beam
-search over the component paths, which also gives a mixture that approximates it: the path
-(k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its way.
+search over the component paths, which also gives a mixture that approximates it (``paths.py``).
 
 Shapes: N residues, M rows, K components of one chi, D chi, S samples or points, P of them that
 differ in a chi before the last, Q that share these, W width of the beam.
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
+from qfitlatent.density import paths
 from qfitlatent.density.mixture import Modes, VonMisesMixture
 from qfitlatent.density.protocol import Head
 from qfitlatent.density.quantiles import Points, even_points, mixture_quantile
@@ -30,14 +30,10 @@ from qfitlatent.density.von_mises import (
     categorical_entropy,
     log_i0e,
     log_von_mises,
-    merge_components,
     sample_von_mises,
     von_mises_entropy,
     wrap,
 )
-
-BEAM_WIDTH = 64
-"""Component paths kept where the density is turned into a mixture."""
 
 ROWS_AT_A_TIME = 1 << 14
 """Draws that the head works on at a time, so that memory does not grow with their number."""
@@ -47,12 +43,6 @@ SHARING = 2
 
 ENTROPY_POINTS = 64
 """P for the entropy, whose last part is a mean over so few because it varies little."""
-
-STEP_COMPONENTS = 12
-"""Components of one chi after merging: an average has many that are all but the same."""
-
-NEGLIGIBLE = 1e-4
-"""Share of the heaviest component path below which another is not followed."""
 
 
 @dataclass(frozen=True)
@@ -233,54 +223,8 @@ class AutoregressiveDensity:
 
     @torch.no_grad()
     def as_mixture(self) -> VonMisesMixture:
-        """The heaviest component paths as a mixture (beam search), alike components merged.
-
-        A path of less than ``NEGLIGIBLE`` of the heaviest is given up. What all that were given up
-        had together stands as one last component with kappa = 0: a flat density.
-        """
-        num = len(self)
-        own = self._residue()
-        weight = self.s.new_zeros((num, 1))  # logarithms
-        mean = self.s.new_zeros((num, 1, NUM_CHI_MAX))
-        kappa = torch.full_like(mean, self.head.kappa_min)
-        for d in range(NUM_CHI_MAX):
-            has = self.chi_mask[:, d, None]
-            n, path = torch.nonzero(has & weight.isfinite(), as_tuple=True)
-            if not len(n):
-                continue
-            step = self.head.step(d, own[d][n], mean[n, path, :d], self.chi_mask[n, :d])
-            step = merge_components(
-                step[0].exp(), *step[1:], self.symmetric[n, d, None], STEP_COMPONENTS, NEGLIGIBLE
-            )
-            shape = (*weight.shape, step[0].shape[1])
-            log_weight = weight.new_full(shape, -math.inf)
-            # A residue without this chi keeps its paths.
-            log_weight[..., 0] = torch.where(has, -math.inf, 0.0)
-            new_mean, new_kappa = (
-                weight.new_zeros(shape),
-                weight.new_full(shape, self.head.kappa_min),
-            )
-            log_weight[n, path], new_mean[n, path], new_kappa[n, path] = (step[0].log(), *step[1:])
-            paths = (weight[..., None] + log_weight).flatten(1)
-            least = paths.max(dim=1, keepdim=True).values + math.log(NEGLIGIBLE)
-            paths = paths.masked_fill(paths < least, -math.inf)
-            width = min(BEAM_WIDTH, int(paths.isfinite().sum(1).max()))
-            weight, chosen = paths.topk(width, dim=1)
-            parent = torch.div(chosen, shape[-1], rounding_mode="floor")
-            wide = parent[..., None].expand(-1, -1, NUM_CHI_MAX)
-            mean, kappa = mean.gather(1, wide), kappa.gather(1, wide)
-            mean[..., d] = new_mean.flatten(1).gather(1, chosen)
-            kappa[..., d] = new_kappa.flatten(1).gather(1, chosen)
-        lost = 1.0 - weight.exp().sum(1, keepdim=True)
-        lost = torch.where(lost > NEGLIGIBLE, lost, 0.0).log()
-        flat = torch.zeros_like(mean[:, :1])
-        return VonMisesMixture(
-            torch.cat([weight, lost], dim=1).log_softmax(1),
-            torch.cat([mean, flat], dim=1),
-            torch.cat([kappa, flat], dim=1),
-            self.chi_mask,
-            self.symmetric,
-        )
+        """The heaviest component paths as a mixture (``paths.as_mixture``)."""
+        return paths.as_mixture(self.head, self._residue(), self.chi_mask, self.symmetric)
 
     def modes(self, min_weight: float, merge_within: float) -> Modes:
         """Joint modes by beam search, components within ``merge_within`` (radians) merged."""
