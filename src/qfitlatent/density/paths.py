@@ -1,10 +1,10 @@
 """A density that goes chi by chi, as one mixture: its heaviest component paths.
 
 The path (k1, .., kD) has weight prod_d pi_dkd and the means and concentrations that it meets on its
-way, each conditional being that at the means of the components before it. Where chi2 is the last,
-its conditional is taken at several points within the component of chi1: where it depends on which,
-that component is split into narrower ones (the chi2 of a ring follows its chi1); elsewhere the
-conditionals are merged into one that is as wide as all of them together. Paths that are given up
+way, each conditional being that at the means of the components before it. That of the last chi, if
+it is chi2 or chi3, is taken at several points within the component before: where it depends on
+which, that component is split into narrower ones (the chi2 of a ring follows its chi1); elsewhere
+the conditionals are merged into one that is as wide as all of them together. Paths that are given up
 are not lost: those of a residue that are in one rotamer of chi1 and chi2 stand as one component.
 
 Shapes: N residues, P paths of all residues, Q points of a component, K components of a chi, D chi.
@@ -51,6 +51,9 @@ NARROWER = 0.397
 MIN_SPLIT_KAPPA = 1.0
 """A wider component is no bell that parts could make up."""
 
+SPLIT_BEFORE = (1, 2)
+"""Last chi, from 0, before which components are split: before a fourth it costs much, gains nothing."""
+
 NUM_CELLS = 3
 """Rotamers of a chi, by which paths that are given up are put together."""
 
@@ -91,7 +94,7 @@ def as_mixture(
     after = torch.cat([chi_mask[:, 1:], torch.zeros_like(chi_mask[:, :1])], dim=1)
     for d in range(NUM_CHI_MAX):
         longer, last = (mask[paths.residue, d] for mask in (chi_mask, ~after))
-        split = longer & last & (d == 1)
+        split = longer & last & (d in SPLIT_BEFORE)
         parts = [paths.take(~longer)]
         for at, step in ((longer & ~split, _at_the_mean), (split, _within)):
             if at.any():
