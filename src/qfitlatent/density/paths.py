@@ -4,8 +4,8 @@ The path (k1, .., kD) has weight prod_d pi_dkd and the means and concentrations 
 way, each conditional being that at the means of the components before it. That of the last chi, if
 it is chi2 or chi3, is taken at several points within the component before: where it depends on
 which, that component is split into narrower ones (the chi2 of a ring follows its chi1); elsewhere
-the conditionals are merged into one that is as wide as all of them together. Paths that are given up
-are not lost: those of a residue that are in one rotamer of chi1 and chi2 stand as one component.
+the conditionals are merged into one that is as wide as all of them together. Paths that are given
+up are not lost: those of a residue in one rotamer of chi1 and chi2 stand as one component.
 
 Shapes: N residues, P paths of all residues, Q points of a component, K components of a chi, D chi.
 """
@@ -52,7 +52,7 @@ MIN_SPLIT_KAPPA = 1.0
 """A wider component is no bell that parts could make up."""
 
 SPLIT_BEFORE = (1, 2)
-"""Last chi, from 0, before which components are split: before a fourth it costs much, gains nothing."""
+"""Last chi, from 0, before which components are split: a fourth costs much and gains nothing."""
 
 NUM_CELLS = 3
 """Rotamers of a chi, by which paths that are given up are put together."""
