@@ -15,7 +15,7 @@ from qfitlatent.training.calibrate import calibrate_run
 
 
 def main() -> None:
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     run, data, *unknown = sys.argv[1:]
     report = calibrate_run(

@@ -23,6 +23,8 @@ HEAD = (
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     dataset = Path(sys.argv[1])
     columns = ["entry", "chain", "num_chi", "num_conformers", "num_distinct_conformers"]
     residues = read_table(dataset / "tables/residues.parquet", columns).to_pandas()

@@ -65,6 +65,8 @@ def copies_alike(rows: pd.DataFrame) -> bool:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     dataset, out = Path(sys.argv[1]), Path(sys.argv[2])
     tables, split = dataset / "tables", dataset / "split.parquet"
     training, _, _ = Dataset.load(tables, split, SPLITS[:1]).observed()
