@@ -15,7 +15,8 @@ and the model.
   residue without phi or psi gets the type library.
 
 Occupancies weight the observations, and residues with several altlocs weigh more. Of the training
-entries one in four is held out for the choices; the final fit uses all (at most ``MAX_ROWS``).
+entries one in four is held out for the choices; the final fit uses all. Of a
+type with many observations some are drawn (``MAX_ROWS``).
 
 Shapes: N residues, M observed rows (residue x altloc), K components, D chi of one residue type
 (4 where padded), G nodes of the phi/psi grid along one angle.
@@ -65,9 +66,10 @@ EM_TOLERANCE = 1e-5
 
 HELD_OUT_ONE_IN = 4
 
-MAX_ROWS = 24_000
-"""Observations of a residue type that are fitted to; of more, so many drawn at random. Sixty-four
-components are known well by then, and the cost of a fit no longer grows with the training set."""
+MAX_ROWS, CHOICE_ROWS = 12_000, 6_000
+"""Observations of a residue type that are fitted to, and on which choices are made; of more, so
+many drawn at random. Sixty-four components are known well by then, and the cost of a fit no longer
+grows with the training set."""
 
 
 def rotamer_start(rows: TypeRows, token: int, num: int, seed: int) -> Components:
@@ -199,15 +201,16 @@ def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> di
     held_out = held_out_residues(observed.entry, seed)
     learnt = [libraries[n] for n in ("type_library", "backbone_library") if n in libraries]
     for token in _TYPES:
-        rows = few_of(rows_of_type(observed, token), seed)
+        rows = few_of(rows_of_type(observed, token), MAX_ROWS, seed)
         if not len(rows.weight):
             continue
         if "nearest_rotamer" in names:
             libraries["nearest_rotamer"].components[token] = nearest_rotamer(rows, token)
         if not learnt:
             continue
-        is_held = held_out[rows.residue]
-        fitting, choosing = rows.part(~is_held), rows.part(is_held)
+        few = few_of(rows, CHOICE_ROWS, seed)
+        is_held = held_out[few.residue]
+        fitting, choosing = few.part(~is_held), few.part(is_held)
         enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
         if enough:
             partial, curve = fit_type(fitting, choosing, token, seed)
@@ -220,15 +223,19 @@ def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> di
             library.choices[f"{token}.curve"] = curve
         if "backbone_library" in libraries and enough:
             library = libraries["backbone_library"]
-            _fit_backbone(library, token, rows, observed.phi_psi[rows.residue], is_held, partial)
+            smoothing = _choose_smoothing(library, token, few, observed.phi_psi, is_held, partial)
+            if smoothing is not None:
+                whole, phi_psi = _with_backbone(rows, observed.phi_psi)
+                fit = BackboneFit(whole, phi_psi, components)
+                library.backbone[token] = fit.fit(*smoothing)
     return libraries
 
 
-def few_of(rows: TypeRows, seed: int) -> TypeRows:
-    """All rows, or ``MAX_ROWS`` of them drawn without replacement."""
-    if len(rows.weight) <= MAX_ROWS:
+def few_of(rows: TypeRows, num: int, seed: int) -> TypeRows:
+    """All rows, or ``num`` of them drawn without replacement."""
+    if len(rows.weight) <= num:
         return rows
-    drawn = np.random.default_rng(seed).choice(len(rows.weight), MAX_ROWS, replace=False)
+    drawn = np.random.default_rng(seed).choice(len(rows.weight), num, replace=False)
     keep = torch.zeros(len(rows.weight), dtype=torch.bool)
     keep[torch.from_numpy(drawn)] = True
     return rows.part(keep)
@@ -241,23 +248,30 @@ def held_out_residues(entry: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(rank % HELD_OUT_ONE_IN == 0)[number]
 
 
-def _fit_backbone(
+def _with_backbone(rows: TypeRows, phi_psi: Tensor) -> tuple[TypeRows, Tensor]:
+    """The rows of residues that have phi and psi, and these (M,2); phi_psi (N,2)."""
+    known = phi_psi[rows.residue].isfinite().all(1)
+    rows = rows.part(known)
+    return rows, phi_psi[rows.residue]
+
+
+def _choose_smoothing(
     library: Library,
     token: int,
     rows: TypeRows,
     phi_psi: Tensor,
     is_held: Tensor,
     partial: Components,
-) -> None:
-    """The phi/psi dependence of one residue type: choose on the held-out entries, refit on all.
+) -> tuple[tuple[float, ...], float] | None:
+    """Kernels and shrinkage for the phi/psi dependence of one type, best on the held-out entries.
 
-    phi_psi (M,2) and is_held (M,) of each row, of which those count that have phi and psi; partial
-    is the type's mixture from the others.
+    phi_psi (N,2) of the residues; is_held (M,) of the rows; partial is the type's mixture from the
+    rows that are not held out. None where nothing is, or nothing else.
     """
-    known = phi_psi.isfinite().all(1)
-    rows, phi_psi, is_held = rows.part(known), phi_psi[known], is_held[known]
+    is_held = is_held[phi_psi[rows.residue].isfinite().all(1)]
+    rows, phi_psi = _with_backbone(rows, phi_psi)
     if is_held.all() or not is_held.any():
-        return
+        return None
     choosing = rows.part(is_held)
     # Every choice starts from one middling fit and makes one round of its own.
     trial = BackboneFit(rows.part(~is_held), phi_psi[~is_held], partial)
@@ -277,10 +291,9 @@ def _fit_backbone(
     for depth in range(1, len(KERNELS)):
         attempt(depth, shrinkage)
     _, depth, shrinkage = max(tried)
-    whole = BackboneFit(rows, phi_psi, library.components[token])
-    library.backbone[token] = whole.fit(KERNELS[:depth], shrinkage)
     library.choices[f"{token}.kernels"] = list(KERNELS[:depth])
     library.choices[f"{token}.shrinkage"] = shrinkage
     library.choices[f"{token}.smoothing_curve"] = [
         [KERNELS[depth - 1], shrinkage, value] for value, depth, shrinkage in tried
     ]
+    return KERNELS[:depth], shrinkage
