@@ -98,8 +98,8 @@ def test_a_member_of_an_average_can_be_the_initial_model(tmp_path):
 
 
 def test_the_shipped_model_can_be_the_initial_model():
-    """All of it as one network of its size, in single precision."""
-    settings = configuration.load({"train": {"initial_model": "shipped", "initial_member": 6}})
+    """As one network, in single precision."""
+    settings = configuration.load({"train": {"initial_model": "shipped"}})
     start = initial_model(settings["train"])
     assert {p.dtype for p in start.model.parameters()} == {torch.float32}
     assert len(start.model.blocks) == start.config["model"]["num_blocks"]
