@@ -63,7 +63,7 @@ class JointModel:
         return np.log(shown / (1.0 - shown))
 
 
-CONFIDENCE = (-0.08, 0.55, 0.53)
+CONFIDENCE = (-0.22, 0.43, 0.54)
 """Constant, and weights of the log odds of mass and support."""
 
 
