@@ -55,7 +55,7 @@ def copies_alike(rows: pd.DataFrame) -> bool:
     by_chain = [part.set_index("index") for _, part in rows.groupby("chain")]
     for i, one in enumerate(by_chain):
         for other in by_chain[:i]:
-            both = one.join(other, rsuffix="_other", how="inner")
+            both = one.join(other.add_suffix("_other"), how="inner")
             if len(both) < MIN_RESIDUES or (both["token"] != both["token_other"]).any():
                 continue
             turn = np.angle(np.exp(1j * (both["chi1"] - both["chi1_other"])))
