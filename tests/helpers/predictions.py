@@ -34,6 +34,10 @@ def make_model(folder, head="mixture", **model):
     return path
 
 
+TINY = {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 2}
+"""Keys of the section ``model`` of the smallest network that predicts."""
+
+
 def settings_of(**given):
     return config.settings(PredictionSettings, "predict", given)
 

@@ -1,24 +1,15 @@
 """Every file of ../shared/cases that can be read: built upon, written, and read again."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from helpers.cases import FOLDERS, LONG_LABELS
 from helpers.predictions import both_texts, placement_of
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.preprocess import read_entry
-
-CASES = Path(__file__).parents[3] / "shared" / "cases"
-FOLDERS = sorted(CASES.glob("[0-9]*")) if CASES.is_dir() else []
-MISSING = pytest.mark.skip("no ../shared/cases")
-SEVERAL_CHARACTERS = (
-    "numbers_to_12.cif", "two_characters.cif", "words.cif", "icode_of_two_characters.cif"
-)  # fmt: skip
-"""Altlocs and insertion codes that no written model can have: refused in a sentence."""
 
 
 def two_modes(token):
@@ -28,7 +19,7 @@ def two_modes(token):
     return np.full((len(token), 2), 0.5), chi
 
 
-@pytest.mark.parametrize("folder", FOLDERS or [pytest.param(None, marks=MISSING)], ids=str)
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
 def test_what_is_read_is_built_and_read_again(folder, tmp_path):
     paths = [path for path in sorted(folder.iterdir()) if path.name != "expected.json"]
     if folder.name == "35_stale_results":
@@ -41,7 +32,7 @@ def test_what_is_read_is_built_and_read_again(folder, tmp_path):
         try:
             structure, document = open_structure(path)
         except QfitLatentError:
-            assert path.name in SEVERAL_CHARACTERS
+            assert path.name in LONG_LABELS
             continue
         placement = placement_of(records, two_modes)
         token = placement.token

@@ -6,14 +6,12 @@ import pytest
 import torch
 
 import qfitlatent
-from helpers.predictions import make_model, output_paths, settings_of
+from helpers.predictions import TINY, make_model, output_paths, settings_of
 from helpers.simulated import simulator
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
-
-TINY = {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 2}
 
 
 @pytest.fixture(scope="module")

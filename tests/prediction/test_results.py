@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.predictions import dies, make_model, output_paths, settings_of
+from helpers.predictions import TINY, dies, make_model, output_paths, settings_of
 from helpers.simulated import simulator
 from qfitlatent import cli
 from qfitlatent.base import config, contained
@@ -25,8 +25,6 @@ from qfitlatent.prediction.sample import embed_structures, sample_structures
 from qfitlatent.prediction.score import score_structures
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
-
-TINY = {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 2}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from helpers.predictions import make_model, settings_of
+from helpers.predictions import TINY, make_model, settings_of
 from helpers.simulated import simulator
 from qfitlatent import cli
 from qfitlatent.base.errors import QfitLatentError
@@ -21,8 +21,6 @@ from qfitlatent.prediction.selection import choice_of
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import open_structure
-
-TINY = {"d_s": 16, "d_z": 4, "num_blocks": 1, "num_heads": 2, "num_components": 2}
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from helpers.cases import CASES, MISSING
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.structure.preprocess import EntryRecords, read_entry
-
-CASES = Path(__file__).parents[3] / "shared" / "cases"
 
 WRONG_VALUES: dict[tuple[str, str], tuple[str, str]] = {}
 """(folder, file): the value of expected.json that is wrong, and the authority that says so."""
@@ -31,7 +30,7 @@ Row = dict[str, Any]
 def _cases() -> list[Any]:
     """A parameter for each file; one that says why where there are none."""
     if not CASES.is_dir():
-        return [pytest.param(None, None, marks=pytest.mark.skip("no ../shared/cases"))]
+        return [pytest.param(None, None, marks=MISSING)]
     found = []
     for folder in sorted(CASES.iterdir()):
         path = folder / "expected.json"

@@ -1,28 +1,20 @@
 """What a prediction opens and writes is what the tables read, on every file of the cases."""
 
-from pathlib import Path
-
 import pytest
 
+from helpers.cases import FOLDERS, LONG_LABELS
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.origin import Origin
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.structure.written import finished, mmcif_text, pdb_text
 
-CASES = Path(__file__).parents[3] / "shared" / "cases"
-FOLDERS = sorted(path for path in CASES.glob("[0-9]*") if path.is_dir())
-
 ORIGIN = Origin("made", "Side chains predicted", "made.pdb", "0.0", {"trained_on": "nothing"})
-
-LONG_LABELS = frozenset(
-    ("numbers_to_12.cif", "two_characters.cif", "words.cif", "icode_of_two_characters.cif")
-)
 
 
 @pytest.mark.parametrize(
     "folder",
-    FOLDERS or [pytest.param(None, marks=pytest.mark.skip("no ../shared/cases"))],
+    FOLDERS,
     ids=lambda folder: folder.name if folder else "none",
 )
 def test_opened_and_written_as_in_the_tables(folder, tmp_path):
