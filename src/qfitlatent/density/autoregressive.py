@@ -28,7 +28,9 @@ from qfitlatent.density.quantiles import Points, even_points, mixture_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     categorical_entropy,
+    exp_of_share,
     log_i0e,
+    log_sum_exp,
     log_von_mises,
     sample_von_mises,
     von_mises_entropy,
@@ -87,7 +89,7 @@ class AutoregressiveDensity:
                 continue
             log_weight, mean, kappa = self._step(d, own, rows[at], chi[at], used[at])
             kernel = log_von_mises(chi[at, d, None] - mean, kappa, symmetric[at, d, None], folded)
-            total = total.index_add(0, at, (log_weight + kernel).logsumexp(-1))
+            total = total.index_add(0, at, log_sum_exp(log_weight + kernel))
         return total
 
     def _residue(self) -> tuple[Tensor, ...]:
@@ -154,7 +156,7 @@ class AutoregressiveDensity:
             for d, mixture, angle in few._conditionals(num, SHARING):
                 lobes = _log_lobes(angle, *mixture, bool(few.symmetric[0, d]))
                 # The component that a point comes from is heavy there: this does not underflow.
-                log_p = lobes.exp_().sum(-1).log_()
+                log_p = exp_of_share(lobes).sum(-1).log_()
                 for values, out in ((angle, chi[..., d]), (log_p, log_prob)):
                     by_point = values.view(len(at), -(-num // SHARING), -1).permute(2, 1, 0)
                     by_point = by_point.expand(SHARING, -1, -1).flatten(0, 1)
@@ -176,7 +178,7 @@ class AutoregressiveDensity:
                 kernel = von_mises_entropy(kappa, one_lobe) + symmetric * math.log(2.0)
                 exact = (log_weight.exp() * kernel).sum(1) + categorical_entropy(log_weight)
                 lobes = _log_lobes(angle, log_weight, mean, kappa, symmetric)
-                doubt = categorical_entropy(lobes.log_softmax(-1)).mean(1)
+                doubt = categorical_entropy(lobes).mean(1)
                 entropy[at] += exact.view(len(at), -1).mean(1) - doubt.view(len(at), -1).mean(1)
         return entropy
 

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, TOKEN
 from qfitlatent.density.rows import Observed
-from qfitlatent.density.von_mises import LOG_2PI, kappa_of_resultant, log_i0
+from qfitlatent.density.von_mises import (
+    LOG_2PI,
+    exp_of_share,
+    kappa_of_resultant,
+    log_i0,
+    log_sum_exp,
+)
 
 PRIOR_ROWS = 3.0
 """Pseudo-observations behind each concentration: a component of one point stays finite."""
@@ -80,7 +86,7 @@ class TypeRows:
         """((M,K) or (M,2K) posterior times row weight, (M,) log-density)."""
         joint = self.log_joint(log_weight, eta)
         top = joint.amax(1, keepdim=True)
-        joint = joint.sub_(top).exp_()  # one exp an element: logsumexp would take a second
+        joint = exp_of_share(joint - top)  # one exp an element: log_sum_exp would take a second
         total = joint.sum(1, keepdim=True)
         return joint.mul_(self.weight[:, None] / total), (total.log() + top)[:, 0]
 
@@ -97,7 +103,7 @@ class TypeRows:
 
     def mean_log_density(self, weight: Tensor, eta: Tensor) -> float:
         """Of the rows under components of this weight and eta, shaped as in ``log_joint``; nats."""
-        return self.mean(self.log_joint(weight.log(), eta).logsumexp(1))
+        return self.mean(log_sum_exp(self.log_joint(weight.log(), eta)))
 
     def part(self, keep: Tensor) -> TypeRows:
         """The rows where keep (M,) bool is true."""

@@ -28,7 +28,9 @@ from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     categorical_entropy,
     circular_distance,
+    log_add_exp,
     log_i0,
+    log_sum_exp,
     log_von_mises,
     principal,
     sample_von_mises,
@@ -104,7 +106,7 @@ class VonMisesMixture:
         delta = torch.where(used, chi[:, None, :] - at(self.mean), 0.0)  # (M,K,D)
         symmetric = at(self.symmetric)[:, None, :] & used
         kernel = log_von_mises(delta, at(self.kappa), symmetric, folded)
-        return (at(self.log_weight) + torch.where(used, kernel, 0.0).sum(-1)).logsumexp(-1)
+        return log_sum_exp(at(self.log_weight) + torch.where(used, kernel, 0.0).sum(-1))
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) exact independent draws from the proper form; 0 where the type has no such chi.
@@ -135,7 +137,7 @@ class VonMisesMixture:
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
         blocks = self._component_log_prob(samples, defined)
-        return torch.cat([x.logsumexp(-1) for x in blocks]).T
+        return torch.cat([log_sum_exp(x) for x in blocks]).T
 
     def _component_log_prob(
         self, samples: Tensor, defined: Tensor | None = None
@@ -162,7 +164,7 @@ class VonMisesMixture:
                 turned = torch.baddbmm(
                     base[rows[at], None], point[at], (eta[rows[at]] * sign.repeat(2)).mT
                 )
-                joint[at] = torch.logaddexp(joint[at], turned)
+                joint[at] = log_add_exp(joint[at], turned)
             yield joint
 
     def entropy(self) -> Tensor:
@@ -179,7 +181,7 @@ class VonMisesMixture:
         if self.num_components == 1:
             return entropy
         blocks = self._component_log_prob(self.points(ENTROPY_POINTS).chi)
-        doubt = torch.cat([categorical_entropy(x.log_softmax(-1)).mean(1) for x in blocks])
+        doubt = torch.cat([categorical_entropy(x).mean(1) for x in blocks])
         return torch.where(self.chi_mask.any(1), entropy - doubt, 0.0)
 
     def modes(self, min_weight: float, merge_within: float) -> Modes:

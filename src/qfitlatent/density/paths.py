@@ -25,6 +25,7 @@ from qfitlatent.density.protocol import Head
 from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     kappa_of_resultant,
+    log_sum_exp,
     log_von_mises,
     merge_components,
     wrap,
@@ -172,7 +173,7 @@ def _information(
 
     def log_density(weight: Tensor, mean: Tensor, kappa: Tensor) -> Tensor:
         kernel = log_von_mises(x - mean, kappa, symmetric)
-        return (weight.clamp(min=tiny).log() + kernel).logsumexp(-1)
+        return log_sum_exp(weight.clamp(min=tiny).log() + kernel)
 
     own = log_density(*(values[:, :, None, :] for values in each))
     every = log_density(*(values[:, None, None, :] for values in pooled))

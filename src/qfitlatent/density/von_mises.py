@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
+LOG_NOTHING = -60.0
+"""Logarithm of a share that no sum notices. A CPU takes ninety times as long over an exponential
+that underflows, and as long again over every product with what is left of it."""
+
 SERIES_FROM_KAPPA = 30.0
 """Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
 
@@ -33,6 +37,22 @@ MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 10.0
 
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
+
+
+def exp_of_share(log_share: Tensor) -> Tensor:
+    """exp of logarithms of shares, at most about 0; from ``LOG_NOTHING`` down as small as there."""
+    return log_share.clamp(min=LOG_NOTHING).exp()
+
+
+def log_sum_exp(x: Tensor) -> Tensor:
+    """log sum exp over the last dimension, which needs a finite number at least."""
+    top = x.detach().amax(-1, keepdim=True)
+    return exp_of_share(x - top).sum(-1).log() + top.squeeze(-1)
+
+
+def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp a + exp b), elementwise."""
+    return torch.maximum(a, b) + exp_of_share(-(a - b).abs()).log1p()
 
 
 def bessel_ratio_minus_one(kappa: Tensor) -> Tensor:
@@ -94,7 +114,7 @@ def log_von_mises(
     value = -2.0 * kappa * near - log_norm
     if folded:
         return value
-    lobe = torch.log1p(torch.exp(-2.0 * kappa * (far - square).abs())) - math.log(2.0)
+    lobe = exp_of_share(-2.0 * kappa * (far - square).abs()).log1p() - math.log(2.0)
     return value + torch.where(symmetric, lobe, 0.0)
 
 
@@ -154,8 +174,11 @@ def sample_von_mises(
 
 
 def categorical_entropy(log_weight: Tensor) -> Tensor:
-    """-sum_k p log p over the last dimension, nats; finite where p underflows to 0."""
-    return -(log_weight.exp() * log_weight).sum(-1)
+    """-sum_k p log p over the last dimension, nats, with p in proportion to exp(log_weight)."""
+    below = log_weight - log_weight.detach().amax(-1, keepdim=True)
+    share = exp_of_share(below)
+    total = share.sum(-1)
+    return total.log() - (share * below.clamp(min=LOG_NOTHING)).sum(-1) / total
 
 
 _QUADRATURE_POINTS = 256
@@ -179,7 +202,7 @@ def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
         delta = torch.arange(_QUADRATURE_POINTS, device=kappa.device, dtype=kappa.dtype) * step
         both = torch.ones((), dtype=torch.bool, device=kappa.device)
         log_p = log_von_mises(delta, kappa[overlapping][:, None], both)
-        entropy[overlapping] = -(log_p.exp() * log_p).sum(-1) * step
+        entropy[overlapping] = -(exp_of_share(log_p) * log_p).sum(-1) * step
     return entropy
 
 
