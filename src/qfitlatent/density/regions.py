@@ -4,6 +4,7 @@ Shapes: N residues, M observed rows (residue x altloc), D chi, S points, R of th
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from qfitlatent.density.quantiles import Points
 PARTNERS = 256
 """Points that all points are compared with: the first 256 fill the density evenly, too."""
 
-_PAIR_BLOCK = 1 << 20
+_PAIR_BLOCK = 1 << 18
 """Pairs of points held at once."""
 
 
@@ -43,24 +44,30 @@ def hdr_level(
 def differ_beyond(points: Points, density: Density, limit: float) -> Tensor:
     """(N,) probability that two draws differ by more than limit (radians, below pi/2) in some chi.
 
-    All points against ``PARTNERS`` of them. The cosine of a difference is a matrix product, and
-    two angles are near where it is large; where chi is pi-symmetric its sign does not matter.
+    All points against ``PARTNERS`` of them. Angles are 16-bit parts of their period, half a circle
+    where chi is pi-symmetric, and to 1e-4 radians: the difference of two is the shorter way round
+    because integers overflow, and a pair takes a tenth of the time of its cosine.
     """
-    cos, sin = (f(points.chi).permute(1, 2, 0) for f in (torch.cos, torch.sin))  # (N,D,S)
-    num_points = cos.shape[2]
-    num_partners = min(PARTNERS, num_points)
-    apart = cos.new_zeros(len(density))
-    size = max(1, _PAIR_BLOCK // (num_points * num_partners))
-    for at in torch.arange(len(density), device=cos.device).split(size):
-        near = torch.ones(len(at), num_points, num_partners, dtype=torch.bool, device=cos.device)
-        for d in range(cos.shape[1]):
-            if not density.chi_mask[at, d].any():
-                continue
-            ours = torch.stack([cos[at, d], sin[at, d]], dim=-1)  # (n,S,2)
-            cosine = ours @ ours[:, :num_partners].mT
-            turned = density.symmetric[at, d]
-            if turned.any():
-                cosine[turned] = cosine[turned].abs()
-            near &= cosine >= math.cos(limit)
-        apart[at] = 1.0 - near.flatten(1).sum(1) / float(num_points * num_partners)
-    return apart
+    part = torch.where(density.symmetric, 2.0, 1.0) / (2.0 * math.pi)  # (N,D)
+    # Even numbers, and odd ones for the partners: the difference whose absolute value is too large
+    # for 16 bits is even.
+    chi = points.chi.permute(1, 2, 0).contiguous()
+    even = 2 * (chi * (part[..., None] * 2**15)).round().int()
+    ours, partners = even.short(), (even[..., :PARTNERS] + 1).short()  # (N,D,S), (N,D,R)
+    allowed = (limit * part * 2**16).round().short()
+    num_points, num_partners = ours.shape[2], partners.shape[2]
+    num_near = []
+    for block in _slices(len(density), max(1, _PAIR_BLOCK // (num_points * num_partners))):
+        a, b, most = ours[block], partners[block], allowed[block]
+        excess = a.new_full((len(a), num_points, num_partners), -1)
+        difference = torch.empty_like(excess)
+        for d in density.chi_mask[block].any(0).nonzero()[:, 0].tolist():
+            torch.sub(a[:, d, :, None], b[:, d, None], out=difference)
+            difference.abs_().sub_(most[:, d, None, None])
+            torch.maximum(excess, difference, out=excess)
+        num_near.append(excess.le_(0).sum(2, dtype=torch.short).sum(1))
+    return 1.0 - torch.cat([*num_near, ours.new_zeros(0)]) / float(num_points * num_partners)
+
+
+def _slices(num: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, num, size))
