@@ -26,7 +26,14 @@ from qfitlatent.density.rows import DISTINCT_DEGREES, Observed, altloc_spread
 from qfitlatent.model.batch import OBSERVED_FIELDS, Protein
 from qfitlatent.model.labels import LabelWeights, unknown_entries
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS, OBSERVED_COLUMNS
-from qfitlatent.tables.keys import chain_keys, find_rows, fixed_list, read_column, row_keys
+from qfitlatent.tables.keys import (
+    chain_keys,
+    find_rows,
+    fixed_list,
+    read_column,
+    row_keys,
+    sorted_names,
+)
 from qfitlatent.tables.parquet import read_table
 
 COLUMNS = {
@@ -80,7 +87,7 @@ class Dataset:
         self.chains = chains
         column = read_column(residues)
         wanted = np.asarray(frames.column("rotation").combine_chunks().is_valid())
-        names, entry_code = np.unique(column("entry"), return_inverse=True)
+        names, entry_code = sorted_names(residues.column("entry"))
         counts = np.ones(len(residues), dtype=bool)
         if chains is not None:
             residue_chain, chosen = chain_keys(residues, chains)
@@ -94,7 +101,7 @@ class Dataset:
             "rotation": _floats(fixed_list(taken.column("rotation"), (3, 3))),
             "translation": _floats(fixed_list(taken.column("translation_angstrom"), (3,))),
             "position": torch.from_numpy(_positions(column)[kept]),
-            "chain": torch.from_numpy(np.unique(column("chain"), return_inverse=True)[1][kept]),
+            "chain": torch.from_numpy(sorted_names(residues.column("chain"))[1][kept]),
             "torsion": _floats(torsion[kept]),
             "num_distinct": torch.from_numpy(
                 column("num_distinct_conformers")[kept].astype(np.int64)

@@ -11,14 +11,26 @@ def read_column(table: pa.Table) -> Callable[[str], np.ndarray]:
     return lambda name: table.column(name).to_numpy()
 
 
+def sorted_names(*columns: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Names of all columns together, sorted, and (n,) the number of each row's; rows in turn.
+
+    As ``np.unique`` has them, which sorts every row's name: seconds for a million residues.
+    """
+    chunks = [chunk for column in columns for chunk in column.cast(pa.string()).chunks]
+    text = pa.chunked_array(chunks, pa.string()).combine_chunks().dictionary_encode()
+    names = text.dictionary.to_numpy(zero_copy_only=False)
+    order = np.argsort(names)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return names[order], rank[text.indices.to_numpy()]
+
+
 def chain_keys(*tables: pa.Table) -> list[np.ndarray]:
     """One sortable integer for each row's entry and chain, comparable between the tables."""
-    codes = []
-    for name in ("entry", "chain"):
-        values = np.concatenate([t.column(name).cast(pa.string()).to_numpy() for t in tables])
-        names, code = np.unique(values, return_inverse=True)
-        codes.append((len(names), code))
-    key = codes[0][1] * codes[1][0] + codes[1][1]
+    (_, entry), (chains, chain) = (
+        sorted_names(*(table.column(name) for table in tables)) for name in ("entry", "chain")
+    )
+    key = entry * len(chains) + chain
     return np.split(key, np.cumsum([len(t) for t in tables])[:-1])
 
 
