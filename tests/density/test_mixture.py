@@ -514,6 +514,16 @@ def test_what_is_far_or_of_another_width_is_not_merged_and_half_turns_are_one_wh
     assert float(first[1][0, 0]) == pytest.approx(1.0 + 0.02 / 3, abs=1e-4)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_component_without_weight_changes_nothing(symmetric):
+    weights, means = [0.6, 0.4], [[0.3], [1.2]]
+    own = hand_made(weights, means, symmetric=[symmetric])
+    padded = hand_made([*weights, 0.0], [*means, [0.0]], symmetric=[symmetric])
+    draws = torch.linspace(-3.0, 3.0, 7, dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(padded.sample_log_prob(draws), own.sample_log_prob(draws))
+    torch.testing.assert_close(padded.entropy(), own.entropy(), atol=1e-3, rtol=0)
+
+
 def test_the_heaviest_mode_is_always_valid():
     mixture = hand_made([0.26, 0.25, 0.25, 0.24], [[0.0], [1.5], [3.0], [-1.5]])
     assert mixture.modes(0.5, 0.1).valid[0].tolist() == [True, False, False, False]

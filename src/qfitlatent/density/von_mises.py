@@ -51,8 +51,9 @@ def log_sum_exp(x: Tensor) -> Tensor:
 
 
 def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp a + exp b), elementwise."""
-    return torch.maximum(a, b) + exp_of_share(-(a - b).abs()).log1p()
+    """log(exp a + exp b), elementwise; -inf of two that are."""
+    apart = torch.where(a == b, 0.0, (a - b).abs())
+    return torch.maximum(a, b) + exp_of_share(-apart).log1p()
 
 
 def bessel_ratio_minus_one(kappa: Tensor) -> Tensor:
