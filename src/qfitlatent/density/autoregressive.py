@@ -28,12 +28,12 @@ from qfitlatent.density.quantiles import Points, even_points, mixture_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     categorical_entropy,
-    exp_of_share,
+    kernel_entropy,
     log_i0e,
+    log_sum_and_entropy,
     log_sum_exp,
     log_von_mises,
     sample_von_mises,
-    von_mises_entropy,
     wrap,
 )
 
@@ -43,8 +43,8 @@ ROWS_AT_A_TIME = 1 << 14
 SHARING = 2
 """Q: the head, which costs most, runs once for points that differ in the last chi alone."""
 
-ENTROPY_POINTS = 64
-"""P for the entropy, whose last part is a mean over so few because it varies little."""
+ENTROPY_POINTS = 128
+"""S where the entropy alone is asked for, whose part that is a mean over them varies little."""
 
 
 @dataclass(frozen=True)
@@ -149,38 +149,27 @@ class AutoregressiveDensity:
 
     @torch.no_grad()
     def points(self, num: int) -> Points:
-        """S points of equal mass: chi after chi through the quantiles of its mixture."""
+        """S points of equal mass: chi after chi through the quantiles of its mixture.
+
+        The entropy is the sum over chi of the mean entropy of p(chi_d | chi_<d), of which all but
+        the doubt about the component is exact at each point (``VonMisesMixture.entropy``).
+        """
         chi = self.s.new_zeros((num, len(self), NUM_CHI_MAX))
         log_prob = self.s.new_zeros((num, len(self)))
+        entropy = self.s.new_zeros(len(self))
         for at, few in self._alike(num):
-            for d, mixture, angle in few._conditionals(num, SHARING):
-                lobes = _log_lobes(angle, *mixture, bool(few.symmetric[0, d]))
-                # The component that a point comes from is heavy there: this does not underflow.
-                log_p = exp_of_share(lobes).sum(-1).log_()
+            for d, mixture, angle in few._conditionals(num):
+                log_p, gain = _at_points(angle, *mixture, bool(few.symmetric[0, d]))
+                entropy[at] += gain.view(len(at), -1).mean(1)
                 for values, out in ((angle, chi[..., d]), (log_p, log_prob)):
                     by_point = values.view(len(at), -(-num // SHARING), -1).permute(2, 1, 0)
                     by_point = by_point.expand(SHARING, -1, -1).flatten(0, 1)
                     out[:, at] += by_point[:num]
-        return Points(chi, log_prob)
+        return Points(chi, log_prob, entropy)
 
-    @torch.no_grad()
     def entropy(self) -> Tensor:
-        """(N,) differential entropy in nats; 0 for a residue without chi.
-
-        The sum over chi of the mean entropy of p(chi_d | chi_<d), of which all but the doubt about
-        the component is exact at each point (``VonMisesMixture.entropy``).
-        """
-        entropy = self.s.new_zeros(len(self))
-        one_lobe = torch.zeros((), dtype=torch.bool, device=self.s.device)
-        for at, few in self._alike(ENTROPY_POINTS):
-            for d, (log_weight, mean, kappa), angle in few._conditionals(ENTROPY_POINTS, 1):
-                symmetric = bool(few.symmetric[0, d])
-                kernel = von_mises_entropy(kappa, one_lobe) + symmetric * math.log(2.0)
-                exact = (log_weight.exp() * kernel).sum(1) + categorical_entropy(log_weight)
-                lobes = _log_lobes(angle, log_weight, mean, kappa, symmetric)
-                doubt = categorical_entropy(lobes).mean(1)
-                entropy[at] += exact.view(len(at), -1).mean(1) - doubt.view(len(at), -1).mean(1)
-        return entropy
+        """(N,) differential entropy in nats; 0 for a residue without chi."""
+        return self.points(ENTROPY_POINTS).entropy
 
     def _alike(self, num: int) -> Iterator[tuple[Tensor, AutoregressiveDensity]]:
         """Residues (n,) long with the same chi, and their density; those without chi are left out.
@@ -195,18 +184,18 @@ class AutoregressiveDensity:
                 yield at, self.select(at)
 
     def _conditionals(
-        self, num: int, shared: int
+        self, num: int
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor], Tensor]]:
         """d, the mixtures (M,K) of chi d at the points so far, and the points' angles (M,q).
 
         Residues are alike. M is N, with the points of a residue in a row, or N P once they differ;
-        Q = ``shared`` of them have all chi but the last in common.
+        Q = ``SHARING`` of them have all chi but the last in common.
         """
         num_chi = int(self.chi_mask[0].sum())
         own = self._residue()
-        cube = even_points(-(-num // shared), num_chi).to(self.s)  # (P,D)
+        cube = even_points(-(-num // SHARING), num_chi).to(self.s)  # (P,D)
         # Round the circle of shares, and by a part of a cell, so that no two points coincide.
-        turns = torch.arange(shared, device=self.s.device) / shared * (1.0 + 1.0 / len(cube))
+        turns = torch.arange(SHARING, device=self.s.device) / SHARING * (1.0 + 1.0 / len(cube))
         rows = torch.arange(len(self), device=self.s.device)
         chi = self.s.new_zeros((len(rows), 0))
         for d in range(num_chi):
@@ -233,14 +222,18 @@ class AutoregressiveDensity:
         return self.as_mixture().modes(min_weight, merge_within)
 
 
-def _log_lobes(
+def _at_points(
     angle: Tensor, log_weight: Tensor, mean: Tensor, kappa: Tensor, symmetric: bool
-) -> Tensor:
-    """(M,q,K) log of weight times kernel at angle (M,q); both lobes (M,q,2K) where symmetric."""
-    base = (log_weight - log_i0e(kappa) - LOG_2PI)[:, None]
+) -> tuple[Tensor, Tensor]:
+    """(M,q) log density of mixtures of one chi, each (M,K), at angle (M,q); (M,) their entropy."""
+    log_norm = log_i0e(kappa) + LOG_2PI
+    base = (log_weight - log_norm)[:, None]
     half = 0.5 * (angle[..., None] - mean[:, None])
-    kappa = -2.0 * kappa[:, None]
-    near = base + kappa * half.sin().square()
-    if not symmetric:
-        return near
-    return torch.cat([near, base + kappa * half.cos().square()], dim=-1) - math.log(2.0)
+    sharp = -2.0 * kappa[:, None]
+    lobes = base + sharp * half.sin().square()
+    if symmetric:
+        lobes = torch.cat([lobes, base + sharp * half.cos().square()], dim=-1) - math.log(2.0)
+    log_prob, doubt = log_sum_and_entropy(lobes)
+    kernel = kernel_entropy(kappa, log_norm) + symmetric * math.log(2.0)
+    exact = (log_weight.exp() * kernel).sum(1) + categorical_entropy(log_weight)
+    return log_prob, exact - doubt.mean(1)

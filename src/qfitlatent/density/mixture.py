@@ -27,9 +27,9 @@ from qfitlatent.density.von_mises import (
     LOG_2PI,
     bessel_ratio_minus_one,
     categorical_entropy,
-    circular_distance,
     log_add_exp,
     log_i0,
+    log_sum_and_entropy,
     log_sum_exp,
     log_von_mises,
     principal,
@@ -43,6 +43,9 @@ ENTROPY_POINTS = 256
 
 _SAMPLE_BLOCK = 1 << 19
 """Kernel evaluations held at once where samples are scored."""
+
+_PAIR_BLOCK = 1 << 18
+"""Pairs of components held at once where they are merged."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,10 @@ class VonMisesMixture:
         mean, kappa = self.mean.detach().gather(1, at), self.kappa.detach().gather(1, at)
         chi = wrap(mean + von_mises_quantile(cube[:, 1:].expand_as(mean), kappa))
         chi = torch.where(self.chi_mask[:, None], chi, 0.0).transpose(0, 1).contiguous()
-        return Points(chi, self.sample_log_prob(chi))
+        found = [log_sum_and_entropy(x) for x in self._component_log_prob(chi)]
+        log_prob, doubt = (torch.cat(x) for x in zip(*found, strict=True))
+        entropy = self._known_entropy() - doubt.mean(1)
+        return Points(chi, log_prob.T, torch.where(self.chi_mask.any(1), entropy, 0.0))
 
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
@@ -174,15 +180,13 @@ class VonMisesMixture:
         about the component that a chi came from, is a mean over points. It lies between 0 and log K
         and vanishes for separate components, so few suffice; one component is exact.
         """
+        return self.points(ENTROPY_POINTS).entropy
+
+    def _known_entropy(self) -> Tensor:
+        """(N,) H(chi|k) + H(k)."""
         kernel = von_mises_entropy(self.kappa, self.symmetric[:, None, :])
         kernel = torch.where(self.chi_mask[:, None, :], kernel, 0.0).sum(-1)  # (N,K)
-        weight = self.log_weight.exp()
-        entropy = (weight * kernel).sum(1) + categorical_entropy(self.log_weight)
-        if self.num_components == 1:
-            return entropy
-        blocks = self._component_log_prob(self.points(ENTROPY_POINTS).chi)
-        doubt = torch.cat([categorical_entropy(x).mean(1) for x in blocks])
-        return torch.where(self.chi_mask.any(1), entropy - doubt, 0.0)
+        return (self.log_weight.exp() * kernel).sum(1) + categorical_entropy(self.log_weight)
 
     def modes(self, min_weight: float, merge_within: float) -> Modes:
         """Components merged where every chi of theirs lies within merge_within (radians).
@@ -204,12 +208,11 @@ class VonMisesMixture:
         head = torch.arange(num_components, device=weight.device).repeat(len(self), 1)
         is_head = torch.zeros_like(head, dtype=torch.bool)
         is_head[:, :1] = True
+        near = self._near(mean, merge_within)
         for k in range(1, num_components):
-            distance = circular_distance(mean[:, :k], mean[:, k : k + 1], symmetric)
-            near = ((distance <= merge_within) | ~self.chi_mask[:, None, :]).all(-1)
-            near &= is_head[:, :k]  # (N,k)
-            found = near.any(1)
-            head[:, k] = torch.where(found, near.int().argmax(1), k)
+            joins = near[:, k, :k] & is_head[:, :k]
+            found = joins.any(1)
+            head[:, k] = torch.where(found, joins.to(torch.uint8).argmax(1), k)
             is_head[:, k] = ~found
 
         total = torch.zeros_like(weight).scatter_add_(1, head, weight)
@@ -227,6 +230,26 @@ class VonMisesMixture:
         valid = total >= min_weight
         valid[:, :1] = True
         return Modes(total, chi, valid & (total > 0))
+
+    def _near(self, mean: Tensor, within: float) -> Tensor:
+        """(N,K,K) bool: every chi of two means (N,K,D) is within so many radians of the other."""
+        used = self.chi_mask[:, :, None]
+        cos = torch.where(used, mean.mT.cos(), 1.0)  # (N,D,K)
+        sin = torch.where(used, mean.mT.sin(), 0.0)
+        near = []
+        size = max(1, _PAIR_BLOCK // mean.shape[1] ** 2)
+        for some in torch.arange(len(self), device=mean.device).split(size):
+            least = torch.ones((), dtype=mean.dtype, device=mean.device)
+            c, s = cos[some], sin[some]
+            for d in self.chi_mask[some].any(0).nonzero()[:, 0].tolist():
+                cosine = c[:, d, :, None] * c[:, d, None]
+                cosine.addcmul_(s[:, d, :, None], s[:, d, None])
+                turned = self.symmetric[some, d]
+                if turned.any():
+                    cosine[turned] = cosine[turned].abs()
+                least = torch.minimum(least, cosine)
+            near.append((least >= math.cos(within)).expand(len(some), *2 * mean.shape[1:2]))
+        return torch.cat(near)
 
 
 def _half_turns(symmetric: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,11 +31,13 @@ class Points(NamedTuple):
     """chi (S,N,D), each with the same share of its residue's mass, and their log density (S,N).
 
     The first 2^m of them fill the density evenly, too. A pi-symmetric chi may stand on one side
-    only: no figure tells the two apart.
+    only: no figure tells the two apart. entropy (N,) nats is that of the density as the points
+    show it: better than the mean of their log density, as most of it is exact at each of them.
     """
 
     chi: Tensor
     log_prob: Tensor
+    entropy: Tensor
 
 
 @cache

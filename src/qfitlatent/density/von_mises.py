@@ -50,6 +50,16 @@ def log_sum_exp(x: Tensor) -> Tensor:
     return exp_of_share(x - top).sum(-1).log() + top.squeeze(-1)
 
 
+def log_sum_and_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``log_sum_exp(x)`` and ``categorical_entropy(x)``, for little more than one of them."""
+    top = x.detach().amax(-1, keepdim=True)
+    below = (x - top).clamp(min=LOG_NOTHING)
+    share = below.exp()
+    total = share.sum(-1)
+    log_total = total.log()
+    return log_total + top.squeeze(-1), log_total - (share * below).sum(-1) / total
+
+
 def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
     """log(exp a + exp b), elementwise; -inf of two that are."""
     apart = torch.where(a == b, 0.0, (a - b).abs())
@@ -176,15 +186,18 @@ def sample_von_mises(
 
 def categorical_entropy(log_weight: Tensor) -> Tensor:
     """-sum_k p log p over the last dimension, nats, with p in proportion to exp(log_weight)."""
-    below = log_weight - log_weight.detach().amax(-1, keepdim=True)
-    share = exp_of_share(below)
-    total = share.sum(-1)
-    return total.log() - (share * below.clamp(min=LOG_NOTHING)).sum(-1) / total
+    return log_sum_and_entropy(log_weight)[1]
 
 
 _QUADRATURE_POINTS = 256
 _SEPARATE_LOBES_FROM_KAPPA = 50.0
 """From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
+
+
+def kernel_entropy(kappa: Tensor, log_norm: Tensor) -> Tensor:
+    """Entropy of one lobe in nats, elementwise; log_norm as in ``log_von_mises``."""
+    # -E[-2 kappa sin^2(d/2)] = kappa (1 - A(kappa))
+    return log_norm - kappa * bessel_ratio_minus_one(kappa)
 
 
 def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
@@ -193,8 +206,7 @@ def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
     Two lobes apart add log 2; where they overlap, the trapezoid rule over the circle, which
     converges exponentially for a periodic function.
     """
-    # -E[-2 kappa sin^2(d/2)] = kappa (1 - A(kappa))
-    single = log_i0e(kappa) + LOG_2PI - kappa * bessel_ratio_minus_one(kappa)
+    single = kernel_entropy(kappa, log_i0e(kappa) + LOG_2PI)
     symmetric = symmetric.expand_as(kappa)
     entropy = torch.where(symmetric, single + math.log(2.0), single)
     overlapping = symmetric & (kappa < _SEPARATE_LOBES_FROM_KAPPA)

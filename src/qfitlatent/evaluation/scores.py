@@ -52,7 +52,7 @@ def score_density(
         out[name] = -observed.sum_rows(observed.occupancy * log_prob)
 
     points = density.points(num_samples)
-    out["entropy"] = density.entropy()[index]
+    out["entropy"] = points.entropy[index]
     out["hdr"] = hdr_level(density, points, observed.chi, observed.defined, rows)
     out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
 

@@ -86,7 +86,8 @@ class Distance:
             for protein, _ in zip(proteins, range(MAX_PROTEINS), strict=False):
                 density = network.predict(protein)
                 density = density.select(density.chi_mask.any(1))
-                self.points.append((protein, *density.points(NUM_POINTS)))
+                points = density.points(NUM_POINTS)
+                self.points.append((protein, points.chi, points.log_prob))
 
     @torch.no_grad()
     def __call__(self, model: DensityNetwork, device: torch.device) -> float:
