@@ -1,76 +1,71 @@
-"""A page in a headless browser: what it loads, whether it fits the screen, what it complains of."""
+"""Pages in a headless Chromium, one for all tests of a process, and the markup of pages.
 
+Chromium is driven through playwright-core; that, axe-core and viewers of models lie where
+QFITLATENT_TEST_VIEWERS says, as npm puts them there. Without one of them such tests are skipped.
+"""
+
+import atexit
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
-import tempfile
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-PROBE = """
-<script>addEventListener("load", () => {
-  const images = [...document.images];
-  const wide = (e) => e.scrollWidth > e.clientWidth + 1
-    && getComputedStyle(e).overflowX !== "visible";
-  parent.postMessage(JSON.stringify({
-    missing: images.filter(i => !i.complete || i.naturalWidth === 0).length,
-    undescribed: images.filter(i => !i.alt).length,
-    requests: performance.getEntriesByType("resource").map(r => r.name)
-      .filter(name => !name.startsWith("data:")),
-    wide: document.documentElement.scrollWidth > innerWidth + 1,
-    sideways: [...document.querySelectorAll("main *")].filter(wide).map(e => e.className),
-    paper: getComputedStyle(document.body).backgroundColor,
-  }), "*");
-});</script>
-"""
-# The page in a frame of its own: a window of the browser cannot be as narrow as a phone.
-FRAME = """<!doctype html><body><iframe src="page.html" width="{width}" height="900"></iframe>
-<script>addEventListener("message", (event) => {{ document.body.dataset.probe = event.data; }});
-</script></body>
-"""
+PACKAGES = ("playwright-core", "axe-core", "molstar", "ngl")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@cache
+def _driver() -> subprocess.Popen[str] | str:
+    """The program that drives the browser (``browser.cjs``); why there is none."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None or shutil.which("node") is None:
+        return "no chromium with node: install both to open pages"
+    modules = Path(os.environ.get("QFITLATENT_TEST_VIEWERS", "")).absolute() / "node_modules"
+    missing = [name for name in PACKAGES if not (modules / name).is_dir()]
+    if missing:
+        return f"no {', '.join(missing)} in {modules}: see .ci/run"
+    driver = subprocess.Popen(
+        ["node", str(Path(__file__).with_name("browser.cjs"))],
+        env=os.environ | {"NODE_PATH": str(modules), "CHROMIUM": browser},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+    atexit.register(driver.communicate)  # the end of its input ends it
+    return driver
+
+
+def in_browser(code: str, page: Path | None = None, init: str = "", **given: Any) -> Any:
+    """What ``code`` returns, the body of an async function of (page, tools, given).
+
+    page: the file that is open; init: a script that runs before its own. Nothing may complain on
+    the console or ask a network. Skips without a browser.
+    """
+    driver = _driver()
+    if isinstance(driver, str):
+        pytest.skip(driver)
+    request = {"code": code, "page": page and str(page), "init": init, "given": given}
+    driver.stdin.write(json.dumps(request) + "\n")
+    driver.stdin.flush()
+    reply = json.loads(driver.stdout.readline())
+    assert "error" not in reply, reply["error"]
+    assert not reply["complaints"], reply["complaints"]
+    assert not reply["requests"], reply["requests"]
+    return reply["value"]
 
 
 def check_in_browser(page: Path) -> None:
-    """The page opens offline, on desk and phone, in light and dark; skips without a browser."""
-    if BROWSER is None:
-        pytest.skip("no chromium: install it to open the page")
-    papers = []
-    for width, scheme in ((360, 0), (500, 1), (1200, 1)):
-        found, log = _open(page, width, scheme)
-        assert found["missing"] == found["undescribed"] == 0
-        assert found["requests"] == []
-        assert not found["wide"]
-        if width <= 500:
-            assert found["sideways"] == []
-        assert "CONSOLE" not in log
-        papers.append(found["paper"])
-    assert len(set(papers)) == 2, "dark and light differ"
-
-
-def _open(page: Path, width: int, scheme: int) -> tuple[dict[str, Any], str]:
-    """What the probe saw, and the browser's log; scheme is 0 for dark and 1 for light."""
-    with tempfile.TemporaryDirectory() as folder:
-        probed = Path(folder) / "page.html"
-        probed.write_text(page.read_text("utf-8").replace("</main>", f"</main>{PROBE}"), "utf-8")
-        (Path(folder) / "frame.html").write_text(FRAME.format(width=width))
-        command = [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--enable-logging=stderr", f"--user-data-dir={folder}/profile",
-            f"--blink-settings=preferredColorScheme={scheme}",
-            "--window-size=1300,1000", "--virtual-time-budget=10000", "--dump-dom",
-            f"file://{folder}/frame.html",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=True)
-    probe = re.search(r'data-probe="([^"]*)"', done.stdout).group(1)
-    return json.loads(probe.replace("&quot;", '"')), done.stderr
+    """The page opens offline, on desk and phone, light and dark; axe-core finds it usable."""
+    found = in_browser("return await tools.check(page);", page)
+    papers = found.pop("papers")
+    assert len(set(papers)) == len(papers) == 2, "dark and light differ"
+    assert found == {"pictures": [], "wide": [], "axe": []}
 
 
 class _Tags(HTMLParser):

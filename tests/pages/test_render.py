@@ -40,6 +40,8 @@ def prediction(name: str) -> str:
         num_chains=1,
         num_heterogeneous=0,
         data={"columns": {"chain": [name]}},
+        viewer="",
+        atoms="",
     )
 
 

@@ -1,20 +1,18 @@
-"""The page of a prediction: its script in node, and what it must be for every reader."""
+"""The page of a prediction: what its scripts do in a browser, what it must be for every reader."""
 
 import io
-import json
-import shutil
-import subprocess
 
+import gemmi
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.browser import check_in_browser, check_self_contained
-from helpers.predictions import make_model
+from helpers.browser import check_in_browser, check_self_contained, in_browser
+from helpers.predictions import make_model, settings_of
 from helpers.simulated import simulator
 from qfitlatent.chemistry.geometry import wrap
-from qfitlatent.prediction.page import KAPPA_DRAWN, STRAINED
+from qfitlatent.prediction.page import KAPPA_DRAWN, LIGHTEST_DRAWN, STRAINED
 from qfitlatent.prediction.predict import predict_structures
 from qfitlatent.prediction.records import read_input
 from qfitlatent.simulate.entry import write_entries
@@ -31,97 +29,78 @@ def structure(tmp_path_factory):
 def predicted(structure, tmp_path_factory):
     model = make_model(tmp_path_factory.mktemp("model"))
     out = tmp_path_factory.mktemp("predicted")
-    return predict_structures([structure], out, model)[0], out
+    some_altlocs = settings_of(ambiguous_above=0.3)
+    return predict_structures([structure], out, model, some_altlocs)[0], out
 
 
-STUB = """
-const fs = require("fs"), html = fs.readFileSync(process.argv[1], "utf8");
-const data = html.match(/<script type="application\\/json" id="data">([\\s\\S]*?)<\\/script>/)[1];
-const code = html.match(/<script>\\n([\\s\\S]*?)<\\/script>/)[1];
-class Node {
-  constructor() {
-    this.children = []; this.style = {}; this.attributes = {}; this.listeners = {};
-    this.names = new Set(); this.classList = {add: (n) => this.names.add(n), remove() {}};
-  }
-  appendChild(child) { this.children.push(child); return child; }
-  replaceChildren(...children) { this.children = children; }
-  setAttribute(name, value) { this.attributes[name] = value; }
-  removeAttribute(name) { delete this.attributes[name]; }
-  addEventListener(name, listener) { this.listeners[name] = listener; }
-  focus() { globalThis.focused = this; }
-  getContext() {
-    const canvas = {createImageData: (w, h) => ({data: new Uint8ClampedArray(w * h * 4)})};
-    return new Proxy(canvas, {get: (o, k) => (k in o ? o[k] : () => {}), set: () => true});
-  }
-}
-const nodes = {}, events = {};
-globalThis.document = {
-  getElementById: (id) => nodes[id] || (nodes[id] = new Node()),
-  createElement: () => new Node(),
+NO_WEBGL = """
+const getContext = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  return kind.startsWith("webgl") ? null : getContext.call(this, kind, ...rest);
 };
-globalThis.addEventListener = (name, listener) => { events[name] = listener; };
-globalThis.location = {hash: "", replace(href) { this.hash = href; }};
-document.getElementById("data").textContent = data;
-(0, eval)(code + `;globalThis.page = {known, all, chains, kernel, choose, csv, colour, luminance,
-  modeText, warnings, chosen: () => chosen, order: () => order.map((r) => r.position)};`);
-const at = (hash) => { location.hash = hash; events.hashchange(); return page.chosen().position; };
-const press = (where, key) => {
-  nodes[where].listeners.keydown({key, preventDefault() {}});
-  const r = page.chosen();
-  return [r.position, focused === r.letterNode, focused === r.rowLink, location.hash];
-};
-const head = (i) => nodes.heads.children[i], entropy = 4;
-const sorted = (i) => {
-  head(i).children[0].onclick();
-  return [head(i).attributes["aria-sort"], page.order()];
-};
-const n = 720;
-console.log(JSON.stringify({
-  rows: nodes.rows.children.length,
-  residues: page.all.map((r) => [r.chain.name, r.name, r.id, r.letter]),
-  address: page.all.map((r) => r.rowLink.href),
-  reached: page.all.map((r) => at(r.rowLink.href)),
-  same: page.all.every((r) => r.letterNode.href === r.rowLink.href),
-  labels: page.all.map((r) => r.letterNode.attributes["aria-label"]),
-  walked: [at(page.all[0].rowLink.href), press("sequences", "ArrowRight"),
-    press("sequences", "ArrowDown"), press("rows", "ArrowUp"), press("rows", "Home"),
-    press("rows", "ArrowUp")],
-  tabStops: page.all.flatMap((r) => [r.letterNode, r.rowLink])
-    .filter((a) => a.tabIndex === 0).length,
-  falling: sorted(entropy), rising: sorted(entropy),
-  csv: page.csv(),
-  contrast: Array.from({length: 201}, (_, i) => {
-    const l = page.luminance(page.colour(i / 200));
-    return l < 0.179 ? 1.05 / (l + 0.05) : (l + 0.05) / 0.05;
-  }),
-  known: page.known.map((r) => ({
-    id: r.id, position: r.position, entropy: r.entropy, modes: r.modes, weight: r.weight,
-    mean: r.mean, kappa: r.kappa, others: r.others, elsewhere: r.elsewhere, text: page.modeText(r),
-    observed: r.observed, written: r.written, warnings: page.warnings(r),
-    classes: [...r.letterNode.names],
-    mass: r.symmetric.map((_, d) => {
-      let sum = 0;
-      r.weight.forEach((w, k) => page.kernel(r, k, d, n).forEach((p) => { sum += w * p; }));
-      return sum * 2 * Math.PI / n;
+"""
+
+RUN = """
+const found = await page.evaluate(async () => {
+  const at = async (hash) => {
+    const changed = new Promise((done) => addEventListener("hashchange", done, {once: true}));
+    location.hash = hash;
+    await changed;
+    return chosen.position;
+  };
+  const entropy = 4, n = 720;
+  const sorted = (i) => {
+    heads[i].firstChild.click();
+    return [heads[i].getAttribute("aria-sort"), order.map((r) => r.position)];
+  };
+  const reached = [];
+  for (const r of all) reached.push(await at(r.rowLink.hash));
+  return {
+    rows: get("rows").children.length,
+    residues: all.map((r) => [r.chain.name, r.name, r.id, r.letter]),
+    address: all.map((r) => decodeURIComponent(r.rowLink.hash)), reached,
+    same: all.every((r) => r.letterNode.href === r.rowLink.href),
+    labels: all.map((r) => r.letterNode.getAttribute("aria-label")),
+    tabStops: all.flatMap((r) => [r.letterNode, r.rowLink]).filter((a) => a.tabIndex === 0).length,
+    falling: sorted(entropy), rising: sorted(entropy), again: sorted(0),
+    contrast: Array.from({length: 201}, (_, i) => {
+      const l = luminance(colour(i / 200));
+      return l < 0.179 ? 1.05 / (l + 0.05) : (l + 0.05) / 0.05;
     }),
-  })),
-}));
+    known: known.map((r) => ({
+      id: r.id, position: r.position, entropy: r.entropy, modes: r.modes, weight: r.weight,
+      mean: r.mean, kappa: r.kappa, others: r.others, elsewhere: r.elsewhere, text: modeText(r),
+      observed: r.observed, written: r.written, warnings: warnings(r),
+      classes: [...r.letterNode.classList],
+      mass: r.symmetric.map((_, d) => {
+        let sum = 0;
+        r.weight.forEach((w, k) => kernel(r, k, d, n).forEach((p) => { sum += w * p; }));
+        return sum * 2 * Math.PI / n;
+      }),
+    })),
+  };
+});
+const press = async (key) => {
+  await page.keyboard.press(key);
+  return page.evaluate(() => [chosen.position, document.activeElement === chosen.letterNode,
+    document.activeElement === chosen.rowLink, decodeURIComponent(location.hash)]);
+};
+await page.evaluate(() => { choose(all[0]); all[0].letterNode.focus(); });
+found.walked = [await press("ArrowRight"), await press("ArrowDown")];
+await page.evaluate(() => chosen.rowLink.focus());
+for (const key of ["ArrowUp", "Home", "ArrowUp"]) found.walked.push(await press(key));
+const download = page.waitForEvent("download");
+await page.click("#download");
+found.csv = tools.fs.readFileSync(await (await download).path(), "utf8");
+return found;
 """
 
 
 @pytest.fixture(scope="module")
 def run_page(predicted):
-    """What the page's script does in node, with just enough of a document."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the page's script cannot be run")
+    """What the page's script does in a browser; nothing is drawn in three dimensions."""
     result, out = predicted
-    done = subprocess.run(
-        [node, "-e", STUB, str(out / f"{result.entry}.html")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return in_browser(RUN, out / f"{result.entry}.html", NO_WEBGL)
 
 
 def test_the_page_loads_nothing_and_escapes_names(predicted):
@@ -142,10 +121,14 @@ def test_the_page_runs_and_its_densities_integrate_to_one(predicted, run_page):
     groups = [g for _, g in frame.groupby(["chain", "index"], sort=False)]
     assert page["rows"] == len(summary)
     assert len(page["known"]) == len(groups)
-    for shown, group in zip(page["known"], groups, strict=True):
-        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-5)
+    for shown, whole in zip(page["known"], groups, strict=True):
         np.testing.assert_allclose(shown["mass"], 1.0, atol=5e-4)
-        num_chi = len(shown["mean"][0])
+        num_chi, group = len(shown["mean"][0]), whole[whole["weight"] >= LIGHTEST_DRAWN]
+        if len(group) < len(whole):  # the others are one that is uniform
+            rest = [shown[name].pop() for name in ("weight", "mean", "kappa")]
+            assert rest[0] == pytest.approx(1 - group["weight"].sum(), abs=1e-4)
+            assert rest[1:] == [[0.0] * num_chi] * 2
+        np.testing.assert_allclose(shown["weight"], group["weight"], atol=1e-5)
         expected = group[[f"mean{d}_rad" for d in range(1, num_chi + 1)]]
         assert np.abs(wrap(np.array(shown["mean"]) - expected)).max().max() < 1e-4
         expected = group[[f"kappa{d}" for d in range(1, num_chi + 1)]]
@@ -163,9 +146,7 @@ def test_every_residue_of_the_page_is_reached_by_address_and_by_keyboard(predict
     assert page["same"], "rows and sequence are links to the same"
     assert page["tabStops"] == 2, "one in the sequence, one in the rows; arrows do the rest"
     steps = [(1, True), (11, True), (10, False), (0, False), (0, False)]
-    assert page["walked"] == [
-        0, *([at, inside, not inside, page["address"][at]] for at, inside in steps)
-    ]  # fmt: skip
+    assert page["walked"] == [[at, inside, not inside, page["address"][at]] for at, inside in steps]
     for label, name in zip(page["labels"], summary["name"], strict=True):
         assert label.startswith(f"{name} ")
 
@@ -225,3 +206,100 @@ def test_the_page_has_the_deposited_conformers_and_gives_its_numbers(run_page, s
     assert table["number"].tolist() == [r[2] for r in run_page["residues"]]
     known = table[table["entropy"] != ""]
     assert known["modes"].tolist() == [r["text"] for r in run_page["known"]]
+
+
+SCENE = """
+const shown = (address) => page.waitForFunction(
+  (name) => get("pane").dataset.shows === name, address, {polling: 50});
+const found = await page.evaluate(() => all.map((r) => r.address));
+await shown(await page.evaluate(() => chosen.address));
+const scenes = [];
+for (const address of found.filter((_, i) => i % 9 === 0)) {
+  await page.evaluate((name) => { location.hash = name; }, address);
+  await shown(address);
+  scenes.push(await page.evaluate(() => ({
+    position: chosen.position,
+    near: [...get("pane-words").querySelectorAll("a")].map((a) => decodeURIComponent(a.hash)),
+    states: [...get("pane-words").querySelectorAll(".state")].map((e) => e.textContent),
+    label: get("pane").getAttribute("aria-label"),
+  })));
+}
+await page.focus("#pane");
+const view = () => page.evaluate(async () => (await scene).viewer.getView());
+const views = [await view()];
+for (const key of ["ArrowRight", "+"]) { await page.keyboard.press(key); views.push(await view()); }
+return page.evaluate(async ([views, scenes]) => {
+  const {viewer, residues} = await scene, canvas = document.createElement("canvas");
+  const picture = viewer.getCanvas(), g = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [picture.width, picture.height];
+  g.drawImage(picture, 0, 0);
+  const {data: pixels} = g.getImageData(0, 0, canvas.width, canvas.height);
+  const colours = new Set(new Uint32Array(pixels.buffer));
+  const atoms = residues.flatMap((residue) => residue.atoms);
+  return {views, scenes, colours: colours.size, labels: viewer.labels.length,
+    atoms: atoms.map((a) => [a.name, a.element, a.altloc, a.x, a.y, a.z]),
+    rows: residues.filter(({r}) => r).length};
+}, [views, scenes]);
+"""
+
+
+def near(residues, i):
+    """Whether each residue has an atom within 4.5 angstrom of the side chain of number i."""
+    side = [a for a in residues[i] if a.name not in ("N", "CA", "C", "O", "OXT")] or residues[i]
+    return [
+        any(
+            a.pos.dist(b.pos) < 4.5
+            for a in side
+            for b in other
+            if "\0" in (a.altloc, b.altloc) or a.altloc == b.altloc
+        )
+        for other in residues
+    ]
+
+
+def test_the_model_in_three_dimensions_follows_the_chosen_residue(predicted):
+    """Its atoms are those of the file, and what is next to a side chain is what gemmi finds."""
+    result, out = predicted
+    page = in_browser(SCENE, out / f"{result.entry}.html")
+    model = gemmi.read_structure(str(out / f"{result.entry}_ensemble.cif"))[0]
+    atoms = [cra.atom for cra in model.all()]
+    assert [a[:3] for a in page["atoms"]] == [
+        [a.name, a.element.name, a.altloc.replace("\0", "")] for a in atoms
+    ]
+    np.testing.assert_allclose(
+        [a[3:] for a in page["atoms"]], [a.pos.tolist() for a in atoms], atol=0.0051
+    )
+    summary = pd.read_csv(out / f"{result.entry}.residues.csv", keep_default_na=False)
+    assert page["rows"] == len(summary)
+    names = summary[["author_chain", "author_number", "insertion_code"]].to_numpy()
+    address = [f"#{chain}:{number}{code}" for chain, number, code in names]
+    written = {f"#{chain.name}:{r.seqid}": list(r) for chain in model for r in chain}
+    residues = [written[key] for key in address]
+    assert len(page["scenes"]) > 4
+    for scene in page["scenes"]:
+        i = scene["position"]
+        expected = [a for a, is_near in zip(address, near(residues, i), strict=True) if is_near]
+        assert sorted(scene["near"]) == sorted(set(expected) - {address[i]})
+        labels = sorted({a.altloc for a in residues[i]} - {"\0"})
+        assert scene["states"] == labels
+        assert summary["name"][i] in scene["label"]
+    assert any(scene["states"] for scene in page["scenes"])
+    first, turned, zoomed = page["views"]
+    assert first[:4] == turned[:4]
+    assert first[4:] != turned[4:] == zoomed[4:]
+    assert zoomed[3] > turned[3]
+    assert page["colours"] > 50
+    assert page["labels"] > 0
+
+
+def test_without_webgl_the_page_says_so_and_works(predicted):
+    result, out = predicted
+    found = in_browser(
+        """await page.waitForFunction(() => get("pane").hidden);
+        await page.evaluate(() => { location.hash = all[3].rowLink.hash; });
+        await page.waitForFunction(() => chosen === all[3]);
+        return page.innerText("#pane-words");""",
+        out / f"{result.entry}.html",
+        NO_WEBGL,
+    )
+    assert "WebGL" in found

@@ -1,22 +1,18 @@
 """Every kind of predicted model, in both formats, opens in other programs with all of its atoms.
 
 Kinds: mmCIF and PDB input, insertion codes, altlocs, ligands and metals, nucleic acids, hydrogens,
-chains without a name and with a long one, several models. Viewers written in JavaScript are read by
-their own parsers in Node.js; ``.ci/run`` says where they are with QFITLATENT_TEST_VIEWERS.
+chains without a name and with a long one, several models. Mol* and NGL read them in a headless
+Chromium, where there is one.
 """
 
-import json
-import os
-import shutil
-import subprocess
 import warnings
 from functools import cache
-from pathlib import Path
 
 import gemmi
 import numpy as np
 import pytest
 
+from helpers.browser import in_browser
 from helpers.predictions import both_texts, origin, placement_of
 from helpers.simulated import simulator
 from qfitlatent.prediction.placing import place_side_chains
@@ -25,7 +21,6 @@ from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.preprocess import read_entry
 
-VIEWERS = os.environ.get("QFITLATENT_TEST_VIEWERS", "")
 RAW = ("1aac.pdb.gz", "1a4w.cif.gz", "2hax.pdb.gz", "3mst.cif.gz")
 """A metal; ligands, insertion codes and a sulphated tyrosine; DNA; selenomethionine."""
 
@@ -216,18 +211,49 @@ def test_modelcif_reads_where_they_come_from(models):
         assert len(group) == 1
 
 
+VIEW = """
+await page.setContent("<div id=molstar></div><div id=ngl></div>");
+await page.addStyleTag({content: "div { position: relative; width: 300px; height: 200px; }"});
+for (const name of ["molstar/build/viewer/molstar.js", "ngl/dist/ngl.js"])
+  await page.addScriptTag({path: tools.file(name)});
+await page.evaluate(async () => {
+  globalThis.plugin = (await molstar.Viewer.create("molstar", {layoutShowControls: false})).plugin;
+  globalThis.stage = new NGL.Stage("ngl");
+});
+const found = [];
+for (const [at, path] of given.paths.entries()) {
+  const text = tools.fs.readFileSync(path, "utf8"), isCif = path.endsWith(".cif"), draw = at < 2;
+  found.push(await page.evaluate(async ({text, isCif, draw}) => {
+    const data = await plugin.builders.data.rawData({data: text}), {builders: {structure}} = plugin;
+    const trajectory = await structure.parseTrajectory(data, isCif ? "mmcif" : "pdb");
+    const made = await structure.createStructure(await structure.createModel(trajectory));
+    const {elementCount: atoms, polymerResidueCount: residues} = made.cell.obj.data;
+    if (draw) await structure.representation.applyPreset(made, "polymer-cartoon");
+    plugin.canvas3d.commit(true);
+    const drawn = plugin.canvas3d.reprCount.value;
+    await plugin.clear();
+    const component = await stage.loadFile(new Blob([text]), {ext: isCif ? "cif" : "pdb"});
+    let ofPolymers = 0;
+    component.structure.eachPolymer((polymer) => { ofPolymers += polymer.residueCount; });
+    if (draw) component.autoView();
+    const shown = draw ? component.addRepresentation("cartoon").repr : null;
+    const read = {
+      molstar: {atoms, residues, drawn: drawn > 0},
+      ngl: {atoms: component.structure.atomCount, residues: ofPolymers, drawn: shown !== null},
+    };
+    stage.removeAllComponents();
+    return read;
+  }, {text, isCif, draw}));
+}
+return found;
+"""
+
+
 @pytest.fixture(scope="module")
 def viewed(models):
-    """What Mol* and NGL read, by kind and format."""
-    if not VIEWERS or shutil.which("node") is None:
-        pytest.skip("no viewers: .ci/run installs molstar and ngl with npm, where there is one")
-    script = Path(__file__).parents[1] / "helpers" / "viewers.cjs"
-    done = subprocess.run(
-        ["node", script, *map(str, models.values())],
-        env=os.environ | {"NODE_PATH": str(Path(VIEWERS) / "node_modules")},
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
-    return dict(zip(models, map(json.loads, done.stdout.splitlines()), strict=True))
+    """What Mol* and NGL read in a browser, by kind and format; the first two they draw, too."""
+    found = in_browser(VIEW, paths=[str(path) for path in models.values()])
+    return dict(zip(models, found, strict=True))
 
 
 @pytest.mark.parametrize("viewer", ["molstar", "ngl"])
@@ -239,3 +265,4 @@ def test_viewers_see_every_atom_and_the_polymers(viewed, models, viewer):
         structure.setup_entities()
         residues = sum(len(chain.get_polymer()) for chain in structure[0])
         assert found["residues"] >= 0.95 * residues, (kind, ending)
+    assert sum(found[viewer]["drawn"] for found in viewed.values()) == 2

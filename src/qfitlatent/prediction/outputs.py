@@ -113,7 +113,10 @@ def write_built(
             write_text(pdb_path, pdb)
         conformers = given.tables["conformers"]
         shown = _states_of_all(predicted, ensemble)
-        text = page(given.entry, summary, predicted, shown, token, conformers, results.identity)
+        model = ensemble.model[0]
+        text = page(
+            given.entry, summary, predicted, shown, token, conformers, model, results.identity
+        )
         write_text(page_path, text)
         handed = hand_over(given.entry, results.identity["model"], ensemble.model, summary)
         for path, text in zip(others, handed.values(), strict=True):

@@ -1,14 +1,15 @@
-"""One HTML page for a prediction: sequence, residues and chi maps. It needs no network.
+"""One HTML page for a prediction: sequence, residues, chi maps and model. It needs no network.
 
 The mixture parameters are embedded and a small script, ``data/pages/prediction.js``, evaluates the
-density of the residue that the reader chooses, with the formula of ``density/mixture.py``. Nothing
-else is loaded. Weight that lies in no mode is said to be elsewhere and is not shown as
-heterogeneity.
+density of the residue that the reader chooses, with the formula of ``density/mixture.py``; another,
+``data/pages/pane.js``, draws the atoms around it. Nothing else is loaded. Weight that lies in no
+mode is said to be elsewhere and is not shown as heterogeneity.
 """
 
 import base64
 from typing import Any
 
+import gemmi
 import numpy as np
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, ONE_LETTER, PI_S
 from qfitlatent.joint.energy import STIFFNESS
 from qfitlatent.joint.states import States
 from qfitlatent.pages.render import render
+from qfitlatent.prediction.pane import packed_atoms, packed_viewer
 from qfitlatent.prediction.records import Predicted
 from qfitlatent.tables.columns import CHI_COLUMNS
 from qfitlatent.tables.keys import find_rows, row_keys
@@ -32,6 +34,9 @@ a clash by Word et al., J. Mol. Biol. 285, 1711 (1999)."""
 KAPPA_DRAWN = 365.0
 """Concentration of a kernel 3 degrees wide; narrower ones are drawn so."""
 
+LIGHTEST_DRAWN = 5e-4
+"""Weight of the lightest component that a page holds; the others are spread over the circle."""
+
 UNITS = {"weight": 1 / 65535, "angle": np.pi / 32767, "kappa": KAPPA_DRAWN / 65535}
 """What one step of the page's 16-bit numbers is worth; angles have a sign, the others none."""
 
@@ -43,12 +48,13 @@ def page(
     states: States,
     token: np.ndarray,
     conformers: pa.Table,
+    model: gemmi.Model,
     identity: dict[str, Any],
 ) -> str:
     """The page as text.
 
     summary: all residues, ``columns.RESIDUES``; predicted: n of them, of types token (n,);
-    states: the side chains that were written; conformers: as deposited.
+    states: the side chains that were written; conformers: as deposited; model: as written.
     """
     has_chi = NUM_CHI[token] > 0
     slot = np.full(len(summary), -1)
@@ -67,15 +73,15 @@ def page(
     occupancy = states.occupancy[has_chi]
     modes, labels = (slice(_width(used)) for used in (counts, occupancy > 0))
     kind = token[has_chi]
-    weight = predicted.weight[has_chi]
+    parameters = predicted.weight, predicted.mean, predicted.kappa
+    weight, mean, kappa = _drawn(*(values[has_chi] for values in parameters))
     # Components of weight 0 only fill up the array; of the others, the chi that the type has.
     residue, component = np.nonzero(weight > 0)
     has_value = CHI_DEFINED[kind[residue]]
-    kappa = np.minimum(predicted.kappa[has_chi][residue, component], KAPPA_DRAWN)
     arrays = {
         "weight": _steps(weight[residue, component], "weight"),
-        "mean": _steps(wrap(predicted.mean[has_chi][residue, component])[has_value], "angle"),
-        "kappa": _steps(kappa[has_value], "kappa"),
+        "mean": _steps(mean[residue, component][has_value], "angle"),
+        "kappa": _steps(kappa[residue, component][has_value], "kappa"),
         "mode_weight": _steps(
             np.where(counts, predicted.mode_weight[has_chi], 0.0)[:, modes], "weight"
         ),
@@ -106,6 +112,22 @@ def page(
         num_chains=len(set(columns["chain"])),
         num_heterogeneous=int((np.count_nonzero(occupancy, axis=1) > 1).sum()),
         data=data,
+        viewer=packed_viewer(),
+        atoms=packed_atoms(model, summary),
+    )
+
+
+def _drawn(
+    weight: np.ndarray, mean: np.ndarray, kappa: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Components (n,K+1) as the page holds them: the last is uniform, and of all light ones."""
+    is_light = weight < LIGHTEST_DRAWN
+    rest = np.where(is_light, weight, 0.0).sum(axis=1, keepdims=True)
+    at_end = ((0, 0), (0, 1), (0, 0))
+    return (
+        np.hstack([np.where(is_light, 0.0, weight), rest]),
+        np.pad(wrap(mean), at_end),
+        np.pad(np.minimum(kappa, KAPPA_DRAWN), at_end),
     )
 
 

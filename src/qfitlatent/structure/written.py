@@ -114,6 +114,7 @@ def mmcif_text(
     groups = gemmi.MmcifOutputGroups(True)
     groups.auth_all = True
     groups.software = False
+    groups.symmetry = bool(model.spacegroup_hm)
     written = model.make_mmcif_document(groups)
     block = written[0]
     bonds = block.find("_struct_conn.", ["id"])

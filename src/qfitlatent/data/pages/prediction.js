@@ -11,7 +11,8 @@ const PI = Math.PI, NONE = "–";
 const UNSURE = 0.5;                       // of the probability outside the modes, or of being wrong
 const LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";   // of altlocs
 const percent = (x) => `${Math.round(100 * x)} %`;
-const degrees = (x) => `${x}°`.replace("-", "−");
+const minus = (x) => `${x}`.replace("-", "−");
+const degrees = (x) => minus(`${x}°`);
 
 // ---- The residues ----------------------------------------------------------------------------
 
@@ -134,12 +135,12 @@ function drawAxes(g, left, top, width, height, xName, yName) {
   g.strokeRect(left, top, width, height);
   g.textAlign = "center";
   for (const tick of TICKS)
-    g.fillText(`${tick}`.replace("-", "−"), left + width * (tick + 180) / 360, top + height + 26);
+    g.fillText(minus(tick), left + width * (tick + 180) / 360, top + height + 26);
   g.fillText(xName, left + width / 2, top + height + 54);
   if (!yName) return;
   g.textAlign = "right";
   for (const tick of TICKS)
-    g.fillText(`${tick}`.replace("-", "−"), left - 8, top + height * (180 - tick) / 360 + 8);
+    g.fillText(minus(tick), left - 8, top + height * (180 - tick) / 360 + 8);
   g.save(); g.translate(24, top + height / 2); g.rotate(-PI / 2); g.textAlign = "center";
   g.fillText(yName, 0, 0); g.restore();
 }
@@ -241,12 +242,13 @@ function choose(r) {
   const box = get("box"), top = r.row.offsetTop;
   if (top < box.scrollTop + 60 || top + r.row.offsetHeight > box.scrollTop + box.clientHeight)
     box.scrollTop = top - box.clientHeight / 2;
-  const label = r.chain.name === r.chain.author ? "" : ` (chain ${r.chain.name} in the tables)`;
-  get("which").textContent = r.words + label;
+  get("which").textContent = r.words;
   const why = warnings(r);
-  get("about").textContent = r.weight
-    ? `Entropy ${r.entropy.toFixed(2)} nat.` + (why ? ` Worth a look: ${why}.` : "")
+  const found = r.weight
+    ? `Entropy ${minus(r.entropy.toFixed(2))} nat.` + (why ? ` Worth a look: ${why}.` : "")
     : r.note || "This residue has no χ.";
+  const label = r.chain.name === r.chain.author ? "" : ` Chain ${r.chain.name} in the tables.`;
+  get("about").textContent = (found + label).replaceAll(" %", "\u00a0%");
   showModes(r);
   const pairs = get("pairs");
   pairs.replaceChildren();
@@ -261,6 +263,7 @@ function choose(r) {
   }
   drawMap(r, 0, 1);
   drawCurves(r);
+  document.dispatchEvent(new Event("chosen"));   // for the model in three dimensions
 }
 function showModes(r) {
   const numChi = r.weight ? r.symmetric.length : 0, body = [];
@@ -362,7 +365,7 @@ const columns = [
   ["worth a look", (r) => (r.weight ? warnings(r) : r.note), (r) => warnings(r).length || null, true],
   ["other modes", maybe((r) => percent(r.others)), number((r) => r.others), true],
   ["elsewhere", maybe((r) => percent(r.elsewhere)), number((r) => r.elsewhere), true],
-  ["entropy, nat", maybe((r) => r.entropy.toFixed(2)), number((r) => r.entropy), true],
+  ["entropy, nat", maybe((r) => minus(r.entropy.toFixed(2))), number((r) => r.entropy), true],
   ["confidence", (r) => (r.confidence === null ? NONE : percent(r.confidence)),
     (r) => r.confidence, false],
   ["weight and χ of each mode", maybe(modeText), number((r) => r.modes.length), true],
