@@ -186,10 +186,11 @@ def test_bad_external_tables_are_refused(tiny, truth, tmp_path, change, words):
         evaluate_run(None, tiny.tables, tiny.split, tmp_path / "out", own)
 
 
-def test_two_evaluations_are_equal_to_the_byte(tiny, tmp_path):
+def test_two_evaluations_are_equal_to_the_byte_whoever_shares_the_work(tiny, tmp_path):
     shutil.copytree(tiny.run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
     again = tmp_path / "run" / "evaluation"
-    evaluate_run(tmp_path / "run", tiny.tables, tiny.split, again, settings(), truth_dir=tiny.truth)
+    where = tmp_path / "run", tiny.tables, tiny.split, again
+    evaluate_run(*where, settings(), truth_dir=tiny.truth, processes=2)
     for path in sorted(p for p in tiny.out.rglob("*") if p.is_file()):
         assert path.read_bytes() == (again / path.relative_to(tiny.out)).read_bytes(), path.name
 

@@ -10,7 +10,7 @@ import torch
 from helpers.evaluated import evaluated_tiny, make_run, settings
 from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.evaluation.intervals import auroc, bootstrap_weights
-from qfitlatent.evaluation.outputs import output_figures
+from qfitlatent.evaluation.outputs import output_figures, output_scores
 from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.model.outputs import Outputs
 
@@ -41,14 +41,15 @@ def evaluated(tiny, tmp_path_factory):
     return metrics, pd.read_parquet(out / "scores.parquet"), set(entries[::2])
 
 
-def said(p, mean, spread=0.25) -> Outputs:
+def said(p, mean, spread=0.25) -> dict:
     p, mean = torch.as_tensor(p).float(), torch.as_tensor(mean).float()
-    return Outputs(p.logit(), mean, torch.full_like(mean, spread))
+    outputs = Outputs(p.logit(), mean, torch.full_like(mean, spread))
+    return output_scores(outputs) | {"entropy": np.zeros(len(p))}
 
 
 def figures(data, outputs) -> dict:
     draws = bootstrap_weights(len(data.entries), 200, 0)
-    return output_figures(outputs, np.zeros(data.num), data, draws)
+    return output_figures(outputs, data, draws)
 
 
 def test_stripped_entries_are_not_scored(evaluated):

@@ -19,4 +19,5 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
         truth_dir=snakemake.params.truth,
         altlocs_unknown=snakemake.params.altlocs_unknown,
         log=log,
+        processes=snakemake.threads,
     )

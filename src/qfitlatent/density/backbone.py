@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,18 +73,25 @@ def _smoothing_matrix(concentration: float) -> Tensor:
     return torch.exp(concentration * (difference.cos() - 1.0))
 
 
-def _smooth(grid: Tensor, prior: Tensor, kernels: tuple[float, ...], shrinkage: float) -> Tensor:
-    """Statistics (G,G,F) per observation; the last column of grid counts the observations.
+def _kernel_sums(grid: Tensor, kernels: Sequence[float]) -> list[Tensor]:
+    """Statistics (G,G,F) summed under each kernel around every node."""
+    sums = []
+    for concentration in kernels:
+        kernel = _smoothing_matrix(concentration)
+        along_phi = (kernel @ grid.flatten(1)).view_as(grid)
+        sums.append(torch.bmm(kernel.expand(GRID_NODES, -1, -1), along_phi))
+    return sums
+
+
+def _smooth(sums: Sequence[Tensor], prior: Tensor, shrinkage: float) -> Tensor:
+    """Statistics (G,G,F) per observation; the last column counts the observations.
 
     From broad to narrow each kernel's sums are averaged with ``shrinkage`` pseudo-observations of
     the estimate before it; prior (F,) stands before the broadest.
     """
-    estimate = prior.expand_as(grid)
-    for concentration in kernels:
-        kernel = _smoothing_matrix(concentration)
-        total = torch.einsum("ab,bcf->acf", kernel, grid)
-        total = torch.einsum("cd,adf->acf", kernel, total)
-        estimate = (total + shrinkage * estimate) / (total[..., -1:] + shrinkage)
+    estimate = prior.expand_as(sums[0])
+    for total in sums:
+        estimate = torch.add(total, estimate, alpha=shrinkage) / (total[..., -1:] + shrinkage)
     return estimate
 
 
@@ -111,8 +118,8 @@ class BackboneFit:
             ]
         )
 
-    def expect(self, current: BackboneComponents | None) -> Tensor:
-        """(G,G,F) expected counts and resultants of each component, summed into the grid.
+    def expect(self, current: BackboneComponents | None, kernels: Sequence[float]) -> list[Tensor]:
+        """(G,G,F) expected counts and resultants of each component, summed under each kernel.
 
         current None stands for the library itself.
         """
@@ -134,14 +141,12 @@ class BackboneFit:
             ],
             dim=1,
         )
-        return _deposit(statistics, self.phi_psi)
+        return _kernel_sums(_deposit(statistics, self.phi_psi), kernels)
 
-    def maximise(
-        self, statistics: Tensor, kernels: tuple[float, ...], shrinkage: float
-    ) -> BackboneComponents:
+    def maximise(self, sums: Sequence[Tensor], shrinkage: float) -> BackboneComponents:
         """Weights, means and concentrations at the nodes from the smoothed statistics."""
         num, num_chi = self.library.kappa.shape
-        smooth = _smooth(statistics, self.prior(), kernels, shrinkage)
+        smooth = _smooth(sums, self.prior(), shrinkage)
         split = [num * num_chi, 2 * num * num_chi, num, 1]
         count, resultant, weight, _ = smooth.split(split, dim=-1)
         resultant = resultant.unflatten(-1, (num, num_chi, 2))
@@ -155,7 +160,7 @@ class BackboneFit:
 
     def fit(self, kernels: tuple[float, ...], shrinkage: float) -> BackboneComponents:
         """Rounds of expectation and smoothing, from the library."""
-        current = self.maximise(self.expect(None), kernels, shrinkage)
+        current = self.maximise(self.expect(None, kernels), shrinkage)
         for _ in range(BACKBONE_STEPS - 1):
-            current = self.maximise(self.expect(current), kernels, shrinkage)
+            current = self.maximise(self.expect(current, kernels), shrinkage)
         return current

@@ -23,8 +23,9 @@ Shapes: N residues, M observed rows (residue x altloc), K components, D chi of o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -187,11 +188,27 @@ def uniform_library() -> Library:
     return Library("uniform", flat)
 
 
-def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> dict[str, Library]:
+@dataclass
+class TypeFit:
+    """What the baselines know of one residue type; ``choices`` as in ``Library``."""
+
+    nearest: Components
+    components: Components | None = None
+    backbone: BackboneComponents | None = None
+    choices: dict[str, object] = field(default_factory=dict)
+    smoothing: dict[str, object] = field(default_factory=dict)
+
+
+Apply = Callable[[Callable[[int], TypeFit | None], Sequence[int]], Iterable[TypeFit | None]]
+
+
+def fit_baselines(
+    observed: Observed, names: Sequence[str], seed: int = 0, apply: Apply = map
+) -> dict[str, Library]:
     """Fit the named baselines on the training split's residues.
 
-    A residue type without observations keeps the uniform density. Raises QfitLatentError for an
-    unknown name.
+    A residue type without observations keeps the uniform density. apply fits the types, as ``map``
+    does, or side by side. Raises QfitLatentError for an unknown name.
     """
     if unknown := sorted(set(names) - set(BASELINES)):
         raise QfitLatentError(
@@ -199,36 +216,51 @@ def fit_baselines(observed: Observed, names: Sequence[str], seed: int = 0) -> di
         )
     libraries = {name: Library(name, dict(uniform_library().components)) for name in names}
     held_out = held_out_residues(observed.entry, seed)
-    learnt = [libraries[n] for n in ("type_library", "backbone_library") if n in libraries]
-    for token in _TYPES:
-        rows = few_of(rows_of_type(observed, token), MAX_ROWS, seed)
-        if not len(rows.weight):
+    one = partial(_fit, observed, held_out, names, seed)
+    # Types with many chi take longest: they come first, so that no process ends long after others.
+    order = sorted(_TYPES, key=lambda token: -NUM_CHI[token])
+    for token, fit in sorted(zip(order, apply(one, order), strict=True), key=lambda x: x[0]):
+        if fit is None:
             continue
-        if "nearest_rotamer" in names:
-            libraries["nearest_rotamer"].components[token] = nearest_rotamer(rows, token)
-        if not learnt:
-            continue
-        few = few_of(rows, CHOICE_ROWS, seed)
-        is_held = held_out[few.residue]
-        fitting, choosing = few.part(~is_held), few.part(is_held)
-        enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
-        if enough:
-            partial, curve = fit_type(fitting, choosing, token, seed)
-        else:
-            partial, curve = rotamer_start(rows, token, COMPONENT_CHOICES[0], seed), []
-        components = fit_components(rows, partial)
-        for library in learnt:
-            library.components[token] = components
-            library.choices[f"{token}.components"] = len(components.weight) - 1
-            library.choices[f"{token}.curve"] = curve
-        if "backbone_library" in libraries and enough:
-            library = libraries["backbone_library"]
-            smoothing = _choose_smoothing(library, token, few, observed.phi_psi, is_held, partial)
-            if smoothing is not None:
-                whole, phi_psi = _with_backbone(rows, observed.phi_psi)
-                fit = BackboneFit(whole, phi_psi, components)
-                library.backbone[token] = fit.fit(*smoothing)
+        if "nearest_rotamer" in libraries:
+            libraries["nearest_rotamer"].components[token] = fit.nearest
+        for name in {"type_library", "backbone_library"} & libraries.keys():
+            if fit.components is not None:
+                libraries[name].components[token] = fit.components
+                libraries[name].choices |= fit.choices
+        if fit.backbone is not None:
+            libraries["backbone_library"].backbone[token] = fit.backbone
+            libraries["backbone_library"].choices |= fit.smoothing
     return libraries
+
+
+def _fit(
+    observed: Observed, held_out: Tensor, names: Sequence[str], seed: int, token: int
+) -> TypeFit | None:
+    """The named baselines of one residue type; held_out (N,) bool. None without observations."""
+    rows = few_of(rows_of_type(observed, token), MAX_ROWS, seed)
+    if not len(rows.weight):
+        return None
+    fit = TypeFit(nearest_rotamer(rows, token))
+    if not {"type_library", "backbone_library"} & set(names):
+        return fit
+    few = few_of(rows, CHOICE_ROWS, seed)
+    is_held = held_out[few.residue]
+    fitting, choosing = few.part(~is_held), few.part(is_held)
+    enough = len(choosing.weight) > 0 and len(fitting.weight) > 0
+    if enough:
+        partial_fit, curve = fit_type(fitting, choosing, token, seed)
+    else:
+        partial_fit, curve = rotamer_start(rows, token, COMPONENT_CHOICES[0], seed), []
+    fit.components = fit_components(rows, partial_fit)
+    fit.choices[f"{token}.components"] = len(fit.components.weight) - 1
+    fit.choices[f"{token}.curve"] = curve
+    if "backbone_library" in names and enough:
+        smoothing = _choose_smoothing(fit, token, few, observed.phi_psi, is_held, partial_fit)
+        if smoothing is not None:
+            whole, phi_psi = _with_backbone(rows, observed.phi_psi)
+            fit.backbone = BackboneFit(whole, phi_psi, fit.components).fit(*smoothing)
+    return fit
 
 
 def few_of(rows: TypeRows, num: int, seed: int) -> TypeRows:
@@ -256,7 +288,7 @@ def _with_backbone(rows: TypeRows, phi_psi: Tensor) -> tuple[TypeRows, Tensor]:
 
 
 def _choose_smoothing(
-    library: Library,
+    fit: TypeFit,
     token: int,
     rows: TypeRows,
     phi_psi: Tensor,
@@ -275,13 +307,13 @@ def _choose_smoothing(
     choosing = rows.part(is_held)
     # Every choice starts from one middling fit and makes one round of its own.
     trial = BackboneFit(rows.part(~is_held), phi_psi[~is_held], partial)
-    middling = trial.maximise(trial.expect(None), KERNELS, SHRINKAGES[-2])
-    statistics = trial.expect(middling)
+    middling = trial.maximise(trial.expect(None, KERNELS), SHRINKAGES[-2])
+    sums = trial.expect(middling, KERNELS)
     tried: list[tuple[float, int, float]] = []
 
     def attempt(depth: int, shrinkage: float) -> None:
-        fitted = trial.maximise(statistics, KERNELS[:depth], shrinkage)
-        fitted = trial.maximise(trial.expect(fitted), KERNELS[:depth], shrinkage)
+        fitted = trial.maximise(sums[:depth], shrinkage)
+        fitted = trial.maximise(trial.expect(fitted, KERNELS[:depth]), shrinkage)
         value = choosing.mean_log_density(*fitted.at(phi_psi[is_held]))
         tried.append((value, depth, shrinkage))
 
@@ -291,9 +323,9 @@ def _choose_smoothing(
     for depth in range(1, len(KERNELS)):
         attempt(depth, shrinkage)
     _, depth, shrinkage = max(tried)
-    library.choices[f"{token}.kernels"] = list(KERNELS[:depth])
-    library.choices[f"{token}.shrinkage"] = shrinkage
-    library.choices[f"{token}.smoothing_curve"] = [
+    fit.smoothing[f"{token}.kernels"] = list(KERNELS[:depth])
+    fit.smoothing[f"{token}.shrinkage"] = shrinkage
+    fit.smoothing[f"{token}.smoothing_curve"] = [
         [KERNELS[depth - 1], shrinkage, value] for value, depth, shrinkage in tried
     ]
     return KERNELS[:depth], shrinkage

@@ -11,8 +11,9 @@ least one chi observed are scored.
 
 import io
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 import torch
 
 from qfitlatent.base.files import write_json
+from qfitlatent.base.forked import forked
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.density.libraries import fit_baselines
@@ -41,7 +43,7 @@ from qfitlatent.evaluation.methods import (
     refuse_repeated,
     table_method,
 )
-from qfitlatent.evaluation.outputs import output_figures, output_scores, predicted_outputs
+from qfitlatent.evaluation.outputs import output_figures, output_scores
 from qfitlatent.evaluation.report import write_report
 from qfitlatent.evaluation.residues import (
     EvaluationSet,
@@ -73,13 +75,15 @@ def evaluate_run(
     log: TextIO | None = None,
     report: bool = True,
     altlocs_unknown: str | Path | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Score a run and write everything below out_dir; returns the metrics. Progress goes to log.
 
     source is a run folder or model file; None scores the baselines alone. truth_dir is the
     simulator's folder: with it, the generator is scored too and the gap to its entropy given.
     altlocs_unknown is the list ``train.altlocs_unknown``: no evidence for p_heterogeneous.
-    Without ``report`` no page, figure and card is made. Raises QfitLatentError for inputs that
+    Without ``report`` no page, figure and card is made. Several processes share the work, and have
+    no part in the result. Raises QfitLatentError for inputs that
     cannot be read or do not fit together.
     """
     out_dir = Path(out_dir)
@@ -87,7 +91,8 @@ def evaluate_run(
     learnt = None if loaded is None else loaded.learnt
     data = read_evaluation_set(tables_dir, split_path, settings.split, learnt, altlocs_unknown)
     training = read_evaluation_set(tables_dir, split_path, "train")
-    libraries = fit_baselines(training.observed, settings.baselines, settings.seed)
+    side_by_side = partial(forked, num_processes=processes, prepare=_one_thread)
+    libraries = fit_baselines(training.observed, settings.baselines, settings.seed, side_by_side)
 
     methods = [library_method(library, data) for library in libraries.values()]
     methods += [external_method(setting, data) for setting in settings.external]
@@ -97,7 +102,7 @@ def evaluate_run(
         methods.insert(0, model_method(loaded.model, data))
     refuse_repeated([m.name for m in methods])
 
-    scores = {m.name: score_method(m, data, settings, log) for m in methods}
+    scores = {m.name: score_method(m, data, settings, log, processes) for m in methods}
     metrics = [column.name for column in RESIDUE_METRICS]
     if GENERATOR in scores:
         entropy = scores[GENERATOR]["entropy"]
@@ -105,9 +110,6 @@ def evaluate_run(
             table["gap_to_entropy"] = table["nll"] - entropy
         metrics.append("gap_to_entropy")
 
-    said = None if loaded is None else predicted_outputs(loaded.model, data)
-    if said is not None:
-        scores[MODEL] |= output_scores(said)
     spread = altloc_spread(data.observed).numpy()
     distinct = spread > math.radians(DISTINCT_DEGREES)
     groups = residue_groups(data, read_resolutions(tables_dir, data.entries), spread)
@@ -139,7 +141,9 @@ def evaluate_run(
         "learnt_from": data.left_out() if loaded is None or learnt else None,
         "trained_on": training.size(),
         "baseline_choices": {name: library.choices for name, library in libraries.items()},
-        "outputs": output_figures(said, scores[MODEL]["entropy"], data, draws) if said else None,
+        "outputs": output_figures(scores[MODEL], data, draws)
+        if "p_heterogeneous" in scores.get(MODEL, {})
+        else None,
         "unit": "nll, nll_folded, information_gain, entropy in nats per residue; "
         "wasserstein_rad in radians; the others are shares",
         "run": describe_run(loaded, truth_dir is not None),
@@ -151,11 +155,16 @@ def evaluate_run(
 
 
 def score_method(
-    method: Method, data: EvaluationSet, settings: EvaluationSettings, log: TextIO | None = None
+    method: Method,
+    data: EvaluationSet,
+    settings: EvaluationSettings,
+    log: TextIO | None = None,
+    processes: int = 1,
 ) -> dict[str, np.ndarray]:
     """All metrics of one method: (N,) float32, (M,) for the rows, (N,J,...) for the modes.
 
-    Residues that the method does not cover stay nan. Progress goes to ``log``.
+    Residues that the method does not cover stay nan. Progress goes to ``log``; several processes
+    have parts of the residues each.
     """
     num, num_rows = data.num, len(data.observed.row_residue)
     of_residues = {c.name: np.full(num, np.nan, dtype=np.float32) for c in RESIDUE_METRICS}
@@ -165,22 +174,42 @@ def score_method(
         "mode_match": np.zeros((num, MODES_KEPT), dtype=bool),
     }
     of_rows = {c.name: np.full(num_rows, np.nan, dtype=np.float32) for c in ROW_METRICS}
-    with torch.inference_mode(), Progress(num, "residues", log or io.StringIO()) as progress:
-        progress.update(0, method=method.name)
-        for rows, density, index in method.chunks():
+
+    def scored(part: np.ndarray) -> Scored:
+        with torch.inference_mode():
+            rows, density, index, outputs = method.chunk(part)
             keep = torch.zeros(num, dtype=torch.bool)
             keep[torch.from_numpy(rows)] = True
-            observed, altlocs = data.observed.select(keep), keep[data.observed.row_residue].numpy()
+            observed, altlocs = data.observed.select(keep), keep[data.observed.row_residue]
             scores = score_density(density, observed, settings.num_samples, index)
-            for name, out in of_residues.items():
-                if out.ndim == 1:
-                    out[rows] = scores[name]
-                else:
-                    out[rows, : scores[name].shape[1]] = scores[name]
-            for name, out in of_rows.items():
-                out[altlocs] = scores[name]
+            if outputs is not None:
+                scores |= output_scores(outputs)
+        return Scored(rows, altlocs.nonzero()[:, 0].numpy(), scores)
+
+    with Progress(num, "residues", log or io.StringIO()) as progress:
+        progress.update(0, method=method.name)
+        for rows, altlocs, scores in forked(scored, method.parts, processes, _one_thread):
+            for name, values in scores.items():
+                if name in of_rows:
+                    of_rows[name][altlocs] = values
+                    continue
+                out = of_residues.setdefault(name, np.full(num, np.nan, dtype=np.float32))
+                at = (rows, slice(0, values.shape[1])) if values.ndim > 1 else rows
+                out[at] = values
             progress.update(len(rows))
     return of_residues | of_rows
+
+
+class Scored(NamedTuple):
+    """Scores of some residues: rows (n,), altlocs (m,) their positions among all."""
+
+    rows: np.ndarray
+    altlocs: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def overall_figures(by_group: pa.Table, calibration: pa.Table) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The methods that are scored: the model, the libraries, the generator, and tables of others."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,9 @@ from qfitlatent.density.protocol import Density
 from qfitlatent.evaluation.columns import MIXTURES, MODEL, SAMPLES
 from qfitlatent.evaluation.residues import EvaluationSet
 from qfitlatent.evaluation.settings import CHUNK_RESIDUES
+from qfitlatent.model.batch import collate
 from qfitlatent.model.network import DensityNetwork
+from qfitlatent.model.outputs import Outputs
 from qfitlatent.tables.columns import CHI, KEYS
 from qfitlatent.tables.keys import find_rows, row_keys
 from qfitlatent.tables.parquet import conform, read_table
@@ -32,50 +34,57 @@ class Chunk(NamedTuple):
     rows: np.ndarray  # (n,) ascending positions in the evaluation set
     density: Density  # of n residues, or of fewer that are shared
     of_density: Tensor  # (n,) long, the residue of the density that each is
+    outputs: Outputs | None = None  # of n residues, by a model that has them
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name and a function that yields densities for all residues, some at a time."""
+    """A name, and the densities of all residues, a part of them at a time."""
 
     name: str
-    chunks: Callable[[], Iterator[Chunk]]
+    parts: Sequence[np.ndarray]
+    chunk: Callable[[np.ndarray], Chunk]
 
 
-def _chunks(num: int, size: int) -> Iterator[np.ndarray]:
-    return (np.arange(start, min(start + size, num)) for start in range(0, num, size))
+def _parts(num: int, size: int) -> list[np.ndarray]:
+    """0 to num - 1, so many at a time."""
+    return [np.arange(start, min(start + size, num)) for start in range(0, num, size)]
 
 
 def library_method(library: Library, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:
-    """A baseline; one that ignores the backbone is drawn from once a residue type only."""
+    """A baseline; the points of one that ignores the backbone are those of a residue type."""
     token, phi_psi = data.observed.token, data.observed.phi_psi
 
-    def chunks() -> Iterator[Chunk]:
+    def chunk(rows: np.ndarray) -> Chunk:
+        if library.backbone:
+            own = library.density(token[rows], phi_psi[rows])
+            return Chunk(rows, own, torch.arange(len(rows)))
         types = torch.arange(NUM_TOKENS)
         shared = library.density(types, torch.full((NUM_TOKENS, 2), math.nan))
-        for rows in _chunks(data.num, size):
-            if library.backbone:
-                own = library.density(token[rows], phi_psi[rows])
-                yield Chunk(rows, own, torch.arange(len(rows)))
-            else:
-                yield Chunk(rows, shared, token[rows])
+        return Chunk(rows, shared, token[rows])
 
-    return Method(library.name, chunks)
+    return Method(library.name, _parts(data.num, size), chunk)
 
 
-def model_method(model: DensityNetwork, data: EvaluationSet) -> Method:
-    """The trained model, one protein at a time; residues without observations are predicted too."""
+def model_method(model: DensityNetwork, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:
+    """The trained model, some proteins at a time; residues that show no chi are in its view."""
+    seen = [number for number, p in enumerate(data.dataset) if len(data.rows_of(p))]
+    before = np.cumsum(data.dataset.num_residues[seen])
+    parts = np.split(np.array(seen), np.flatnonzero(np.diff(before // size)) + 1)
 
-    def chunks() -> Iterator[Chunk]:
-        for protein in data.dataset:
-            first, last = protein.residue_row[0], protein.residue_row[-1]
-            ends = torch.searchsorted(data.residue_row, torch.stack([first, last + 1]))
-            rows = np.arange(*ends.tolist())
-            if len(rows):
-                local = torch.searchsorted(protein.residue_row, data.residue_row[rows])
-                yield Chunk(rows, model.predict(protein).select(local), torch.arange(len(rows)))
+    def chunk(numbers: np.ndarray) -> Chunk:
+        rows, parts = [], []
+        for protein in (data.dataset[number] for number in numbers.tolist()):
+            own = data.rows_of(protein)
+            local = torch.searchsorted(protein.residue_row, data.residue_row[own])
+            parts.append((model.encode(collate([protein]))[local], protein.token[local]))
+            rows.append(own)
+        every = np.concatenate(rows)
+        s, token = (torch.cat(x) for x in zip(*parts, strict=True))
+        density, said = model.density(s, token), model.outputs(s, token)
+        return Chunk(every, density, torch.arange(len(every)), said)
 
-    return Method(MODEL, chunks)
+    return Method(MODEL, parts, chunk)
 
 
 def table_method(
@@ -116,12 +125,11 @@ def table_method(
     parameters = (torch.from_numpy(x).float() for x in (np.log(weight), mean, kappa))
     mixture = VonMisesMixture(*parameters, *masks)
 
-    def chunks() -> Iterator[Chunk]:
-        for part in _chunks(len(covered), size):
-            own = mixture.select(torch.from_numpy(part))
-            yield Chunk(covered[part], own, torch.arange(len(part)))
+    def chunk(part: np.ndarray) -> Chunk:
+        own = mixture.select(torch.from_numpy(part))
+        return Chunk(covered[part], own, torch.arange(len(part)))
 
-    return Method(name, chunks)
+    return Method(name, _parts(len(covered), size), chunk)
 
 
 def external_method(

@@ -3,40 +3,23 @@
 Shapes: N residues that are scored, B bootstrap resamples.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qfitlatent.evaluation.intervals import auroc, bootstrap_auroc, bootstrap_means
 from qfitlatent.evaluation.residues import EvaluationSet
-from qfitlatent.model.batch import collate
-from qfitlatent.model.network import DensityNetwork
 from qfitlatent.model.outputs import Outputs
 
 NUM_TENTHS = 10
 LEVELS = (0.5, 0.8, 0.95)
+Said = Mapping[str, np.ndarray]
 
 
-def predicted_outputs(model: DensityNetwork, data: EvaluationSet) -> Outputs | None:
-    """Of the residues that are scored; None for a model without outputs."""
-    if not model.config.outputs:
-        return None
-    parts: list[tuple[Tensor, ...]] = []
-    with torch.inference_mode():
-        for protein in data.dataset:
-            said = model.outputs(model.encode(collate([protein])), protein.token)
-            assert said is not None  # the configuration says so
-            at = torch.isin(protein.residue_row, data.residue_row)
-            parts.append(tuple(values[at] for values in vars(said).values()))
-    return Outputs(*(torch.cat(x) for x in zip(*parts, strict=True)))
-
-
-def output_scores(said: Outputs | None) -> dict[str, np.ndarray]:
+def output_scores(said: Outputs) -> dict[str, np.ndarray]:
     """Columns of ``scores.parquet``."""
-    if said is None:
-        return {}
     return {
         "p_heterogeneous": said.p_heterogeneous.numpy(),
         "b_rank_mean": said.b_rank_mean.numpy(),
@@ -44,18 +27,16 @@ def output_scores(said: Outputs | None) -> dict[str, np.ndarray]:
     }
 
 
-def output_figures(
-    said: Outputs, entropy: np.ndarray, data: EvaluationSet, draws: np.ndarray
-) -> dict[str, Any]:
+def output_figures(said: Said, data: EvaluationSet, draws: np.ndarray) -> dict[str, Any]:
     """For ``metrics.json``: over all residues that are evidence, and over the well-determined.
 
-    entropy (N,) is what p_heterogeneous is put beside, on the same residues; draws (B,E) as
-    ``bootstrap_weights`` gives them.
+    said has (N,) values of ``output_scores``, and the entropy that p_heterogeneous is put beside;
+    draws (B,E) as ``bootstrap_weights`` gives them.
     """
     well = data.well_determined
     return {
         name: {
-            "p_heterogeneous": _heterogeneous(said, entropy, data, draws, mask),
+            "p_heterogeneous": _heterogeneous(said, data, draws, mask),
             "b_rank": _b_rank(said, data, draws, mask),
         }
         for name, mask in (("all", np.ones_like(well)), ("well_determined", well))
@@ -64,15 +45,16 @@ def output_figures(
 
 
 def _heterogeneous(
-    said: Outputs, entropy: np.ndarray, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
+    said: Said, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
 ) -> dict[str, Any]:
     """AUROC, NLL and reliability on the residues whose altlocs were kept."""
     truth = data.labels("heterogeneous")
     known = mask & np.isfinite(truth)
-    p, positive, entry = said.p_heterogeneous.numpy()[known], truth[known] > 0, data.entry[known]
+    p, entropy = said["p_heterogeneous"][known], said["entropy"][known]
+    positive, entry = truth[known] > 0, data.entry[known]
     if not positive.any() or positive.all():
         return {"num_residues": int(known.sum()), "num_heterogeneous": int(positive.sum())}
-    ranks = np.stack([p, entropy[known]], axis=1)
+    ranks = np.stack([p, entropy], axis=1)
     areas = bootstrap_auroc(ranks, positive, entry, draws, np.zeros(len(p), dtype=np.int64), 1)
     p_safe = np.clip(p.astype(float), 1e-7, 1 - 1e-7)
     nll = -np.where(positive, np.log(p_safe), np.log1p(-p_safe))
@@ -104,15 +86,9 @@ def _reliability(p: np.ndarray, positive: np.ndarray, part: np.ndarray) -> dict[
     }
 
 
-def _b_rank(
-    said: Outputs, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
-) -> dict[str, Any]:
+def _b_rank(said: Said, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     """Correlation, NLL, error and coverage on the residues that have a B rank."""
-    truth, mean, spread = (
-        data.labels("b_rank"),
-        said.b_rank_mean.numpy(),
-        said.b_rank_spread.numpy(),
-    )
+    truth, mean, spread = data.labels("b_rank"), said["b_rank_mean"], said["b_rank_spread"]
     known = mask & np.isfinite(truth) & np.isfinite(mean)
     if known.sum() < 2:
         return {"num_residues": int(known.sum())}

@@ -17,6 +17,7 @@ from torch import Tensor
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES
 from qfitlatent.density.rows import Observed
+from qfitlatent.model.batch import Protein
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.learnt import COLUMNS as LEARNT_COLUMNS
 from qfitlatent.model.learnt import Learnt
@@ -63,6 +64,11 @@ class EvaluationSet:
     def several(self) -> np.ndarray:
         """(N,) bool: two or more altlocs."""
         return self.observed.num_conformers.numpy() > 1
+
+    def rows_of(self, protein: Protein) -> np.ndarray:
+        """Positions of the residues of one protein of ``dataset``."""
+        ends = protein.residue_row[[0, -1]] + torch.tensor([0, 1])
+        return np.arange(*torch.searchsorted(self.residue_row, ends).tolist())
 
     def labels(self, name: str) -> np.ndarray:
         """(N,) heterogeneous or b_rank, nan where it is not known."""

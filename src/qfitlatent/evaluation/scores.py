@@ -57,9 +57,7 @@ def score_density(
     out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
 
     distance, near = _distances(points.chi, observed, rows)
-    # The mass of the points that are near the altloc, and nearest to it.
-    nearest = observed.by_altloc(distance, math.inf).argmin(-1)[:, observed.row_residue]
-    out["predicted_occupancy"] = ((nearest == observed.altloc_number) & near).float().mean(0)
+    out["predicted_occupancy"] = _occupancy(distance, near, observed)
     out["wasserstein_rad"] = wasserstein(distance, observed)
 
     weight, chi = _heaviest(density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES)), index)
@@ -69,13 +67,31 @@ def score_density(
 
 def _distances(points: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor, Tensor]:
     """(S,M) root mean square distance over the row's chi, and whether every chi is near."""
-    distance = circular_distance(
-        points[:, rows], observed.chi, observed.symmetric[observed.row_residue]
-    )
-    distance = distance * observed.defined
-    near = (distance <= math.radians(DISTINCT_DEGREES)).all(-1)
+    square = points.new_zeros(len(points), len(rows))
+    largest = torch.zeros_like(square)
+    symmetric = observed.symmetric[observed.row_residue]
+    for d in observed.defined.any(0).nonzero()[:, 0].tolist():
+        # Both angles lie in (-pi, pi], so that no remainder has to be taken.
+        distance = (points[:, :, d].index_select(1, rows) - observed.chi[:, d]).abs_()
+        for period in (2 * math.pi, torch.where(symmetric[:, d], math.pi, 2 * math.pi)):
+            distance = torch.minimum(distance, period - distance)
+        distance *= observed.defined[:, d]
+        square.addcmul_(distance, distance)
+        torch.maximum(largest, distance, out=largest)
     count = observed.defined.sum(-1).clamp(min=1)
-    return (distance.square().sum(-1) / count).sqrt(), near
+    return (square / count).sqrt_(), largest <= math.radians(DISTINCT_DEGREES)
+
+
+def _occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
+    """(M,) mass of the points that are near the altloc, and nearest to it of its residue's."""
+    several = observed.num_conformers > 1
+    rows = several[observed.row_residue]
+    near = near.clone()
+    if rows.any():
+        few = observed.select(several)
+        nearest = few.by_altloc(distance[:, rows], math.inf).argmin(-1)[:, few.row_residue]
+        near[:, rows] &= nearest == few.altloc_number
+    return near.float().mean(0)
 
 
 def _heaviest(modes: Modes, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,19 +24,20 @@ def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
     symmetry-aware. One altloc needs no transport problem, two are solved by sorting, more by
     ``transport_cost``.
     """
-    cost = observed.by_altloc(distance, math.inf).permute(1, 0, 2)  # (N,S,A)
-    mass = observed.by_altloc(observed.occupancy.to(distance.dtype), 0.0)
-    mass = mass / mass.sum(1, keepdim=True)
     num = observed.num_conformers
     out = torch.full((len(observed),), math.nan)
-    one, two = num == 1, num == 2
-    out[one] = cost[one][:, :, 0].mean(1)
-    if two.any():
-        out[two] = _two_atoms(cost[two][:, :, :2], mass[two][:, 0])
-    for width in range(3, cost.shape[2] + 1):
+    for width in num.unique().tolist():
         same = num == width
-        if same.any():
-            out[same] = transport_cost(cost[same][:, :, :width], mass[same][:, :width])
+        rows = observed.first_row[same][:, None] + torch.arange(width)  # (n,A)
+        cost = distance[:, rows].permute(1, 0, 2)  # (n,S,A)
+        mass = observed.occupancy[rows].to(distance.dtype)
+        mass = mass / mass.sum(1, keepdim=True)
+        if width == 1:
+            out[same] = cost[:, :, 0].mean(1)
+        elif width == 2:
+            out[same] = _two_atoms(cost, mass[:, 0])
+        elif width:
+            out[same] = transport_cost(cost, mass)
     return out
 
 
