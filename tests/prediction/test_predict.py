@@ -98,20 +98,20 @@ def test_no_figure_depends_on_the_name_of_the_file(structures, model_path, tmp_p
     """What a copy of a file gets differs in names alone: tables, models, page and scores."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("original", "facsimile"):
+    for name in ("original", "likeness"):
         shutil.copy(structures[0], folder / f"{name}.cif.gz")
     chi_by_chi = make_model(tmp_path, "autoregressive")
     predict_structures([folder], tmp_path, chi_by_chi)
     sample_structures([folder], tmp_path, chi_by_chi, num=2)
     embed_structures([folder], tmp_path, chi_by_chi)
-    for name in ("original", "facsimile"):
+    for name in ("original", "likeness"):
         score_structures(
             [folder / f"{name}.cif.gz"], tmp_path / f"{name}.scores.parquet", model_path
         )
     files = sorted(path.name for path in tmp_path.glob("original*"))
-    assert len(files) == len(PREDICTION) + 3 + 3 + 1
+    assert len(files) == len(PREDICTION) + 3 + 3 + 1 + 3
     for name in files:
-        ours, theirs = tmp_path / name, tmp_path / name.replace("original", "facsimile", 1)
+        ours, theirs = tmp_path / name, tmp_path / name.replace("original", "likeness", 1)
         if name.endswith(".parquet"):
             tables = [pq.read_table(path) for path in (ours, theirs)]
             one, two = (t.drop_columns("entry") if "entry" in t.column_names else t for t in tables)
@@ -119,7 +119,7 @@ def test_no_figure_depends_on_the_name_of_the_file(structures, model_path, tmp_p
         elif name.endswith(".pdb"):
             assert without_names(ours) == without_names(theirs)
         elif not name.endswith(".npz"):
-            assert ours.read_bytes().replace(b"original", b"facsimile") == theirs.read_bytes()
+            assert ours.read_bytes().replace(b"original", b"likeness") == theirs.read_bytes()
 
 
 def without_names(path):
@@ -482,7 +482,8 @@ def test_five_thousand_residues(model_path, tmp_path):
 
 def test_scores_are_the_densities_of_the_observed_conformers(structures, model_path, tmp_path):
     out = tmp_path / "scores.parquet"
-    results = score_structures(structures[:3], out, model_path, settings_of(surprising_above=0.8))
+    how = settings_of(surprising_above=0.8, look_above=0.5)
+    results = score_structures(structures[:3], out, model_path, how)
     assert not any(r.error for r in results)
     table = pq.read_table(out)
     assert table.schema.with_metadata(SCORES.metadata).equals(SCORES, check_metadata=True)
@@ -504,10 +505,31 @@ def test_scores_are_the_densities_of_the_observed_conformers(structures, model_p
     for name in CHI_COLUMNS:
         np.testing.assert_allclose(merged[name], merged[f"{name}_read"], atol=1e-6)
     again = tmp_path / "again.parquet"
-    score_structures(structures[2::-1], again, model_path, settings_of(surprising_above=0.8))
+    score_structures(structures[2::-1], again, model_path, how)
     assert again.read_bytes() == out.read_bytes()
+
+    looks = pd.read_csv(tmp_path / "scores.look.csv")
+    assert len(looks) == frame["is_worth_a_look"].sum() == sum(r.num_looks for r in results) > 0
+    assert (frame["is_worth_a_look"] == (frame["look"] >= 0.5)).all()
+    assert looks["look_nats"].is_monotonic_decreasing
+    assert len((tmp_path / "scores.look.txt").read_text().splitlines()) == 1 + len(looks)
+    (worst,) = (r for r in results if r.entry == looks["entry"][0])
+    assert worst.notes[-1].startswith("worst ")
+    assert worst.notes[-1].endswith(f": {looks['reason'][0]}")
+    assert not (tmp_path / "scores.look.coot.py").exists()  # of one structure alone
+
     with pytest.raises(QfitLatentError, match="overwrite"):
-        score_structures(structures[:1], out, model_path)
+        score_structures(structures[:1], out, model_path, how)
+    score_structures(structures[:1], out, model_path, how, overwrite=True)
+    opened, listed = [], []
+    names = {
+        "handle_read_draw_molecule_with_recentre": lambda path, *_: opened.append(path),
+        "interesting_things_gui": lambda title, rows: listed.extend(rows),
+    }
+    exec((tmp_path / "scores.look.coot.py").read_text(), names)
+    assert (tmp_path / opened[0]).resolve() == structures[0].resolve()
+    (one,) = {r.num_looks for r in results if r.path == structures[0]}
+    assert len(listed) == one
 
 
 def test_missing_modes_are_those_that_no_altloc_is_near():

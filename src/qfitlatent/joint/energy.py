@@ -45,7 +45,7 @@ CAP = 16.0
 NEGLIGIBLE = 0.01
 """Nats below which two residues do not meet."""
 
-_MAX_CONTACT = 2 * max(RADIUS.values()) * SHARE
+MAX_CONTACT = 2 * max(RADIUS.values()) * SHARE
 
 
 def _contacts() -> np.ndarray:
@@ -97,12 +97,12 @@ class Energy:
         energy = [
             candidates.cost[first:last].copy() for first, last in itertools.pairwise(start.tolist())
         ]
-        centre, reach = _spheres(atoms)
+        centre, reach = spheres(atoms)
         centre[np.diff(start) < 2] = np.nan
-        radius = float(reach.max(initial=0.0)) + _MAX_CONTACT
+        radius = float(reach.max(initial=0.0)) + MAX_CONTACT
         residue, atom = pairs_within(centre, self.position, radius)
         near = ((centre[residue] - self.position[atom]) ** 2).sum(axis=1)
-        met = near <= (reach[residue] + _MAX_CONTACT) ** 2
+        met = near <= (reach[residue] + MAX_CONTACT) ** 2
         met &= (self.excluded[atom] != residue[:, None]).all(axis=1)
         residue, atom = residue[met], atom[met]
         first = np.searchsorted(residue, np.arange(len(atoms) + 1))
@@ -116,14 +116,14 @@ class Energy:
         """All that a choice decides: what two residues without one cost each other is left out."""
         own = self.own(candidates, atoms)
         start = candidates.start(len(atoms))
-        centre, reach = _spheres(atoms)
-        radius = 2 * float(reach.max(initial=0.0)) + _MAX_CONTACT
+        centre, reach = spheres(atoms)
+        radius = 2 * float(reach.max(initial=0.0)) + MAX_CONTACT
         some = np.where((np.diff(start) > 1)[:, None], centre, np.nan)
         first, second = pairs_within(some, centre, radius)
         both = np.isfinite(some[second, 0])
         apart = np.sqrt(((centre[first] - centre[second]) ** 2).sum(axis=1))
         met = (first != second) & ((first < second) | ~both)
-        met &= apart <= reach[first] + reach[second] + _MAX_CONTACT
+        met &= apart <= reach[first] + reach[second] + MAX_CONTACT
         pair = {}
         ordered = np.sort(np.stack((first[met], second[met]), axis=1), axis=1)
         for i, j in ordered[np.lexsort(ordered.T[::-1])].tolist():
@@ -142,21 +142,21 @@ class Energy:
         position = np.concatenate([own[0] for own in atoms])
         kind = np.concatenate(self.atom_kind)
         strain = np.zeros(len(atoms))
-        i, j = pairs_within(position, position, _MAX_CONTACT)
+        i, j = pairs_within(position, position, MAX_CONTACT)
         is_bond = (state.bond[residue[i]] == state.bond[residue[j]]) & (state.bond[residue[i]] >= 0)
         met = (residue[i] != residue[j]) & ~is_bond
         i, j = i[met], j[met]
         apart = ((position[i] - position[j]) ** 2).sum(axis=1)
-        np.add.at(strain, residue[i], _nats(apart, CONTACT[kind[i], kind[j]]))
-        i, j = pairs_within(position, self.position, _MAX_CONTACT)
+        np.add.at(strain, residue[i], nats(apart, CONTACT[kind[i], kind[j]]))
+        i, j = pairs_within(position, self.position, MAX_CONTACT)
         met = (self.excluded[j] != residue[i][:, None]).all(axis=1)
         i, j = i[met], j[met]
         apart = ((position[i] - self.position[j]) ** 2).sum(axis=1)
-        np.add.at(strain, residue[i], _nats(apart, CONTACT[kind[i], self.kind[j]]))
+        np.add.at(strain, residue[i], nats(apart, CONTACT[kind[i], self.kind[j]]))
         return strain
 
 
-def _nats(square: np.ndarray, contact: np.ndarray) -> np.ndarray:
+def nats(square: np.ndarray, contact: np.ndarray) -> np.ndarray:
     """(P,) nats of atoms at these squared distances."""
     overlap = np.maximum(contact**2 - square, 0.0) / (2 * contact)
     return np.minimum(STIFFNESS * overlap**2, CAP)
@@ -188,7 +188,7 @@ def overlaps(a: np.ndarray, b: np.ndarray, contact: np.ndarray) -> np.ndarray:
     return room.reshape(num_a, size_a, num_b).sum(axis=1).astype(np.float64)
 
 
-def _spheres(atoms: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def spheres(atoms: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(N,3) centre and (N,) radius of all candidates' atoms; nan and 0 where there are none."""
     centre, radius = np.full((len(atoms), 3), np.nan), np.zeros(len(atoms))
     for n, own in enumerate(atoms):

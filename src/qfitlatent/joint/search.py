@@ -59,6 +59,17 @@ def restrict(problem: Problem, kept: list[np.ndarray]) -> Problem:
     return Problem(own, pair)
 
 
+def problem_of(problem: Problem, part: list[int]) -> Problem:
+    """Of these residues alone, numbered in their order."""
+    number = {n: k for k, n in enumerate(part)}
+    pair = {
+        (number[i], number[j]): energy
+        for (i, j), energy in problem.pair.items()
+        if i in number and j in number
+    }
+    return Problem([problem.own[n] for n in part], pair)
+
+
 def neighbours(problem: Problem) -> list[dict[int, np.ndarray]]:
     """For each residue its neighbours and the pair energies, its own candidates first."""
     near: list[dict[int, np.ndarray]] = [{} for _ in problem.own]

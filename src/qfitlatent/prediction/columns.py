@@ -2,7 +2,19 @@
 
 import pyarrow as pa
 
-from qfitlatent.tables.columns import CHI, F32, F64, FLAG, I8, I32, IDS, TEXT, Column, make_schema
+from qfitlatent.tables.columns import (
+    AUTHOR,
+    CHI,
+    F32,
+    F64,
+    FLAG,
+    I8,
+    I32,
+    IDS,
+    TEXT,
+    Column,
+    make_schema,
+)
 
 MIXTURE = make_schema(
     (
@@ -62,8 +74,37 @@ SCORES = make_schema(
             Column(f"missing_chi{d}_rad", F32, True, "radian", "chi of the heaviest such mode")
             for d in CHI
         ),
+        Column("own_energy", F32, True, "nat", "-log of its mode's mass, and the loss from there"),
+        Column("strain", F32, True, "nat", "energy of its contacts with what is deposited"),
+        Column("contact", TEXT, False, "", "atom that it meets most closely; empty if none"),
+        Column("contact_angstrom", F32, True, "angstrom", "distance of that atom"),
+        Column("gain", F32, True, "nat", "by which a rotamer of a better joint state is better"),
+        Column("rotamer", TEXT, False, "", "that rotamer; empty if there is none"),
+        *(Column(f"rotamer_chi{d}_rad", F32, True, "radian", f"its chi{d}") for d in CHI),
+        Column("look", F32, True, "nat", "gain beyond the usual, or strain that stays"),
+        Column("is_worth_a_look", FLAG, False, "", "look is at least the threshold"),
+        Column("reason", TEXT, False, "", "why it is worth a look, in words; else empty"),
     )
 )
+
+LOOKS = make_schema(
+    (
+        Column("entry", TEXT, False, "", "name of the file without its ending"),
+        *(column for column in AUTHOR if column.name != "label_seq"),
+        Column("altloc", TEXT, False, "", "altloc label; empty for the blank one"),
+        Column("occupancy", F32, False, "1", "as deposited"),
+        Column("look_nats", F32, False, "nat", "the worst stand first"),
+        Column("reason", TEXT, False, "", "in words"),
+        Column("own_energy_nats", F32, False, "nat", "what the density asks for the side chain"),
+        Column("strain_nats", F32, False, "nat", "energy of its contacts"),
+        Column("gain_nats", F32, False, "nat", "by which a better rotamer is better"),
+        Column("rotamer", TEXT, False, "", "that rotamer; empty if there is none"),
+        Column("contact", TEXT, False, "", "atom that it meets most closely; empty if none"),
+        Column("contact_angstrom", F32, True, "angstrom", "distance of that atom"),
+        Column("hdr_level", F32, False, "1", "predicted mass of what is likelier by itself"),
+    )
+)
+"""``<scores>.look.csv``: side chains that are worth a look, of all structures, the worst first."""
 
 SAMPLES = make_schema(
     (

@@ -171,8 +171,8 @@ COMMANDS = (
     (
         "score",
         "score the conformers of multiconformer structures",
-        partial(_arguments, ("surprising_above", *_OF_MODES), (_TABLE,)),
-        partial(_run, "score", "{0.num_residues} residues"),
+        partial(_arguments, ("look_above", "surprising_above", *_OF_MODES), (_TABLE,)),
+        partial(_run, "score", "{0.num_residues} residues scored, {0.num_looks} worth a look"),
     ),
     (
         "sample",

@@ -8,6 +8,7 @@ code. The words of each file are its template in ``data/handover/``.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gemmi
@@ -88,6 +89,8 @@ def hand_over(
         "groups": groups,
         "several": sorted(several),
         "looks": _looks(groups, shown),
+        "made": "predicted",
+        "listed": "several conformers, then what was left as it was",
         "chimerax": _chimerax,
         "pymol": _pymol,
         "phenix": _phenix,
@@ -95,6 +98,25 @@ def hand_over(
         "is_plain": _is_plain,
     }
     return {suffix: render(template, **facts) for suffix, template in HANDOVER.items()}
+
+
+def looks_for_coot(
+    entry: str, model: str, structure: Path, looks: Iterable[tuple[Place, str]]
+) -> str:
+    """A script that opens the deposited structure with the side chains that are worth a look.
+
+    model: name of the model that scored; structure: its path as Coot is to find it; looks: each
+    residue with the words for it, the worst first.
+    """
+    return render(
+        HANDOVER[".coot.py"],
+        entry=" ".join(entry.split()),
+        made="scored",
+        model=model,
+        listed="side chains that are worth a look, the worst first",
+        model_file=json.dumps(str(structure)),
+        looks=list(looks),
+    )
 
 
 def occupancy_groups(structure: gemmi.Structure, joint: Mapping[Key, int | None]) -> list[Group]:

@@ -24,9 +24,18 @@ from qfitlatent.prediction.columns import (
 )
 from qfitlatent.prediction.ensemble import Ensemble, build_draws, build_ensemble
 from qfitlatent.prediction.handover import HANDOVER, hand_over
+from qfitlatent.prediction.looks import with_context
 from qfitlatent.prediction.page import page
 from qfitlatent.prediction.placing import ALTLOCS
-from qfitlatent.prediction.records import Chosen, Drawn, Input, Predicted, Unusable, Written
+from qfitlatent.prediction.records import (
+    Chosen,
+    Drawn,
+    Input,
+    Predicted,
+    Scored,
+    Unusable,
+    Written,
+)
 from qfitlatent.prediction.results import COUNTS, Results
 from qfitlatent.structure.written import mmcif_text, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
@@ -149,9 +158,9 @@ def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
     return Written(given.entry, given.path, num_residues=len(row))
 
 
-def write_scores(results: Results, given: Input, scored: tuple[pa.Table, int]) -> Written:
-    """scored: rows of ``columns.SCORES``, and how many residues have a prediction."""
-    scores, num = scored
+def write_scores(results: Results, given: Input, scored: Scored) -> Written:
+    """Rows of ``columns.SCORES``."""
+    scores, num = with_context(given, scored, results.identity["look_above"]), len(scored.row)
     with results.files(given, {"num_residues": num}) as (table_path,):
         write_table(scores, table_path, SCORES)
     return Written(given.entry, given.path, num_residues=num)

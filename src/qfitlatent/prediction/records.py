@@ -109,6 +109,23 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Densities of n residues, and M side chains that were observed.
+
+    row (n,) of the residues table; table: the columns of ``columns.SCORES`` that ask for no
+    neighbours, M rows; residue (M,) 0..n-1; chi (M,4) radians; is_whole (M,) bool: all chi are
+    observed.
+    """
+
+    row: np.ndarray
+    densities: Densities
+    table: pa.Table
+    residue: np.ndarray
+    chi: np.ndarray
+    is_whole: np.ndarray
+
+
+@dataclass(frozen=True)
 class Written:
     """What became of one structure; ``error`` says why there are no files, ``reason`` in a word."""
 
@@ -121,6 +138,7 @@ class Written:
     num_residues: int = 0
     num_built: int = 0
     num_heterogeneous: int = 0
+    num_looks: int = 0
 
 
 def listed(paths: str | Path | Iterable[str | Path]) -> list[Path]:

@@ -30,7 +30,7 @@ from qfitlatent.tables.parquet import conform, write_csv
 
 ABOUT_MODEL = ("model", "model_version", "model_sha256", "trained_on")
 
-# The last fields of Written, in their order.
+# Fields of Written that follow the notes, in their order.
 COUNTS = ("num_residues", "num_built", "num_heterogeneous")
 
 

@@ -30,7 +30,7 @@ from qfitlatent.base.files import sha256_file, structure_id
 from qfitlatent.base.machine import num_cores
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
-from qfitlatent.density.mixture import VonMisesMixture
+from qfitlatent.density.mixture import Modes, VonMisesMixture
 from qfitlatent.density.protocol import Density
 from qfitlatent.joint.candidates import MAX_MODES, MIN_MASS, Densities
 from qfitlatent.model.batch import Protein, collate
@@ -365,17 +365,27 @@ class Runner:
 
 
 def joint_densities(
-    mixture: VonMisesMixture, protein: Protein, settings: PredictionSettings
+    mixture: VonMisesMixture,
+    protein: Protein,
+    settings: PredictionSettings,
+    modes: Modes | None = None,
 ) -> Densities:
-    """What the joint step takes, without torch: components, and modes as its candidates."""
-    modes = mixture.modes(MIN_MASS, math.radians(settings.merge_within_degrees))
-    width = min(MAX_MODES, int(modes.valid.sum(1).max()))
+    """What the joint step takes, without torch: components, and modes as its candidates.
+
+    ``modes``, where they are known: those of the mixture, whatever the weight from which on they
+    are valid.
+    """
+    if modes is None:
+        modes = mixture.modes(MIN_MASS, math.radians(settings.merge_within_degrees))
+    valid = modes.weight >= MIN_MASS
+    valid[:, :1] = modes.valid[:, :1]
+    width = min(MAX_MODES, int(valid.sum(1).max()))
     return Densities(
         token=protein.token.numpy(),
         weight=mixture.log_weight.exp().numpy(),
         mean=mixture.mean.numpy(),
         kappa=mixture.kappa.numpy(),
-        mode_weight=torch.where(modes.valid, modes.weight, 0.0)[:, :width].numpy(),
+        mode_weight=torch.where(valid, modes.weight, 0.0)[:, :width].numpy(),
         mode_chi=modes.chi[:, :width].numpy(),
     )
 

@@ -38,6 +38,7 @@ class PredictionSettings:
     ambiguous_above: float
     crystal_neighbours: bool
     surprising_above: float
+    look_above: float
     residues: str | None
     fix: str | None
     mutate: str | None

@@ -60,6 +60,16 @@ def protein_of(
     ``crystal``, the structure of the scene before anything is built: what stays of its neighbours
     in the crystal is among the surroundings, too.
     """
+    backbones = backbones_of(scene, placement)
+    return Protein(
+        backbones,
+        _surroundings(scene, backbones, crystal),
+        *_bonds(scene, backbones),
+    )
+
+
+def backbones_of(scene: Scene, placement: Placement) -> Backbones:
+    """Those of the N residues; one whose nitrogen is not there is of the unknown type."""
     num = len(placement.token)
     is_backbone = scene.kind == Kind.BACKBONE
     nitrogen = np.full((num, 3), np.nan)
@@ -68,16 +78,11 @@ def protein_of(
     stands = np.isfinite(nitrogen).all(axis=1) & (placement.token != UNKNOWN_TOKEN)
     token = np.where(stands, placement.token, UNKNOWN_TOKEN)
     # One that does not stand is built nowhere, and needs numbers all the same.
-    backbones = Backbones(
+    return Backbones(
         np.where(stands[:, None, None], placement.rotation, np.eye(3)),
         np.where(stands[:, None], placement.translation, 0.0),
         np.where(stands[:, None], nitrogen, (-0.5, 1.4, 0.0)),
         token,
-    )
-    return Protein(
-        backbones,
-        _surroundings(scene, backbones, crystal),
-        *_bonds(scene, backbones),
     )
 
 
@@ -87,20 +92,13 @@ def _surroundings(
     stays = first_conformers(scene) & (scene.kind != Kind.GOES) & (scene.kind != Kind.WATER)
     rows = np.flatnonzero(stays)
     owner = np.where(scene.kind == Kind.BACKBONE, scene.residue, -1)
-    excluded = np.stack((owner, np.full(len(owner), -1)), axis=1)
-    carbon, nitrogen = (rows[scene.name[rows] == name] for name in ("C", "N"))
-    i, j = pairs_within(scene.position[carbon], scene.position[nitrogen], PEPTIDE_ANGSTROM)
-    i, j = carbon[i], nitrogen[j]
-    excluded[i, 1], excluded[j, 1] = owner[j], owner[i]
+    excluded = np.stack((owner, peptide_neighbours(scene, owner, stays)), axis=1)
 
     has_cb = np.zeros(len(backbones), dtype=bool)
     has_cb[scene.residue[rows[(scene.name[rows] == "CB") & (owner[rows] >= 0)]]] = True
     built = np.flatnonzero(
         (NUM_CHI[backbones.token] > 0) | ((backbones.token == TOKEN["ALA"]) & ~has_cb)
     )
-    kinds = {
-        number: _kind(gemmi.Element(number)) for number in np.unique(scene.element[rows]).tolist()
-    }
     image, where = (_NONE, np.zeros((0, 3)))
     if crystal is not None:
         image, where = _images(crystal, scene, backbones)
@@ -108,15 +106,34 @@ def _surroundings(
     nobody = np.full(len(image) + len(built), -1)
     return Surroundings(
         np.concatenate((scene.position[rows], where, backbones.cb()[built])),
-        np.array(
-            [kinds[number] for number in scene.element[np.r_[rows, image]].tolist()]
-            + [KIND["C"]] * len(built),
-            dtype=np.int64,
-        ),
+        np.r_[kinds_of(scene, np.r_[rows, image]), np.full(len(built), KIND["C"])],
         np.concatenate(
             (excluded[rows], np.stack((np.r_[np.full(len(image), -1), built], nobody), axis=1))
         ),
     )
+
+
+def peptide_neighbours(
+    scene: Scene, owner: np.ndarray, stays: np.ndarray | None = None
+) -> np.ndarray:
+    """(A,) of C the owner of the N that it is bonded to, of N that of the C; -1 for none.
+
+    owner (A,) of each atom; of the atoms that stay (A,) bool, by default all.
+    """
+    beside = np.full(len(scene.name), -1)
+    stays = np.ones(len(beside), dtype=bool) if stays is None else stays
+    carbon, nitrogen = (np.flatnonzero(stays & (scene.name == name)) for name in ("C", "N"))
+    i, j = pairs_within(scene.position[carbon], scene.position[nitrogen], PEPTIDE_ANGSTROM)
+    i, j = carbon[i], nitrogen[j]
+    beside[i], beside[j] = owner[j], owner[i]
+    return beside
+
+
+def kinds_of(scene: Scene, rows: np.ndarray) -> np.ndarray:
+    """(R,) kind of these atoms (R,) of the scene."""
+    elements, at = np.unique(scene.element[rows], return_inverse=True)
+    kinds = [_kind(gemmi.Element(number)) for number in elements.tolist()]
+    return np.array(kinds, dtype=np.int64)[at]
 
 
 _NONE = np.zeros(0, dtype=np.int64)
