@@ -115,6 +115,7 @@ TITLES = {
     "prediction.SUMMARY": "summary.csv, a row a structure",
     "prediction.FAILURES": "failures.csv, a row a structure that could not be used",
     "prediction.SCORES": "The table that score writes",
+    "prediction.LOOKS": "<scores>.look.csv, which score writes",
     "prediction.SAMPLES": "<id>.samples.parquet, which sample writes",
     "evaluation.SCORES": "evaluation/scores.parquet",
     "evaluation.ALTLOCS": "evaluation/altlocs.parquet",
