@@ -1,7 +1,7 @@
 """Draw side chains as they were deposited, with their altlocs, above those that were predicted.
 
-    qfitlatent predict 2gzv.pdb -o predicted
-    python tools/picture_altlocs.py 2gzv.pdb predicted/2gzv_ensemble.cif A:48 A:17 A:37 altlocs.png
+    qfitlatent predict 1nls.pdb -o predicted
+    python tools/picture_altlocs.py 1nls.pdb predicted/1nls_ensemble.cif A:65 A:21 A:25 altlocs.png
 
 Both rows of a column look from the same side. A predicted conformer has the colour of the deposited
 one that it is nearest to, if that is within 1.5 angstrom, so that equal colours can be compared.
@@ -106,7 +106,7 @@ def draw(ax: Axes, shown: list[Conformer], colours: list[str], look: np.ndarray)
     ax.axis("off")
     for place, ((label, occupancy, _), colour) in enumerate(zip(shown, colours, strict=True)):
         ax.text(
-            0.5 + (place - (len(shown) - 1) / 2) * 0.3, -0.02, f"{label or '.'} {occupancy:.2f}",
+            0.5 + (place - (len(shown) - 1) / 2) * 0.3, -0.02, f"{label} {occupancy:.2f}".strip(),
             color=colour, size=14, weight="bold", ha="center", va="top", transform=ax.transAxes,
         )  # fmt: skip
 

@@ -62,7 +62,7 @@ async function answer(browser, { code, page: name, init, given }) {
     await page.goto(name ? pathToFileURL(name).href : "about:blank");
     const body = new (async () => {}).constructor("page", "tools", "given", code);
     const value = await body(page, { check, settle, file, fs, DESK, PHONE }, given);
-    return { value, complaints, requests };
+    return { value: value ?? null, complaints, requests };
   } finally {
     await context.close();
   }
