@@ -1,13 +1,13 @@
 """Heaviest modes, the joint model and the deposited side chains of the same structures.
 
-    python benchmarks/joint.py STRUCTURE ... [--model MODEL] [--number 30] [--fit-confidence]
+    python benchmarks/joint.py STRUCTURE ... [--model MODEL] [--number 30] [--rows]
+    python benchmarks/joint.py STRUCTURE ... --fit-confidence
 
-Clashes are pairs of heavy atoms of different residues below 2.5 angstrom, one of them beyond CB of
-a side chain that is built, per 100 residues; waters, metals and disulfides are left out. Accuracy
-is against the deposited conformer with the highest occupancy, of chi that were observed. Bonds and
-angles are root mean square deviations from ideal geometry, of side-chain atoms. Time is that of the
-joint step alone, one thread, and the exponent that of a power of the number of residues.
---fit-confidence prints constants for ``joint/model.py`` instead of using them.
+What is counted, and how, is that of the evaluation in the workflow (``prediction/judged.py``);
+every residue counts here. Time is that of the joint step alone, one thread, and the exponent that
+of a power of the number of residues. --rows prints a row a structure, before and after; its
+disulfides and bonds to metals are those whose length is right, of those deposited. --fit-confidence
+prints constants for ``joint/model.py`` instead of using them.
 """
 
 import argparse
@@ -17,51 +17,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from qfitlatent.base import config
-from qfitlatent.chemistry.building import ideal_geometry
-from qfitlatent.chemistry.geometry import circular_distance
-from qfitlatent.chemistry.neighbours import pairs_within
-from qfitlatent.chemistry.residues import (
-    CHI_DEFINED,
-    NUM_CHI,
-    PI_SYMMETRIC,
-    RESIDUE_TYPES,
-    SIDE_CHAIN_ATOMS,
-    TOKEN,
-    UNKNOWN_TOKEN,
-)
-from qfitlatent.joint.atoms import KIND, NUM_MOVED
-from qfitlatent.joint.model import JointModel, Protein, joint_model
+from qfitlatent.joint.model import JointModel, joint_model
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import protein_from_tables
-from qfitlatent.prediction.ensemble import densities_of, placement_of
+from qfitlatent.prediction.judge import known_of
+from qfitlatent.prediction.judged import judge, subject_of
 from qfitlatent.prediction.predict import predicted_arrays
 from qfitlatent.prediction.records import find_structures, read_input
 from qfitlatent.prediction.runner import Runner
-from qfitlatent.prediction.scene import Kind, Scene, names_of_its_own, scene_of
 from qfitlatent.prediction.settings import PredictionSettings
-from qfitlatent.prediction.surroundings import first_conformers, protein_of
-from qfitlatent.structure.coordinates import open_structure
 
-CLASH_ANGSTROM = 2.5
-WITHIN = np.deg2rad((20.0, 40.0))
+RIGHT = np.deg2rad(40.0)
 
 
 class Solved(NamedTuple):
-    """One structure: N residues, J modes, A side-chain atoms."""
+    """One structure: rows of ``JUDGED_RESIDUES`` and of ``JUDGED_BONDS``."""
 
-    protein: Protein
+    residues: pd.DataFrame
+    bonds: pd.DataFrame
     joint: JointModel
-    heaviest: np.ndarray
-    """(N,4) chi of the heaviest modes."""
-    observed: np.ndarray
-    """(N,4) deposited chi, nan where not observed."""
-    deposited: np.ndarray
-    """(N,A,3) deposited side chains, nan where there is no atom."""
-    is_distinct: np.ndarray
-    """(N,) bool: deposited with two or more distinct rotamers."""
     seconds: float
 
 
@@ -70,6 +48,7 @@ def main() -> None:
     parser.add_argument("structures", nargs="+", type=Path, help="files or folders")
     parser.add_argument("--model", help="run folder, model file or name")
     parser.add_argument("--number", type=int, default=30, help="structures at most")
+    parser.add_argument("--rows", action="store_true", help="a row a structure")
     parser.add_argument("--fit-confidence", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,32 +58,16 @@ def main() -> None:
     if options.fit_confidence:
         print("CONFIDENCE = ({:.2f}, {:.2f}, {:.2f})".format(*fit(solved)))
         return
-    num = sum(len(s.observed) for s in solved)
-    print(f"{len(solved)} structures, {num} residues")
-    print(f"{'':12}{'clashes':>9}{'chi1 20':>9}{'all 20':>9}{'all 40':>9}{'bonds':>9}{'angles':>9}")
-    for name, chi_of in (
-        ("heaviest", lambda s: s.heaviest),
-        ("joint", lambda s: s.joint.states.chi[:, 0]),
-        ("deposited", None),
-    ):
-        coords = [
-            s.deposited if chi_of is None else s.protein.backbones.build(_all(s), chi_of(s))
-            for s in solved
-        ]
-        clash = 100 * sum(map(clashes, solved, coords)) / num
-        shares = ["", "", ""]
-        if chi_of is not None:
-            right = np.concatenate([hits(s, chi_of(s)) for s in solved])
-            shares = [f"{100 * share:.1f}" for share in right.mean(axis=0)]
-        bond, angle = np.concatenate(list(map(deviations, solved, coords)), axis=1)
-        print(
-            f"{name:12}{clash:9.2f}{shares[0]:>9}{shares[1]:>9}{shares[2]:>9}"
-            f"{_rms(bond):9.4f}{np.degrees(_rms(angle)):9.2f}"
-        )
-    print_bonds(solved)
-    print_altlocs(solved)
-    print_confidence(solved)
+    residues = pd.concat([s.residues for s in solved])
+    bonds = pd.concat([s.bonds for s in solved])
+    print(f"{len(solved)} structures, {len(residues)} residues")
+    print_models(residues)
+    print_bonds(bonds)
+    print_altlocs(residues)
+    print_confidence(residues)
     print_time(solved)
+    if options.rows:
+        print_rows(solved)
 
 
 def solve(paths: list[Path], runner: Runner) -> Iterator[Solved]:
@@ -112,155 +75,87 @@ def solve(paths: list[Path], runner: Runner) -> Iterator[Solved]:
         given = read_input(path)
         protein = protein_from_tables(given.tables)
         predicted = predicted_arrays(runner, given, protein, runner.encode([protein])[0])
-        structure, _ = open_structure(path)
-        placement = placement_of(given.tables, predicted.row)
-        scene = scene_of(structure, placement)
-        around = protein_of(scene, placement)
-        densities = densities_of(predicted, around)
+        subject = subject_of(given, predicted)
         start = time.process_time()
         joint = joint_model(
-            around,
-            densities,
-            predicted.heterogeneous,
-            runner.settings.min_weight,
+            subject.protein, subject.densities, predicted.heterogeneous, runner.settings.min_weight
         )
         seconds = time.process_time() - start
-        residues = given.tables["residues"].to_pandas()
-        conformers = given.tables["conformers"].to_pandas()
-        best = conformers.sort_values("occupancy", ascending=False, kind="stable")
-        best = best.drop_duplicates(["chain", "index"])
-        chi = [f"chi{d}" for d in range(1, 5)]
-        wide = residues[["chain", "index"]].merge(best, how="left", on=["chain", "index"])
-        observed = wide[[f"{name}_rad" for name in chi]].to_numpy(dtype=float)
-        seen = wide[[f"{name}_observed" for name in chi]].fillna(False).to_numpy(dtype=bool)
-        names = [key[3] for key in placement.key]
-        yield Solved(
-            around,
-            joint,
-            densities.mode_chi[:, 0],
-            np.where(seen, observed, np.nan)[predicted.row],
-            deposited(scene, around.backbones.token, names),
-            residues["num_distinct_conformers"].to_numpy()[predicted.row] > 1,
-            seconds,
-        )
+        everything = np.ones(len(protein), dtype=bool)
+        known = known_of(protein, everything, ~everything, altlocs_kept=True)
+        tables = judge(given, predicted.row, subject, joint, known)
+        yield Solved(*(table.to_pandas() for table in tables), joint, seconds)
 
 
-def deposited(scene: Scene, token: np.ndarray, names: list[str]) -> np.ndarray:
-    coords = np.full((len(token), 10, 3), np.nan)
-    rows = np.flatnonzero((scene.kind == Kind.GOES) & first_conformers(scene))
-    for row in rows.tolist():
-        n = int(scene.residue[row])
-        if token[n] == UNKNOWN_TOKEN:
-            continue
-        atoms = SIDE_CHAIN_ATOMS[RESIDUE_TYPES[token[n]]]
-        parents = {own: parent for parent, own in names_of_its_own(names[n]).items()}
-        name = parents.get(str(scene.name[row]), str(scene.name[row]))
-        if name in atoms:
-            coords[n, atoms.index(name)] = scene.position[row]
-    return coords
+def within(error: pd.Series, degrees: float) -> float:
+    """% of the residues whose every chi was observed."""
+    return 100 * (error.dropna() <= np.deg2rad(degrees)).mean()
 
 
-def _all(s: Solved) -> np.ndarray:
-    return np.arange(len(s.observed))
+def print_models(residues: pd.DataFrame) -> None:
+    print(f"{'':12}{'clashes':>9}{'chi1 20':>9}{'all 20':>9}{'all 40':>9}{'bonds':>9}{'angles':>9}")
+    for name in ("heaviest", "joint", "deposited"):
+        cells = [f"{100 * residues[f'{name}_clashes'].mean():.2f}"]
+        if name == "deposited":
+            cells += [""] * 3
+        else:
+            chi = residues[f"{name}_chi_error_rad"]
+            shares = [
+                within(residues[f"{name}_chi1_error_rad"], 20),
+                *(within(chi, d) for d in (20, 40)),
+            ]
+            cells += [f"{share:.1f}" for share in shares]
+        if name != "heaviest":
+            bond, angle = (residues[f"{name}_{x}"] for x in ("bonds_angstrom", "angles_rad"))
+            cells += [f"{rms(bond):.4f}", f"{np.degrees(rms(angle)):.2f}"]
+        print(f"{name:12}" + "".join(f"{cell:>9}" for cell in cells))
 
 
-def _moved(s: Solved, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P,3) atoms beyond CB that are there, and whose they are."""
-    column = np.arange(coords.shape[1])
-    moved = (column > 0) & (column <= NUM_MOVED[s.protein.backbones.token][:, None])
-    owner, atom = np.nonzero(moved & np.isfinite(coords[..., 0]))
-    return coords[owner, atom], owner
-
-
-def clashes(s: Solved, coords: np.ndarray) -> int:
-    points, owner = _moved(s, coords)
-    i, j = pairs_within(points, points, CLASH_ANGSTROM)
-    is_cysteine = s.protein.backbones.token[owner] == TOKEN["CYS"]
-    between = (owner[i] < owner[j]) & ~(is_cysteine[i] & is_cysteine[j])
-    around = s.protein.around
-    i, k = pairs_within(points, around.position, CLASH_ANGSTROM)
-    met = (around.excluded[k] != owner[i][:, None]).all(axis=1) & (around.kind[k] != KIND["metal"])
-    return int(between.sum() + met.sum())
-
-
-def hits(s: Solved, chi: np.ndarray) -> np.ndarray:
-    """(n,3) bool of residues with all chi observed: chi1 and all within 20, all within 40."""
-    token = s.protein.backbones.token
-    defined = CHI_DEFINED[token]
-    apart = circular_distance(chi, s.observed, PI_SYMMETRIC[token])
-    apart = np.where(defined, apart, 0.0)[scored(s)]
-    worst = apart.max(axis=1)
-    return np.stack((apart[:, 0] <= WITHIN[0], worst <= WITHIN[0], worst <= WITHIN[1]), axis=1)
-
-
-def scored(s: Solved) -> np.ndarray:
-    token = s.protein.backbones.token
-    return (NUM_CHI[token] > 0) & (np.isfinite(s.observed) | ~CHI_DEFINED[token]).all(axis=1)
-
-
-def deviations(s: Solved, coords: np.ndarray) -> np.ndarray:
-    """(2,P) of bonds (angstrom) and angles (radians) from the ideal ones."""
-    backbones, geometry = s.protein.backbones, ideal_geometry()
-    slots = np.concatenate(
-        (backbones.nitrogen[:, None], backbones.translation[:, None], coords), axis=1
-    )
-    n, column = np.nonzero(~np.isnan(geometry.length[backbones.token]))
-    row = backbones.token[n]
-    a, b = (slots[n, geometry.parents[row, column, k]] for k in (1, 2))
-    atom = coords[n, column]
-    bond = np.linalg.norm(atom - b, axis=1) - geometry.length[row, column]
-    cosine = ((a - b) * (atom - b)).sum(axis=1)
-    cosine /= np.linalg.norm(a - b, axis=1) * np.linalg.norm(atom - b, axis=1)
-    both = np.stack((bond, np.arccos(cosine) - geometry.angle[row, column]))
-    return both[:, np.isfinite(both).all(axis=0)]
-
-
-def _rms(values: np.ndarray) -> float:
+def rms(values: pd.Series) -> float:
     return float(np.sqrt((values**2).mean()))
 
 
-def print_bonds(solved: list[Solved]) -> None:
-    sulphur, metal = [], []
-    for s in solved:
-        coords = s.protein.backbones.build(_all(s), s.joint.states.chi[:, 0])
-        sulphur += [np.linalg.norm(coords[i, 1] - coords[j, 1]) for i, j in s.protein.recorded]
-        metals = s.protein.metals
-        for n, atom, m in metals.links:
-            name = RESIDUE_TYPES[s.protein.backbones.token[n]]
-            column = SIDE_CHAIN_ATOMS[name].index(atom)
-            length = np.linalg.norm(coords[n, column] - metals.position[m])
-            metal.append(length - np.linalg.norm(s.deposited[n, column] - metals.position[m]))
-    good = np.count_nonzero(np.abs(np.array(sulphur) - 2.05) <= 0.1)
-    print(f"disulfides of the records within 0.1 angstrom of 2.05: {good} of {len(sulphur)}")
-    good = np.count_nonzero(np.abs(np.array(metal)) <= 0.3)
-    print(f"metal ligands of the records within 0.3 angstrom: {good} of {len(metal)}")
+def right_bonds(bonds: pd.DataFrame, model: str) -> tuple[str, str]:
+    """Disulfides and metal bonds whose length is right, of those deposited."""
+    there = bonds[bonds["is_deposited"]]
+    found = []
+    for kind, ideal, off in (("disulfide", 2.05, 0.1), ("metal", None, 0.3)):
+        some = there[there["kind"] == kind]
+        wanted = some["deposited_angstrom"] if ideal is None else ideal
+        good = ((some[f"{model}_angstrom"] - wanted).abs() <= off).sum()
+        found.append(f"{good} of {len(some)}")
+    return found[0], found[1]
 
 
-def print_altlocs(solved: list[Solved]) -> None:
-    has_chi = np.concatenate([NUM_CHI[s.protein.backbones.token] > 0 for s in solved])
-    written = np.concatenate([(s.joint.states.occupancy > 0).sum(axis=1) > 1 for s in solved])
-    known = np.concatenate([s.is_distinct for s in solved])[has_chi]
-    written = written[has_chi]
+def print_bonds(bonds: pd.DataFrame) -> None:
+    disulfides, metals = right_bonds(bonds, "joint")
+    print(f"deposited disulfides within 0.1 angstrom of 2.05: {disulfides}")
+    print(f"deposited bonds to metals within 0.3 angstrom of their length: {metals}")
+
+
+def print_altlocs(residues: pd.DataFrame) -> None:
+    shown = residues[residues["is_heterogeneous"].notna()]
+    written, known = shown["num_conformers"] > 1, shown["is_heterogeneous"].astype(bool)
     precision = known[written].mean() if written.any() else np.nan
     print(
-        f"altlocs on {100 * written.mean():.1f} % of the residues with chi; distinct deposited "
-        f"rotamers: {100 * precision:.1f} % of them, {100 * known.mean():.1f} % of all"
+        f"altlocs on {100 * written.mean():.1f} % of the residues that show a chi; distinct "
+        f"deposited rotamers: {100 * precision:.1f} % of them, {100 * known.mean():.1f} % of all"
     )
 
 
-def print_confidence(solved: list[Solved]) -> None:
-    sure = np.concatenate([s.joint.confidence[scored(s)] for s in solved])
-    right = np.concatenate([hits(s, s.joint.states.chi[:, 0])[:, 2] for s in solved])
+def print_confidence(residues: pd.DataFrame) -> None:
+    shown = residues[residues["joint_chi_error_rad"].notna()]
+    sure, right = shown["confidence"], shown["joint_chi_error_rad"] <= RIGHT
     tenth = np.minimum((sure * 10).astype(int), 9)
     print("confidence   residues  predicted  right")
-    for t in np.unique(tenth).tolist():
+    for t in sorted(tenth.unique()):
         of = tenth == t
         of_tenth = f"{of.sum():12}{sure[of].mean():11.3f}{right[of].mean():7.3f}"
         print(f"{t / 10:.1f} to {t / 10 + 0.1:.1f}{of_tenth}")
 
 
 def print_time(solved: list[Solved]) -> None:
-    size = np.array([float(len(s.observed)) for s in solved])
+    size = np.array([float(len(s.residues)) for s in solved])
     seconds = np.array([s.seconds for s in solved])
     exponent = np.nan
     if len(np.unique(size)) > 1:
@@ -271,10 +166,31 @@ def print_time(solved: list[Solved]) -> None:
     )
 
 
+def print_rows(solved: list[Solved]) -> None:
+    """Heaviest modes before, the joint model after, structure by structure."""
+    print("\n| structure | residues | clashes, heaviest / joint / deposited | all chi within 20° "
+          "| within 40° | disulfides right | metal bonds right | altlocs |")  # fmt: skip
+    print("|---|---:|---|---|---|---|---|---|")
+    for residues, bonds, *_ in solved:
+        clashes = (residues[f"{x}_clashes"].sum() for x in ("heaviest", "joint", "deposited"))
+        cells = [residues["entry"].iloc[0], str(len(residues))]
+        cells.append(" / ".join(f"{number:.0f}" for number in clashes))
+        for degrees in (20, 40):
+            both = (within(residues[f"{x}_chi_error_rad"], degrees) for x in ("heaviest", "joint"))
+            cells.append(" / ".join(f"{share:.1f} %" for share in both))
+        of_both = (right_bonds(bonds, name) for name in ("heaviest", "joint"))
+        cells += [" / ".join(pair) for pair in zip(*of_both, strict=True)]
+        written = (residues["num_conformers"] > 1)[residues["confidence"].notna()]
+        cells.append(f"{100 * written.mean():.1f} %")
+        print(f"| {' | '.join(cells)} |")
+
+
 def fit(solved: list[Solved]) -> np.ndarray:
     """Constant and two weights of ``JointModel.confidence``, by Newton's method."""
-    shown = np.concatenate([s.joint.evidence[scored(s)] for s in solved])
-    right = np.concatenate([hits(s, s.joint.states.chi[:, 0])[:, 2] for s in solved])
+    error = [s.residues["joint_chi_error_rad"].to_numpy() for s in solved]
+    known = np.isfinite(np.concatenate(error))
+    shown = np.concatenate([s.joint.evidence for s in solved])[known]
+    right = np.concatenate(error)[known] <= RIGHT
     rows = np.column_stack((np.ones(len(shown)), shown))
     weight = np.zeros(3)
     for _ in range(20):

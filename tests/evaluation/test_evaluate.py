@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.evaluated import evaluated_tiny, make_run, settings
+from helpers.evaluated import evaluate_tiny, evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.model.checkpoint import load_model, save_model
@@ -189,8 +189,7 @@ def test_bad_external_tables_are_refused(tiny, truth, tmp_path, change, words):
 def test_two_evaluations_are_equal_to_the_byte_whoever_shares_the_work(tiny, tmp_path):
     shutil.copytree(tiny.run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
     again = tmp_path / "run" / "evaluation"
-    where = tmp_path / "run", tiny.tables, tiny.split, again
-    evaluate_run(*where, settings(), truth_dir=tiny.truth, processes=2)
+    evaluate_tiny(tmp_path / "run", tiny.tables, tiny.split, tiny.truth, processes=2)
     for path in sorted(p for p in tiny.out.rglob("*") if p.is_file()):
         assert path.read_bytes() == (again / path.relative_to(tiny.out)).read_bytes(), path.name
 

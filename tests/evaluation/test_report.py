@@ -42,7 +42,7 @@ def metrics(tiny) -> dict:
 def test_the_page_is_one_file_without_a_script(page):
     check_self_contained(page)
     assert "script" not in {tag for tag, _ in tags(page)}
-    assert sum(tag == "img" for tag, _ in tags(page)) == 13
+    assert sum(tag == "img" for tag, _ in tags(page)) == 14
 
 
 def test_it_opens_with_four_figures_of_the_tables(metrics, page):
@@ -66,6 +66,16 @@ def test_it_opens_with_four_figures_of_the_tables(metrics, page):
     assert opening.count("<b>") == 4
     assert f"{metrics['trained_on']['num_entries']} simulated entries" in opening
     assert "Evaluation on simulated data" in page
+
+
+def test_predicted_models_have_a_part_of_their_own(metrics, page):
+    part = page[page.index('<h2 id="predicted">') :]
+    models = metrics["predicted_models"]["models"]
+    for model in ("heaviest", "joint", "deposited"):
+        shown = cell(models[model]["clashes"], "clashes")
+        assert f"{shown.text}<small>{shown.small}</small>" in part
+    assert "joint model, altloc A" in part
+    assert "The file of c is not there any more." in part
 
 
 def best(metric, **values):
@@ -100,13 +110,16 @@ def test_every_figure_of_the_evaluation_has_words(metrics):
         for figures in population["methods"].values()
         for metric in figures
     }
+    predicted = metrics["predicted_models"]
+    for figures in (*predicted["models"].values(), predicted["altlocs"]):
+        shown |= set(figures)
     # The last is of models with outputs beside their density alone.
     assert set(METRICS) - {"auroc_p_heterogeneous"} <= shown
 
 
 def test_all_pictures_are_made_as_svg_and_png(tiny):
     names = {path.stem for path in (tiny.out / "figures").iterdir()}
-    expected = {"occupancy", "chi_maps", "heterogeneity_roc"}
+    expected = {"occupancy", "chi_maps", "heterogeneity_roc", "confidence"}
     for population in ("multiconformer", "single", "all"):
         expected |= {f"information_gain_{population}", f"calibration_{population}"}
         expected |= {f"altloc_recall_precision_{population}"}

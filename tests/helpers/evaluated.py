@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from helpers.judged import write_tables
 from helpers.simulated import simulator
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
@@ -72,6 +73,13 @@ def make_run(folder: Path, name: str, **model) -> Path:
     return run
 
 
+def evaluate_tiny(run: Path, tables: Path, split: Path, truth: Path, processes: int = 1) -> None:
+    """Everything that an evaluation can have, below the run."""
+    where = run, tables, split, run / "evaluation"
+    also = {"truth_dir": truth, "predicted": run / "predicted", "processes": processes}
+    evaluate_run(*where, settings(), **also)
+
+
 @cache
 def evaluated_tiny() -> Evaluated:
     """Simulate, split, and evaluate an untrained model with the report; once a test process."""
@@ -79,5 +87,6 @@ def evaluated_tiny() -> Evaluated:
     atexit.register(shutil.rmtree, folder)
     tables, split, truth = make_data_set(folder)
     run = make_run(folder, "untrained")
-    evaluate_run(run, tables, split, run / "evaluation", settings(), truth_dir=truth)
+    write_tables(run / "predicted")
+    evaluate_tiny(run, tables, split, truth)
     return Evaluated(tables, split, truth, run, run / "evaluation")

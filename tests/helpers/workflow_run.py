@@ -24,6 +24,8 @@ TINY = {
         "bootstrap_samples": 100,
         "num_samples": 32,
         "baselines": ["uniform", "type_library"],
+        # The tutorial's blocks, which run in the tests, predict models.
+        "predicted_entries": 0,
     },
 }
 """A configuration that goes through every stage in seconds."""

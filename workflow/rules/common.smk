@@ -176,7 +176,9 @@ def num_gpus():
     return 0 if config["train"]["device"] == "cpu" else config["train"]["devices"]
 
 
+JUDGES = config["evaluate"]["predicted_entries"] != 0
 TRAIN = "average_runs" if config["average"]["members"] else "train_model"
+EVALUATED = ["split_entries"] if config["evaluate"]["model"] else [TRAIN]
 FETCH = "simulate_entries" if SOURCE == "simulated" else "download_entries"
 SHARDED = (FETCH, "preprocess_entries")
 # The stages before each stage: what those are made from, it is made from too.
@@ -189,7 +191,8 @@ AFTER = {
     "split_entries": ["merge_tables"],
     "audit_tables": ["split_entries"],
     TRAIN: ["split_entries"],
-    "evaluate_model": ["split_entries"] if config["evaluate"]["model"] else [TRAIN],
+    "judge_models": EVALUATED,
+    "evaluate_model": ["judge_models"] if JUDGES else EVALUATED,
     "describe_results": [],
     "compare_runs": [],
     "predict_structures": [TRAIN] if config["predict"]["model"] == "run" else [],
@@ -202,6 +205,10 @@ FILES = {
         config["train"]["altlocs_unknown"],
     ],
     "average_runs": config["average"]["members"],
+    "judge_models": [
+        model_input(config["evaluate"]["model"]),
+        config["train"]["altlocs_unknown"],
+    ],
     "evaluate_model": [
         model_input(config["evaluate"]["model"]),
         config["train"]["altlocs_unknown"],

@@ -2,14 +2,59 @@
 #
 # Needs:  <run>/model.safetensors, <data>/tables/*.parquet, <data>/split.parquet
 # Makes:  <run>/evaluation/          metrics.json, tables, figures, report.html, cards
+#         <run>/evaluation/predicted/    whole models predicted of entries of the split, judged
 #         <results>/compare/         runs side by side on the same residues
 
 EVALUATION = f"{RUN}/evaluation"
+EVALUATED_MODEL = model_input(config["evaluate"]["model"]) or f"{RUN}/model.safetensors"
+
+
+rule judge_models:
+    input:
+        model=EVALUATED_MODEL,
+        download=f"{DATA}/download.parquet",
+        split=f"{DATA}/split.parquet",
+        altlocs_unknown=config["train"]["altlocs_unknown"] or [],
+        made_from=made_from("judge_models", RUN),
+    output:
+        expand(
+            f"{EVALUATION}/predicted/{{table}}.parquet",
+            table=["entries", "residues", "bonds"],
+        ),
+    log:
+        f"{LOGS}/judge_models.log",
+    benchmark:
+        f"{BENCHMARKS}/judge_models.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 8
+    resources:
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(120),
+        gpu=min(1, num_gpus()),
+    params:
+        split=config["evaluate"]["split"],
+        num_entries=config["evaluate"]["predicted_entries"],
+        predict={
+            name: config["predict"][name]
+            for name in (
+                "min_weight",
+                "merge_within_degrees",
+                "heterogeneous_above",
+                "ambiguous_above",
+                "device",
+            )
+        },
+        altlocs_unknown=config["train"]["altlocs_unknown"],
+        code=code_of("judge_models"),
+    script:
+        "../scripts/judge_models.py"
 
 
 rule evaluate_model:
     input:
-        model=model_input(config["evaluate"]["model"]) or f"{RUN}/model.safetensors",
+        model=EVALUATED_MODEL,
+        predicted=rules.judge_models.output if JUDGES else [],
         tables=TABLE_FILES,
         split=f"{DATA}/split.parquet",
         altlocs_unknown=config["train"]["altlocs_unknown"] or [],

@@ -18,6 +18,7 @@ with job(snakemake.rule, snakemake.log[0], snakemake.input.made_from) as log:
         EvaluationSettings(**snakemake.params.evaluate),
         truth_dir=snakemake.params.truth,
         altlocs_unknown=snakemake.params.altlocs_unknown,
+        predicted=Path(snakemake.input.predicted[0]).parent if snakemake.input.predicted else None,
         log=log,
         processes=snakemake.threads,
     )

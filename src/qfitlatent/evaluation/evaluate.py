@@ -44,6 +44,7 @@ from qfitlatent.evaluation.methods import (
     table_method,
 )
 from qfitlatent.evaluation.outputs import output_figures, output_scores
+from qfitlatent.evaluation.predicted import predicted_figures
 from qfitlatent.evaluation.report import write_report
 from qfitlatent.evaluation.residues import (
     EvaluationSet,
@@ -76,12 +77,14 @@ def evaluate_run(
     report: bool = True,
     altlocs_unknown: str | Path | None = None,
     processes: int = 1,
+    predicted: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a run and write everything below out_dir; returns the metrics. Progress goes to log.
 
     source is a run folder or model file; None scores the baselines alone. truth_dir is the
     simulator's folder: with it, the generator is scored too and the gap to its entropy given.
     altlocs_unknown is the list ``train.altlocs_unknown``: no evidence for p_heterogeneous.
+    predicted is the folder of ``prediction.judge``: with it, predicted models are evaluated, too.
     Without ``report`` no page, figure and card is made. Several processes share the work, and have
     no part in the result. Raises QfitLatentError for inputs that
     cannot be read or do not fit together.
@@ -144,6 +147,9 @@ def evaluate_run(
         "outputs": output_figures(scores[MODEL], data, draws)
         if "p_heterogeneous" in scores.get(MODEL, {})
         else None,
+        "predicted_models": None
+        if predicted is None
+        else predicted_figures(predicted, settings.bootstrap_samples, settings.seed),
         "unit": "nll, nll_folded, information_gain, entropy in nats per residue; "
         "wasserstein_rad in radians; the others are shares",
         "run": describe_run(loaded, truth_dir is not None),

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from qfitlatent.chemistry.residues import RESIDUE_TYPES
 from qfitlatent.evaluation.intervals import auroc, roc_curve
 from qfitlatent.evaluation.words import label, ordered, pick, style
-from qfitlatent.pages.figures import INK, ORANGE, Figure, new_figure, save
+from qfitlatent.pages.figures import BLUE, INK, ORANGE, Figure, new_figure, save
 from qfitlatent.tables.columns import KEYS
 
 Tables = Mapping[str, pa.Table]
@@ -201,4 +201,21 @@ def heterogeneity_roc(tables: Tables) -> Figure | None:
     _draw_methods(axes, curves, **areas)
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     axes.legend(title="area", loc="lower right")
+    return figure
+
+
+def confidence(tenths: list[dict[str, Any]]) -> Figure:
+    """How often a side chain is right against the confidence that it has, by tenths."""
+    figure, axes = new_figure(4.4, 4.2)
+    _diagonal(axes, "perfect")
+    said = np.array([tenth["predicted"] for tenth in tenths])
+    value, low, high = (
+        np.array([tenth["observed"][name] for tenth in tenths], dtype=float)
+        for name in ("value", "low", "high")
+    )
+    error = np.nan_to_num(np.abs(np.stack([value - low, high - value])))
+    axes.errorbar(said, value, yerr=error, fmt="o", ms=5, lw=1.2, color=BLUE, label="by tenths")
+    axes.set_xlabel("confidence of a residue")
+    axes.set_ylabel("share with every chi within 40 degrees")
+    axes.legend(loc="upper left")
     return figure

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import read_json, write_text
-from qfitlatent.evaluation.pictures import draw_pictures
+from qfitlatent.evaluation.pictures import confidence, draw_pictures
 from qfitlatent.evaluation.words import (
     GROUPS,
     METRICS,
     NONE,
     POPULATIONS,
+    PREDICTED,
     WORDS,
     Rows,
     best_of,
@@ -31,7 +32,9 @@ from qfitlatent.evaluation.words import (
     label,
     ordered,
     pick,
+    title,
 )
+from qfitlatent.pages.figures import save
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.render import Cell, embedded, render
 from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
@@ -61,6 +64,9 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
     tables = {name: read_table(out_dir / f"{name}.parquet") for name in names}
 
     pictures = draw_pictures(tables, list(metrics["populations"]), out_dir / "figures")
+    if metrics["predicted_models"]:
+        figure = confidence(metrics["predicted_models"]["confidence"])
+        pictures["confidence"] = save(figure, out_dir / "figures" / "confidence")
     curve = Path(run_dir, "learning_curve.svg") if run_dir else None
     if curve is not None and curve.exists():
         pictures["learning_curve"] = curve
@@ -88,12 +94,14 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
         groups=_group_tables(tables["by_group"], metrics["populations"]),
         extremes=_extremes(tables) if has_model else {},
         pictures={name: embedded(path) for name, path in pictures.items()},
+        predicted=_predicted(metrics["predicted_models"]),
     )
     write_text(out_dir / "report.html", page)
     write_text(out_dir / "DATASET_CARD.md", render("pages/dataset_card.md.j2", **facts))
     if has_model:
         write_text(out_dir / "MODEL_CARD.md", render("pages/model_card.md.j2", **facts))
-    write_readme("readmes/evaluation.md", out_dir, has_model=has_model)
+    has_predicted = bool(metrics["predicted_models"])
+    write_readme("readmes/evaluation.md", out_dir, has_model=has_model, has_predicted=has_predicted)
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -208,6 +216,38 @@ def _extremes(tables: Mapping[str, pa.Table]) -> dict[str, list[tuple[str, Rows]
     return {
         population: [(words, [cells(row) for row in rows]) for words, rows in tables]
         for population, tables in shown.items()
+    }
+
+
+def _predicted(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The tables of the predicted models; nothing where none were evaluated."""
+    if not found:
+        return {}
+    models = {words: found["models"][name] for name, words in PREDICTED.items()}
+    tenths = [
+        [
+            f"{tenth['from']:.1f} to {tenth['from'] + 0.1:.1f}",
+            tenth["observed"]["num"],
+            f"{100 * tenth['predicted']:.1f}",
+            cell(tenth["observed"], "all_within_40"),
+        ]
+        for tenth in found["confidence"]
+    ]
+    return dict(found) | {
+        "models": (["figure", *models], figure_rows(models)),
+        "gain": (
+            ["difference", "joint model minus heaviest modes"],
+            difference_rows({"gain": found["gain"]}, [x for x in METRICS if x in found["gain"]]),
+        ),
+        "altlocs": (
+            ["figure", "residues", "value"],
+            [
+                [title(x), found["altlocs"][x]["num"], cell(found["altlocs"][x], x)]
+                for x in METRICS
+                if x in found["altlocs"]
+            ],
+        ),
+        "confidence": (["confidence", "residues", "mean, %", "right, %"], tenths),
     }
 
 

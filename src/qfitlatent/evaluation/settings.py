@@ -28,6 +28,7 @@ class EvaluationSettings:
     seed: int
     baselines: tuple[str, ...]
     external: tuple[dict[str, Any], ...]
+    predicted_entries: int | None
 
     def reported(self) -> dict[str, Any]:
         """Settings and constants, as ``metrics.json`` has them."""

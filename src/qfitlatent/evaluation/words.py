@@ -17,6 +17,7 @@ METHODS: dict[str, dict[str, str]] = WORDS["methods"]
 POPULATIONS: dict[str, str] = WORDS["populations"]
 METRICS: dict[str, dict[str, Any]] = WORDS["metrics"]
 GROUPS: dict[str, str] = WORDS["groups"]
+PREDICTED: dict[str, str] = WORDS["predicted"]
 FACTORS = {"%": 100.0, "degrees": 180 / math.pi}
 """What a figure of the tables is multiplied with to be shown in this unit; 1 for the others."""
 

@@ -44,6 +44,9 @@ GAIN_RECORDED = 20.0
 MAX_STATES = 4
 """Minima of a bond that become candidates."""
 
+SULPHUR_LONGER = 0.2
+"""Bonds of metals to S than those to N and O."""
+
 _APART = np.deg2rad(40.0)
 """Further minima are farther apart than this."""
 
@@ -86,7 +89,7 @@ StrainAndCost = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Metals:
-    """M metal atoms: position (M,3), distance (M,) to N and O, those to S being 0.2 longer.
+    """M metal atoms: position (M,3), distance (M,) to N and O; S is ``SULPHUR_LONGER`` away.
 
     attracts (M,) bool: it binds residues that no record names. links: (residue 0..N-1, name of its
     side-chain atom, metal 0..M-1) of the bonds that the file records.
@@ -264,7 +267,7 @@ def _metal_strain(
     column = {a: k for k, a in enumerate(SIDE_CHAIN_ATOMS[name])}
     bonded, angle, spread = _LIGANDS[ligand]
     at, metal = coords[:, column[atom]], metals.position[m]
-    length = metals.distance[m] + (0.2 if atom[0] == "S" else 0.0)
+    length = metals.distance[m] + (SULPHUR_LONGER if atom[0] == "S" else 0.0)
     strain = ((np.linalg.norm(at - metal, axis=1) - length) / 0.08) ** 2
     for other in bonded:
         off = _angle(coords[:, column[other]], at, metal) - np.deg2rad(angle)

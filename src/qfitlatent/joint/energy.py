@@ -30,7 +30,7 @@ RADIUS = {"C": 1.75, "N": 1.55, "O": 1.45, "S": 1.80, "metal": 1.20, "other": 1.
 SHARE = 0.94
 """Of the sum of radii at which two atoms touch."""
 
-POLAR = 2.55
+POLAR = 2.60
 """Contact of N and O with each other, angstrom: a short hydrogen bond."""
 
 LIGAND = 1.90
@@ -41,6 +41,9 @@ STIFFNESS = 24.0
 
 CAP = 16.0
 """Nats that two atoms cost at most."""
+
+CLASH = 2.5
+"""Heavy atoms of different residues that are nearer clash, angstrom."""
 
 NEGLIGIBLE = 0.01
 """Nats below which two residues do not meet."""
@@ -137,23 +140,40 @@ class Energy:
 
     def strain(self, state: Candidates) -> np.ndarray:
         """(N,) nats of the contacts of each residue, ``state`` having one candidate of each."""
+        pairs, apart, contact = self._contacts(state)
+        nats = _nats(apart, contact)
+        both = pairs >= 0
+        return np.bincount(pairs[both], np.stack((nats, nats), axis=1)[both], len(self.atom_kind))
+
+    def clashing(self, state: Candidates) -> set[tuple[int, int]]:
+        """Residues that clash in ``state``; the second is -1 for an atom that stays."""
+        pairs, apart, contact = self._contacts(state)
+        # Bonds of metals are shorter.
+        return set(map(tuple, pairs[(apart <= CLASH**2) & (contact > CLASH)].tolist()))
+
+    def _contacts(self, state: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(P,2) residues as of ``clashing``, (P,) squared distance, and contact distance.
+
+        Of atoms that may touch; those that make a bond with each other are none.
+        """
         atoms = self.atoms(state)
         residue = np.repeat(np.arange(len(atoms)), [own.shape[1] for own in atoms])
         position = np.concatenate([own[0] for own in atoms])
         kind = np.concatenate(self.atom_kind)
-        strain = np.zeros(len(atoms))
         i, j = pairs_within(position, position, MAX_CONTACT)
         is_bond = (state.bond[residue[i]] == state.bond[residue[j]]) & (state.bond[residue[i]] >= 0)
-        met = (residue[i] != residue[j]) & ~is_bond
+        met = (residue[i] < residue[j]) & ~is_bond
         i, j = i[met], j[met]
-        apart = ((position[i] - position[j]) ** 2).sum(axis=1)
-        np.add.at(strain, residue[i], nats(apart, CONTACT[kind[i], kind[j]]))
-        i, j = pairs_within(position, self.position, MAX_CONTACT)
-        met = (self.excluded[j] != residue[i][:, None]).all(axis=1)
-        i, j = i[met], j[met]
-        apart = ((position[i] - self.position[j]) ** 2).sum(axis=1)
-        np.add.at(strain, residue[i], nats(apart, CONTACT[kind[i], self.kind[j]]))
-        return strain
+        k, m = pairs_within(position, self.position, MAX_CONTACT)
+        met = (self.excluded[m] != residue[k][:, None]).all(axis=1)
+        k, m = k[met], m[met]
+        pairs = np.concatenate((residue[i], residue[k])), np.concatenate((residue[j], 0 * m - 1))
+        square = (
+            ((position[i] - position[j]) ** 2).sum(axis=1),
+            ((position[k] - self.position[m]) ** 2).sum(axis=1),
+        )
+        contact = CONTACT[kind[i], kind[j]], CONTACT[kind[k], self.kind[m]]
+        return np.stack(pairs, axis=1), np.concatenate(square), np.concatenate(contact)
 
 
 def nats(square: np.ndarray, contact: np.ndarray) -> np.ndarray:

@@ -180,7 +180,7 @@ def _labels(
     """A, B, ... of all groups at once, while any residue finds a rotamer that it has not yet."""
     num = len(best)
     labels = [_Label(best, np.zeros(num, dtype=np.int64))]
-    at_rest = energy.strain(best)
+    at_rest, clashing = energy.strain(best), energy.clashing(best)
     unused = np.ones(len(choice), dtype=bool)
     for number in range(1, MAX_LABELS):
         last = labels[-1].state.chi[choice.residue]
@@ -192,6 +192,8 @@ def _labels(
             label = _next_label(energy, densities, labels, new, seed)
             taken = label.first == number
             strained = taken & (energy.strain(label.state) > at_rest + MAX_STRAIN)
+            new_clash = np.array(list(energy.clashing(label.state) - clashing), dtype=np.int64)
+            strained |= taken & np.isin(np.arange(num), new_clash)
             if not strained.any():
                 break
             active &= ~strained

@@ -134,6 +134,80 @@ FAILURES = make_schema(
 )
 """``failures.csv``, a table a command: the only place that says what could not be used."""
 
+MODELS = {
+    "heaviest": "heaviest modes",
+    "joint": "altloc A of the joint model",
+    "deposited": "deposited side chains",
+}
+"""Side chains that are judged beside each other."""
+
+JUDGED_RESIDUES = make_schema(
+    (
+        *IDS,
+        *(
+            Column(f"{model}_{part}_error_rad", F32, True, "radian", f"{words}: {of}")
+            for model, words in list(MODELS.items())[:2]
+            for part, of in (("chi1", "distance of chi1"), ("chi", "largest distance of a chi"))
+        ),
+        Column("confidence", F32, True, "1", "probability that each chi is within 40 degrees"),
+        *(
+            Column(f"{model}_clashes", F32, False, "", f"{words}: clashes, half of each it shares")
+            for model, words in MODELS.items()
+        ),
+        Column("altloc_clashes", F32, False, "", "the same of B, C, ..., beyond those of A"),
+        *(
+            Column(f"{model}_{part}", F32, True, unit, f"{words}: rms from ideal {of}")
+            for model, words in list(MODELS.items())[1:]
+            for part, unit, of in (
+                ("bonds_angstrom", "angstrom", "bond lengths"),
+                ("angles_rad", "radian", "bond angles"),
+            )
+        ),
+        Column("num_conformers", I8, False, "", "side chains written: 1, or as many altlocs"),
+        Column("is_heterogeneous", FLAG, True, "", "deposited with distinct rotamers; or null"),
+        Column("occupancy_error", F32, True, "1", "mean over rotamers of what has several in both"),
+    )
+)
+"""A row a residue that is judged; errors are null where not every chi was observed."""
+
+JUDGED_BONDS = make_schema(
+    (
+        *IDS,
+        Column("kind", TEXT, False, "", "disulfide or metal"),
+        Column("atom", TEXT, False, "", "of the side chain"),
+        Column("partner", TEXT, False, "", "the other cysteine, or the element of the metal"),
+        Column("is_deposited", FLAG, False, "", "bonded in the deposited model"),
+        *(
+            Column(f"{model}_angstrom", F32, True, "angstrom", f"{words}: length")
+            for model, words in MODELS.items()
+        ),
+        Column("cb_cb_angstrom", F32, True, "angstrom", "of a disulfide: between its CB"),
+    )
+)
+"""A row a disulfide or bond to a metal, deposited or of altloc A; the length where it is none."""
+
+JUDGED_ENTRIES = make_schema(
+    (
+        Column("entry", TEXT, False, "", "id of the entry"),
+        Column("reason", TEXT, True, "", "why it is not judged, in one word; else null"),
+        Column("detail", TEXT, True, "", "the same as a sentence, and what to do"),
+        Column("num_residues", I32, True, "", "residues that are judged"),
+        Column("num_learnt_from", I32, True, "", "residues left out, as it was trained on them"),
+        *(
+            Column(f"{model}_clashes", F32, True, "1/100 residues", f"{words}: clashes")
+            for model, words in MODELS.items()
+        ),
+        *(
+            Column(f"{model}_all_within_{degrees}", F32, True, "1", f"{words}: all chi so near")
+            for model, words in list(MODELS.items())[:2]
+            for degrees in (20, 40)
+        ),
+        Column("num_with_altlocs", I32, True, "", "residues written with altlocs"),
+        Column("num_heterogeneous", I32, True, "", "deposited with distinct rotamers"),
+    )
+)
+"""A row an entry that was to be judged."""
+
 
 def embedding_schema(width: int) -> pa.Schema:
     """Schema of an embedding of this width."""
