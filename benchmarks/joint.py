@@ -41,6 +41,8 @@ class Solved(NamedTuple):
     bonds: pd.DataFrame
     joint: JointModel
     seconds: float
+    is_learnt: bool
+    """The model was trained on a chain of it."""
 
 
 def main() -> None:
@@ -84,7 +86,9 @@ def solve(paths: list[Path], runner: Runner) -> Iterator[Solved]:
         everything = np.ones(len(protein), dtype=bool)
         known = known_of(protein, everything, ~everything, altlocs_kept=True)
         tables = judge(given, predicted.row, subject, joint, known)
-        yield Solved(*(table.to_pandas() for table in tables), joint, seconds)
+        learnt = runner.learnt_from(given)
+        is_learnt = learnt is not None and bool(learnt.any())
+        yield Solved(*(table.to_pandas() for table in tables), joint, seconds, is_learnt)
 
 
 def within(error: pd.Series, degrees: float) -> float:
@@ -171,9 +175,10 @@ def print_rows(solved: list[Solved]) -> None:
     print("\n| structure | residues | clashes, heaviest / joint / deposited | all chi within 20° "
           "| within 40° | disulfides right | metal bonds right | altlocs |")  # fmt: skip
     print("|---|---:|---|---|---|---|---|---|")
-    for residues, bonds, *_ in solved:
+    for residues, bonds, *_, is_learnt in solved:
         clashes = (residues[f"{x}_clashes"].sum() for x in ("heaviest", "joint", "deposited"))
-        cells = [residues["entry"].iloc[0], str(len(residues))]
+        name = residues["entry"].iloc[0] + " (learnt from)" * is_learnt
+        cells = [name, str(len(residues))]
         cells.append(" / ".join(f"{number:.0f}" for number in clashes))
         for degrees in (20, 40):
             both = (within(residues[f"{x}_chi_error_rad"], degrees) for x in ("heaviest", "joint"))

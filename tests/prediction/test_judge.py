@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gemmi
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from qfitlatent.tables.parquet import read_table, write_table
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
-    """Three entries of the test split, of which one has lost its file, and one chain was learnt."""
+    """Three entries of a split: one has lost its file, one was learnt, one has a D residue."""
     folder = tmp_path_factory.mktemp("judged")
     _, split_path, _ = make_data_set(folder, num_entries=12)
     of_test = read_table(split_path).to_pandas().query("split == 'test'")
@@ -28,7 +29,11 @@ def judged(tmp_path_factory):
     lost, learnt, whole = entries
     log = read_table(folder / "log.parquet")
     frame = log.to_pandas()
-    frame.loc[frame["entry"] == lost, "path"] = str(folder / "gone.cif.gz")
+    frame = frame.set_index("entry", drop=False)
+    structure = gemmi.read_structure(frame.loc[whole, "path"])
+    structure[0][0][3].name = "DAL"
+    structure.make_mmcif_document().write_file(str(folder / "changed.cif"))
+    frame.loc[[lost, whole], "path"] = [str(folder / x) for x in ("gone.cif", "changed.cif")]
     changed = type(log).from_pandas(frame, log.schema, preserve_index=False)
     write_table(changed, folder / "changed.parquet", log.schema)
     chains = of_test.query("entry == @learnt")["chain"].tolist()
@@ -50,6 +55,7 @@ def test_an_entry_is_judged_or_has_a_reason(judged):
     assert rows["reason"].dropna().to_dict() == {lost: "no_file", learnt: "learnt_from"}
     assert "download or preprocess" in rows["detail"][lost]
     assert set(tables["residues"]["entry"]) == {whole}
+    assert "DAL" in set(tables["residues"]["name"])
     assert rows["num_residues"][whole] == len(tables["residues"])
     assert {path.name for path in out.iterdir()} == {
         *("entries.parquet", "residues.parquet", "bonds.parquet", "README.md")

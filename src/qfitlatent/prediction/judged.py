@@ -273,7 +273,7 @@ def _bonds(
     residues, models = given.tables["residues"], [coords[name] for name in MODELS]
     author = residues.select(["author_chain", "author_number", "insertion_code"]).to_pylist()
     place = ["{author_chain}:{author_number}{insertion_code}".format(**author[n]) for n in row]
-    atoms = [SIDE_CHAIN_ATOMS[RESIDUE_TYPES[token]] for token in subject.densities.token]
+    token = subject.densities.token
     parts = []
     for kind, find, partners in (
         ("disulfide", disulfides, place),
@@ -284,7 +284,10 @@ def _bonds(
         of = np.flatnonzero(made.any(axis=1) & known.counts[bonded.residue])
         columns: dict[str, Any] = id_columns(residues, row[bonded.residue[of]])
         columns["kind"] = [kind] * len(of)
-        columns["atom"] = [atoms[bonded.residue[p]][bonded.atom[p]] for p in of]
+        types = [RESIDUE_TYPES[token[n]] for n in bonded.residue[of]]
+        columns["atom"] = [
+            SIDE_CHAIN_ATOMS[name][a] for name, a in zip(types, bonded.atom[of], strict=True)
+        ]
         columns["partner"] = [partners[bonded.partner[p]] for p in of]
         columns["is_deposited"] = made[of, 1]
         columns["cb_cb_angstrom"] = pa.array(bonded.cb_cb[of], from_pandas=True)
