@@ -141,9 +141,9 @@ class Energy:
     def strain(self, state: Candidates) -> np.ndarray:
         """(N,) nats of the contacts of each residue, ``state`` having one candidate of each."""
         pairs, apart, contact = self._contacts(state)
-        nats = _nats(apart, contact)
+        each = np.repeat(nats(apart, contact), 2).reshape(pairs.shape)
         both = pairs >= 0
-        return np.bincount(pairs[both], np.stack((nats, nats), axis=1)[both], len(self.atom_kind))
+        return np.bincount(pairs[both], each[both], len(self.atom_kind))
 
     def clashing(self, state: Candidates) -> set[tuple[int, int]]:
         """Residues that clash in ``state``; the second is -1 for an atom that stays."""
