@@ -21,7 +21,9 @@ const degrees = (x) => minus(`${x}°`);
 const numbers = ([unit, text]) => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), step = data.units[unit];
   const steps = unit === "angle" ? new Int16Array(bytes.buffer) : new Uint16Array(bytes.buffer);
-  return Float64Array.from(steps, (x) => (x === -32768 ? NaN : x * step));
+  const values = new Float64Array(steps.length);
+  for (let i = 0; i < steps.length; i++) values[i] = steps[i] === -32768 ? NaN : steps[i] * step;
+  return values;
 };
 const arrays = {}, numSlots = data.numChi.length;
 for (const [name, text] of Object.entries(data.arrays)) arrays[name] = numbers(text);
@@ -41,6 +43,10 @@ const components = (name, s) => {
   const flat = Array.from(arrays[name].subarray(firstChi[s], firstChi[s + 1])), n = data.numChi[s];
   return Array.from({length: flat.length / n}, (_, k) => flat.slice(n * k, n * (k + 1)));
 };
+const lazily = (r, name, value) => Object.defineProperty(r, name, {   // made when it is first asked for
+  configurable: true,
+  get() { Object.defineProperty(r, name, {value: value()}); return r[name]; },
+});
 const chains = [], bySlot = [], byAddress = new Map();
 data.columns.id.forEach((id, i) => {
   const at = (name) => data.columns[name][i], s = at("slot");
@@ -50,8 +56,7 @@ data.columns.id.forEach((id, i) => {
     r.symmetric = Array.from({length: numChi}, (_, d) => d === data.symmetric[s]);
     r.entropy = data.entropy[s];
     r.weight = Array.from(arrays.weight.subarray(firstWeight[s], firstWeight[s + 1]));
-    r.mean = components("mean", s);
-    r.kappa = components("kappa", s);
+    for (const name of ["mean", "kappa"]) lazily(r, name, () => components(name, s));
     const chi = rows(part("mode_chi", s), numChi).map(inDegrees);
     r.modes = part("mode_weight", s).map((w, j) => [w, ...chi[j]]).filter(([w]) => w > 0);
     const held = r.modes.reduce((sum, [w]) => sum + w, 0);
@@ -228,6 +233,11 @@ function drawCurves(r) {                  // a strip for each chi, so that none 
 
 // ---- Choosing --------------------------------------------------------------------------------
 
+function bringUp(row) {
+  const box = get("box"), top = row.offsetTop;
+  if (top < box.scrollTop + 60 || top + row.offsetHeight > box.scrollTop + box.clientHeight)
+    box.scrollTop = top - box.clientHeight / 2;
+}
 let chosen = null;
 function choose(r) {
   if (chosen === r) return;
@@ -239,9 +249,8 @@ function choose(r) {
   if (chosen) chosen.row.classList.remove("chosen");
   r.row.classList.add("chosen");
   chosen = r;
-  const box = get("box"), top = r.row.offsetTop;
-  if (top < box.scrollTop + 60 || top + r.row.offsetHeight > box.scrollTop + box.clientHeight)
-    box.scrollTop = top - box.clientHeight / 2;
+  bringUp(r.row);
+  requestAnimationFrame(() => bringUp(r.row));   // rows on the way there have their heights by now
   get("which").textContent = r.words;
   const why = warnings(r);
   const found = r.weight
