@@ -38,7 +38,7 @@ from qfitlatent.density.von_mises import (
     wrap,
 )
 
-ENTROPY_POINTS = 256
+ENTROPY_POINTS = 512
 """Points behind the part of the entropy that is no closed form."""
 
 _SAMPLE_BLOCK = 1 << 19

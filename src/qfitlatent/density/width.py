@@ -23,7 +23,10 @@ class Width:
     def __call__(
         self, log_weight: Tensor, mean: Tensor, kappa: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """log_weight (N,K), mean and kappa (N,K) or (N,K,D), with one more component: the flat."""
+        """log_weight (N,K), mean and kappa (N,K) or (N,K,D), with one more component: the flat.
+
+        log_weight may lack a constant: what comes out is normalised.
+        """
         log_weight = (log_weight / self.temperature).log_softmax(-1) + math.log1p(-self.flat)
         share = torch.full_like(log_weight[:, :1], math.log(self.flat))
         nothing = torch.zeros_like(mean[:, :1])

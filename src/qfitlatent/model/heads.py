@@ -115,8 +115,11 @@ class AutoregressiveHead(nn.Module):
         x = F.silu(self.middle[d](F.silu(x)))
         weight, east, north, kappa = self.last[d](x).chunk(4, dim=-1)
         mean = torch.atan2(north, east)
-        components = (weight.log_softmax(-1), mean, F.softplus(kappa) + self.kappa_min)
-        return components if self.width is None else self.width(*components)
+        kappa = F.softplus(kappa) + self.kappa_min
+        # A width makes weights of logits, too: one softmax less.
+        if self.width is not None:
+            return self.width(weight, mean, kappa)
+        return weight.log_softmax(-1), mean, kappa
 
 
 def spread_bias(num_components: int, num_chi: int) -> Tensor:

@@ -1,0 +1,72 @@
+"""Figures from few points against those from very many, on densities of the shipped model."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qfitlatent.chemistry.residues import NUM_CHI
+from qfitlatent.density import autoregressive, mixture
+from qfitlatent.density.regions import differ_beyond, hdr_level
+from qfitlatent.density.von_mises import circular_distance
+from qfitlatent.model.checkpoint import load_model
+from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.prediction.commands import EXAMPLE
+from qfitlatent.prediction.records import read_input
+
+NEAR = 0.005
+"""Nats, radians or probability: the mean over residues of what few points may be off."""
+
+EACH = 16
+"""Residues of each number of chi."""
+
+
+@pytest.fixture(scope="module")
+def densities():
+    """By name: what the model says of the example, its residue types turned so that each has a
+    share, and that as a mixture. Residues have one, two, three and four chi, EACH of them."""
+    protein = protein_from_tables(read_input(EXAMPLE).tables)
+    model = load_model().model
+    types = torch.from_numpy(NUM_CHI).nonzero()[:, 0]
+    turned = [
+        replace(protein, token=types[(torch.arange(len(protein)) + shift) % len(types)])
+        for shift in range(0, len(types), 3)
+    ]
+    several = [model.predict(one) for one in turned]
+    parts = []
+    for num in range(1, 5):
+        found = [(d, i) for d in several for i in (d.chi_mask.sum(1) == num).nonzero()[:, 0]]
+        parts += found[:: len(found) // EACH][:EACH]
+    s = torch.stack([d.s[i] for d, i in parts])
+    mask, symmetric = (
+        torch.stack([getattr(d, n)[i] for d, i in parts]) for n in ("chi_mask", "symmetric")
+    )
+    density = replace(several[0], s=s, chi_mask=mask, symmetric=symmetric)
+    return {"chi by chi": density, "as a mixture": density.as_mixture()}
+
+
+@pytest.mark.parametrize("name", ["chi by chi", "as a mixture"])
+def test_few_points_say_what_many_say(densities, name, monkeypatch):
+    """For every number of chi: entropy, level, two draws that differ, distance to a conformer."""
+    density = densities[name]
+    num_chi = density.chi_mask.sum(1)
+    rows, mask = torch.arange(len(density)), density.chi_mask
+    chi = density.sample(1, torch.Generator().manual_seed(1))[0]
+
+    def figures(points):
+        square = circular_distance(points.chi, chi, density.symmetric).square() * mask
+        return {
+            "level": hdr_level(density, points, chi, mask, rows),
+            "differ": differ_beyond(points, density, math.radians(40)),
+            "distance": (square.sum(-1) / num_chi).sqrt().mean(0),
+        }
+
+    few = figures(density.points(512)) | {"entropy": density.entropy()}
+    for module in (autoregressive, mixture):
+        monkeypatch.setattr(module, "ENTROPY_POINTS", 2048)
+    expected = figures(density.points(2048)) | {"entropy": density.entropy()}
+    for figure, value in few.items():
+        for num in range(1, 5):
+            off = float((value - expected[figure])[num_chi == num].mean())
+            assert abs(off) < NEAR, (figure, num, off)
