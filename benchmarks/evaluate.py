@@ -1,29 +1,32 @@
-"""Rate of the evaluation with all metrics, against the same code one residue at a time.
+"""Time of an evaluation with all methods and figures, by this version and an earlier one.
 
 Simulated entries, half of them for training: the baselines are fitted, and the true mixtures, given
-as an external table, stand for a model. Both ways are measured in this run, the slow one on a
-sample of the residues. Prints a table and writes it as JSON with --out; exits with 1 if all figures
-for 100,000 residues would take longer than 3 minutes or the ratio is below 10.
+as an external table, stand for a model, whose network is thus left out; ``--model`` adds one with
+its network. Of an earlier version its own benchmark is run on the entries that it makes; processor
+time of the evaluation alone is compared, each in a process of its own.
 
-    python benchmarks/evaluate.py --entries 2600 --threads 2
+    python benchmarks/evaluate.py --entries 2600 --threads 2 [--model shipped]
+    python benchmarks/evaluate.py --entries 600 --against 760b04c
 """
 
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
+from versions import ROOT, version
 
 from qfitlatent.archive.entries import EntryRef
 from qfitlatent.archive.log import log_local_files
 from qfitlatent.base import config
 from qfitlatent.dataset.split import split_entries
-from qfitlatent.evaluation.evaluate import evaluate_run, score_method
-from qfitlatent.evaluation.methods import external_method
+from qfitlatent.evaluation.evaluate import evaluate_run
 from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.evaluation.settings import EvaluationSettings
 from qfitlatent.simulate.entry import write_entries
@@ -31,10 +34,20 @@ from qfitlatent.simulate.settings import SimulatorSettings, entry_ids
 from qfitlatent.simulate.truth import read_truth
 from qfitlatent.structure.preprocess import preprocess_entries
 
-ROOT = Path(__file__).resolve().parent.parent
-
-NUM_SLOW = 200
-"""Residues scored one at a time."""
+TIMED = """
+import json, sys, time
+import evaluate as benchmark
+whole, read, found = benchmark.evaluate_run, benchmark.read_evaluation_set, []
+def timed(*given, **named):
+    start = time.process_time()
+    whole(*given, **named)
+    print("\\n" + json.dumps([found[0].num, time.process_time() - start]), flush=True)
+    raise SystemExit
+benchmark.evaluate_run = timed
+benchmark.read_evaluation_set = lambda *given: found.append(read(*given)) or found[-1]
+benchmark.main()
+"""
+"""Run beside a version's benchmark: residues of its evaluation, and processor seconds."""
 
 
 def make_data_set(folder: Path, num_entries: int) -> None:
@@ -54,12 +67,34 @@ def make_data_set(folder: Path, num_entries: int) -> None:
     split_entries(folder / "tables", folder / "split.parquet", seed=1, **sets)
 
 
-def main() -> int:
+def rate(root: Path, num_entries: int) -> float:
+    """Residues by processor second of the version in ``root``, by one thread."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(root / "benchmarks"), str(root / "src")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    words = ["--entries", str(num_entries), "--threads", "1"]
+    command = [sys.executable, "-c", TIMED, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"The evaluation of {root} failed:\n{done.stderr}")
+    residues, seconds = json.loads(done.stdout.splitlines()[-1])
+    return residues / seconds
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entries", type=int, default=2600, help="simulated entries")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=2, help="processes that share the work")
+    parser.add_argument("--model", help="run folder, model file or name to evaluate as well")
+    parser.add_argument("--against", metavar="COMMIT", help="the earlier version")
     options = parser.parse_args()
+    if options.against:
+        with version(options.against) as earlier:
+            then, now = rate(earlier, options.entries), rate(ROOT, options.entries)
+        print(f"| residues a processor second: {options.against} | this version | ratio |")
+        print(f"|---|---|---|\n| {then:.0f} | {now:.0f} | {now / then:.1f} |")
+        return
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -67,45 +102,14 @@ def main() -> int:
         tables, split = folder / "tables", folder / "split.parquet"
         data = read_evaluation_set(tables, split, "test")
         pq.write_table(read_truth(folder / "simulated", data.entries), folder / "t.parquet")
-        settings = config.settings(
-            EvaluationSettings,
-            "evaluate",
-            {"external": [{"name": "truth", "path": str(folder / "t.parquet")}]},
-        )
-        (external,) = settings.external
-
-        start = time.perf_counter()
-        evaluate_run(None, tables, split, folder / "out", settings)
-        whole = time.perf_counter() - start
-
-        start = time.perf_counter()
-        score_method(external_method(external, data), data, settings)
-        fast = (time.perf_counter() - start) / data.num
-
-        one_by_one = external_method(external, data, 1)
-        chunks = one_by_one.chunks()
-        few = type(one_by_one)("truth", lambda: (next(chunks) for _ in range(NUM_SLOW)))
-        start = time.perf_counter()
-        score_method(few, data, settings)
-        slow = (time.perf_counter() - start) / NUM_SLOW
-
-    figures = {
-        "num_residues": data.num,
-        "num_altlocs": len(data.observed.row_residue),
-        "num_threads": options.threads,
-        "whole_evaluation_s": round(whole, 1),
-        "residues_per_second_all_methods": round(data.num / whole),
-        "seconds_for_100000_residues": round(1e5 * whole / data.num, 1),
-        "one_method_residues_per_second": round(1 / fast),
-        "one_residue_at_a_time_per_second": round(1 / slow, 1),
-        "ratio": round(slow / fast, 1),
-    }
-    for name, value in figures.items():
-        print(f"{name:36s} {value}")
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
-    return int(figures["seconds_for_100000_residues"] > 180 or figures["ratio"] < 10)
+        external = {"external": [{"name": "truth", "path": str(folder / "t.parquet")}]}
+        settings = config.settings(EvaluationSettings, "evaluate", external)
+        start, out = time.perf_counter(), folder / "out"
+        evaluate_run(options.model, tables, split, out, settings, processes=options.threads)
+        seconds = time.perf_counter() - start
+    print("| residues | processes | s | s for 100,000 residues |\n|---|---|---|---|")
+    print(f"| {data.num} | {options.threads} | {seconds:.1f} | {1e5 * seconds / data.num:.1f} |")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

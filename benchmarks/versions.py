@@ -34,10 +34,10 @@ class Cost(NamedTuple):
 
 @contextmanager
 def version(commit: str) -> Iterator[Path]:
-    """A folder with the package as the commit has it."""
+    """A folder with package and benchmarks as the commit has them."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "version.tar"
-        command = ["git", "-C", ROOT, "archive", "-o", archive, commit, "src"]
+        command = ["git", "-C", ROOT, "archive", "-o", archive, commit, "src", "benchmarks"]
         if subprocess.run(command, capture_output=True).returncode:
             sys.exit(f"This checkout has no commit {commit}: fetch it (git fetch --unshallow).")
         with tarfile.open(archive) as file:
