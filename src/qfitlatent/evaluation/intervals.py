@@ -48,18 +48,26 @@ def bootstrap_means(
     shape = (num_levels, num_entries)
     value, low, high = np.full((3, num_levels, num_figures), np.nan)
     count, entries = np.zeros((2, num_levels, num_figures), dtype=np.int64)
+
+    def of_cells(values: np.ndarray) -> np.ndarray:
+        return np.bincount(cell, values, num_levels * num_entries).reshape(shape)
+
+    # Most figures are known for the same residues: what depends on these alone is made once.
+    of_known: dict[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for f in range(num_figures):
         known = np.isfinite(values[:, f])
         w = known.astype(float) if row_weight is None else known * row_weight
-        filled = np.where(known, values[:, f], 0.0)
-        sums = np.bincount(cell, filled * w, num_levels * num_entries).reshape(shape)
-        mass = np.bincount(cell, w, num_levels * num_entries).reshape(shape)
-        present = np.bincount(cell, known, num_levels * num_entries).reshape(shape)
+        key = known.tobytes()
+        if key not in of_known:
+            mass = of_cells(w)
+            of_known[key] = of_cells(known), mass, weights @ mass.T
+        present, mass, drawn_mass = of_known[key]
+        sums = of_cells(np.where(known, values[:, f], 0.0) * w)
         count[:, f] = present.sum(1)
         entries[:, f] = (present > 0).sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):
             value[:, f] = sums.sum(1) / mass.sum(1)
-            drawn = (weights @ sums.T) / (weights @ mass.T)  # (B,L)
+            drawn = (weights @ sums.T) / drawn_mass  # (B,L)
         several = entries[:, f] > 1
         low[several, f], high[several, f] = (end[several] for end in _percentiles(drawn))
     return Interval(value, low, high, count, entries)

@@ -16,6 +16,9 @@ PRICE_SWEEPS = 6
 MASS_TOLERANCE = 1e-7
 """Optimal transport stops when less than this share of the mass is at the wrong altloc."""
 
+KEPT_SHARE = 0.75
+"""Solved problems are put aside when this share or less is left to solve."""
+
 
 def wasserstein(distance: Tensor, observed: Observed) -> Tensor:
     """(N,) exact W1 between the S equally weighted samples and the observed altlocs, in radians.
@@ -68,15 +71,18 @@ def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
     held.scatter_(2, priced.argmin(2, keepdim=True), 1.0 / num_samples)
     # move[s,a,b] never changes; only which sources are held at a does.
     move = cost[:, :, None, :] - cost[:, :, :, None]  # (n,S,A,A)
-    active = torch.arange(num)
+    total = cost.new_zeros(num)
+    number = torch.arange(num)
     while True:
-        surplus = held[active].sum(1) - demand[active]
+        surplus = held.sum(1) - demand
         todo = surplus.clamp(min=0.0).sum(1) > MASS_TOLERANCE
-        active, surplus = active[todo], surplus[todo]
-        if not len(active):
-            break
-        _move_along_cheapest_path(held, move, active, surplus)
-    return (held * cost).sum((1, 2)).float()
+        if todo.sum() <= KEPT_SHARE * len(todo):
+            total[number] = (held * cost).sum((1, 2))
+            if not todo.any():
+                return total.float()
+            number, cost, demand = number[todo], cost[todo], demand[todo]
+            held, move, surplus = held[todo], move[todo], surplus[todo]
+        _move_along_cheapest_path(held, move, surplus)
 
 
 def _prices(cost: Tensor, demand: Tensor) -> Tensor:
@@ -98,12 +104,12 @@ def _prices(cost: Tensor, demand: Tensor) -> Tensor:
     return price
 
 
-def _move_along_cheapest_path(held: Tensor, move: Tensor, active: Tensor, surplus: Tensor) -> None:
-    """One augmentation of each active problem, in place."""
+def _move_along_cheapest_path(held: Tensor, move: Tensor, surplus: Tensor) -> None:
+    """One augmentation of each problem that has a surplus (n,A), in place."""
     num_atoms = surplus.shape[1]
-    rows = torch.arange(len(active))
-    available = held[active] > MASS_TOLERANCE / 1000
-    arc, source = move[active].masked_fill(~available[..., None], math.inf).min(1)  # (n,A,A)
+    rows = torch.arange(len(held))
+    available = held > MASS_TOLERANCE / 1000
+    arc, source = move.masked_fill(~available[..., None], math.inf).min(1)  # (n,A,A)
     # Bellman-Ford from all surplus targets; arcs may be negative, cycles never are.
     start = surplus > MASS_TOLERANCE / 100
     reach = torch.where(start, 0.0, math.inf).to(arc.dtype)
@@ -123,12 +129,12 @@ def _move_along_cheapest_path(held: Tensor, move: Tensor, active: Tensor, surplu
         step = origin >= 0
         from_atom = origin.clamp(min=0)
         which = source[rows, from_atom, at]
-        limit = held[active, which, from_atom]
+        limit = held[rows, which, from_atom]
         amount = torch.where(step, torch.minimum(amount, limit), amount)
         path.append((step, which, from_atom, at))
         at = torch.where(step, from_atom, at)
     amount = torch.minimum(amount, surplus[rows, at])
     for step, which, from_atom, to_atom in path:
         change = torch.where(step, amount, 0.0)
-        held.index_put_((active, which, from_atom), -change, accumulate=True)
-        held.index_put_((active, which, to_atom), change, accumulate=True)
+        held.index_put_((rows, which, from_atom), -change, accumulate=True)
+        held.index_put_((rows, which, to_atom), change, accumulate=True)
