@@ -3,7 +3,7 @@
 // library and the atoms are unpacked when the pane is first seen, so that the page opens at once.
 const COLOURS = ["#1d78c1", "#b35f00", "#16804f", "#b44a92"];   // of labels; white and dark set them off
 const CARBON = "#78858f";                 // of what has one conformer
-const ELEMENTS = {N: "#3454d1", O: "#cc2222", S: "#b8960c", P: "#c8641b", SE: "#b8960c"};
+const ELEMENTS = {N: "#3454d1", O: "#cc2222", S: "#b8960c", P: "#c8641b", Se: "#b8960c"};
 const BACKBONE = new Set(["N", "CA", "C", "O", "OXT"]);
 const NEAR = 4.5;                         // angstrom from the chosen side chain
 const TRACED = 20, SEEN = 8;              // angstrom from its middle: how far the trace goes, and the view
@@ -35,11 +35,16 @@ function readAtoms(text) {
 const squared = (a, b) => (a.x - b.x) ** 2 + (a.y - b.y) ** 2 + (a.z - b.z) ** 2;
 const isSide = (atom) => !BACKBONE.has(atom.name);
 const together = (a, b) => !a.altloc || !b.altloc || a.altloc === b.altloc;
+// How far a bond reaches, angstrom: two light elements, one that is heavier, a metal and what binds it.
+const LIGHT = new Set(["C", "N", "O", "F", "B"]), HEAVY = new Set(["S", "Se", "P", "Cl", "Br", "I"]);
+const isMetal = ({element}) => !LIGHT.has(element) && !HEAVY.has(element);
 function isBond(a, b) {
   if (!together(a, b)) return false;
-  const heavy = [a, b].filter(({element}) => "S SE P CL BR I".split(" ").includes(element.toUpperCase()));
-  const light = [a, b].filter(({element}) => "C N O F B".split(" ").includes(element.toUpperCase()));
-  return heavy.length + light.length === 2 && squared(a, b) < (heavy.length ? 2.25 : 1.9) ** 2;
+  const both = (test) => test(a) && test(b);
+  if (both((atom) => LIGHT.has(atom.element))) return squared(a, b) < 1.9 ** 2;
+  if (both((atom) => !isMetal(atom))) return squared(a, b) < 2.25 ** 2;
+  const binds = ({element}) => ["N", "O", "S"].includes(element);
+  return (binds(a) || binds(b)) && squared(a, b) < 2.7 ** 2;
 }
 function neighboursOf(residue, residues) {
   const side = residue.atoms.filter(isSide), core = side.length ? side : residue.atoms;
@@ -52,7 +57,7 @@ function drawnAtoms(shown, chosenOne) {   // as 3Dmol takes them, each with its 
   const drawn = atoms.map((atom, index) => {
     const isChosen = atom.residue === chosenOne, hue = atom.altloc ? hueOf(atom.altloc) : CARBON;
     const own = isChosen && !atom.altloc && isSide(atom) ? COLOURS[0] : hue;
-    const color = atom.element === "C" ? own : ELEMENTS[atom.element.toUpperCase()] ?? own;
+    const color = atom.element === "C" ? own : ELEMENTS[atom.element] ?? own;
     const radius = !isSide(atom) ? 0.07 : isChosen ? 0.2 : 0.12;
     return {
       index, elem: atom.element, atom: atom.name, x: atom.x, y: atom.y, z: atom.z, bonds: [], bondOrder: [],
@@ -66,10 +71,11 @@ function drawnAtoms(shown, chosenOne) {   // as 3Dmol takes them, each with its 
         drawn[j].bonds.push(i); drawn[j].bondOrder.push(1);
       }
   });
-  for (const atom of drawn) {
-    const {color, radius} = atom;
-    atom.style = atom.bonds.length ? {stick: {color, radius}} : {sphere: {color, radius: 0.35}};
-  }
+  drawn.forEach((atom, i) => {
+    const {color, radius} = atom, sphere = {color, radius: 0.35};
+    const stick = {color, radius: isMetal(atoms[i]) ? 0.07 : radius};
+    atom.style = isMetal(atoms[i]) ? {stick, sphere} : atom.bonds.length ? {stick} : {sphere};
+  });
   return drawn;
 }
 function traceAtoms(residues, middle) {   // CA to CA, where the chain is not broken
@@ -180,7 +186,7 @@ async function openScene() {
   }
   const [code, text] = await Promise.all([unpack("viewer"), unpack("atoms")]);
   make("script", code, document.head);
-  const viewer = $3Dmol.createViewer(pane);
+  const viewer = $3Dmol.createViewer(pane, {upscale: false});
   viewer.setSlab(-SEEN * 1.5, TRACED);
   return {viewer, residues: readAtoms(text)};
 }
@@ -189,8 +195,10 @@ async function showModel() {
   if (!open || !chosen) return;
   const {viewer, residues} = open, residue = residues.find(({r}) => r === chosen);
   const near = neighboursOf(residue, residues), shown = [residue, ...near], middle = middleOf(residue);
-  viewer.removeAllModels();
+  viewer.removeAllModels();               // each of these draws at once: what there is, nothing
   viewer.removeAllLabels();
+  viewer.setBackgroundColor(getComputedStyle(pane).backgroundColor);
+  viewer.setView(bestView(residue, near, middle));
   viewer.addModel().addAtoms(traceAtoms(residues, middle));
   const model = viewer.addModel();
   model.addAtoms(drawnAtoms(shown, residue));
@@ -198,8 +206,6 @@ async function showModel() {
     if (atom.residue.r) location.hash = atom.residue.r.rowLink.hash;
   });
   addLabels(viewer, shown, residue);
-  viewer.setBackgroundColor(getComputedStyle(pane).backgroundColor);
-  viewer.setView(bestView(residue, near, middle));
   viewer.render();
   pane.setAttribute("aria-label", `Model around ${chosen.words}. Arrow keys turn it, plus and minus zoom.`);
   pane.dataset.shows = chosen.address;
