@@ -12,6 +12,7 @@ const ARGUMENTS = [
   "--disable-background-networking", "--disable-component-update",
   "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
 ];
+const PATIENCE = 600000;                  // milliseconds: a busy machine fails nothing
 const DESK = { width: 1200, height: 900 }, PHONE = { width: 360, height: 740 };
 const file = (name) => path.join(process.env.NODE_PATH, name);
 const settle = (page) => page.evaluate(() => new Promise((done) =>
@@ -56,7 +57,7 @@ async function answer(browser, { code, page: name, init, given }) {
   page.on("request", (r) => {
     if (!/^(file|data|blob):/.test(r.url())) requests.push(r.url());
   });
-  page.setDefaultTimeout(60000);
+  page.setDefaultTimeout(PATIENCE);
   try {
     if (init) await page.addInitScript(init);
     await page.goto(name ? pathToFileURL(name).href : "about:blank");
@@ -69,7 +70,9 @@ async function answer(browser, { code, page: name, init, given }) {
 }
 
 (async () => {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ARGUMENTS });
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM, args: ARGUMENTS, timeout: PATIENCE,
+  });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const reply = await answer(browser, JSON.parse(line)).catch((error) => ({ error: `${error.stack}` }));
     console.log(JSON.stringify(reply));

@@ -53,7 +53,9 @@ def in_browser(code: str, page: Path | None = None, init: str = "", **given: Any
     request = {"code": code, "page": page and str(page), "init": init, "given": given}
     driver.stdin.write(json.dumps(request) + "\n")
     driver.stdin.flush()
-    reply = json.loads(driver.stdout.readline())
+    line = driver.stdout.readline()
+    assert line, "the browser could not be started, or died: see standard error"
+    reply = json.loads(line)
     assert "error" not in reply, reply["error"]
     assert not reply["complaints"], reply["complaints"]
     assert not reply["requests"], reply["requests"]
