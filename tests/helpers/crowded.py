@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qfitlatent.chemistry.building import place_backbone
+from qfitlatent.chemistry.building import place_atom, place_backbone
 from qfitlatent.chemistry.geometry import frames
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, TOKEN
 from qfitlatent.joint.atoms import KIND, Backbones, Surroundings
@@ -97,3 +97,24 @@ def near_pairs(protein, chi, angstrom):
     apart = np.linalg.norm(points[:, None] - points, axis=2)
     i, j = np.nonzero((apart < angstrom) & (owner[:, None] < owner))
     return set(zip(owner[i].tolist(), owner[j].tolist(), strict=True))
+
+
+def bonded_cysteines(chi1=(-1.1, 3.0), chi3=-1.5):
+    """Backbones of two cysteines with a perfect disulfide at these chi."""
+    first = crowded(1, 4)[0].backbones
+    one = Backbones(
+        first.rotation[:1], first.translation[:1], first.nitrogen[:1], np.array([TOKEN["CYS"]])
+    )
+    cb, sg = one.build(np.array([0]), np.array([[chi1[0], 0, 0, 0]]))[0, :2]
+    ca = one.translation[0]
+    other_sg = place_atom(ca, cb, sg, 2.05, np.deg2rad(104.0), np.array(-1.3))
+    other_cb = place_atom(cb, sg, other_sg, 1.8075, np.deg2rad(104.0), np.array(chi3))
+    other_ca = place_atom(sg, other_sg, other_cb, 1.53, np.deg2rad(113.9), np.array(2.9))
+    c_torsion = np.array(chi1[1] - np.deg2rad(122.9))
+    n = place_atom(other_sg, other_cb, other_ca, 1.458, np.deg2rad(110.5), np.array(chi1[1]))
+    c = place_atom(other_sg, other_cb, other_ca, 1.525, np.deg2rad(110.1), c_torsion)
+    rotation, translation, _ = frames(n[None], other_ca[None], c[None])
+    second = Backbones(rotation, translation, n[None], np.array([TOKEN["CYS"]]))
+    assert np.linalg.norm(second.cb()[0] - other_cb) < 0.2  # it is an L residue
+    pairs = zip(vars(one).values(), vars(second).values(), strict=True)
+    return Backbones(*(np.concatenate(pair) for pair in pairs))

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers.crowded import NO_METALS, crowded
-from qfitlatent.chemistry.building import place_atom
-from qfitlatent.chemistry.geometry import dihedral, frames
+from helpers.crowded import NO_METALS, bonded_cysteines, crowded
+from qfitlatent.chemistry.geometry import dihedral, unit
 from qfitlatent.chemistry.residues import SIDE_CHAIN_ATOMS, TOKEN
 from qfitlatent.joint.atoms import Backbones, Surroundings
 from qfitlatent.joint.bonds import Metals, find_bonds
@@ -19,37 +18,12 @@ NOTHING = Surroundings(
 )
 
 
-def backbones_of(n, ca, c, names):
-    rotation, translation, _ = frames(n, ca, c)
-    return Backbones(rotation, translation, n, np.array([TOKEN[name] for name in names]))
-
-
 def one_mode(token, chi1=1.0):
     """All mass in one broad mode that makes no bond."""
     chi = np.zeros((len(token), 1, 4))
     chi[..., 0] = chi1
     one = np.ones((len(token), 1))
     return Densities(token, one, chi, np.full(chi.shape, 0.5), one, chi)
-
-
-def bonded_cysteines(chi1=(-1.1, 3.0), chi3=-1.5):
-    """Backbones of two cysteines with a perfect disulfide at these chi."""
-    first = crowded(1, 4)[0].backbones
-    one = Backbones(
-        first.rotation[:1], first.translation[:1], first.nitrogen[:1], np.array([TOKEN["CYS"]])
-    )
-    cb, sg = one.build(np.array([0]), np.array([[chi1[0], 0, 0, 0]]))[0, :2]
-    ca = one.translation[0]
-    other_sg = place_atom(ca, cb, sg, 2.05, np.deg2rad(104.0), np.array(-1.3))
-    other_cb = place_atom(cb, sg, other_sg, 1.8075, np.deg2rad(104.0), np.array(chi3))
-    other_ca = place_atom(sg, other_sg, other_cb, 1.53, np.deg2rad(113.9), np.array(2.9))
-    c_torsion = np.array(chi1[1] - np.deg2rad(122.9))
-    n = place_atom(other_sg, other_cb, other_ca, 1.458, np.deg2rad(110.5), np.array(chi1[1]))
-    c = place_atom(other_sg, other_cb, other_ca, 1.525, np.deg2rad(110.1), c_torsion)
-    second = backbones_of(n[None], other_ca[None], c[None], ["CYS"])
-    assert np.linalg.norm(second.cb()[0] - other_cb) < 0.2  # it is an L residue
-    pairs = zip(vars(one).values(), vars(second).values(), strict=True)
-    return Backbones(*(np.concatenate(pair) for pair in pairs))
 
 
 @pytest.mark.parametrize("chi1", [(-1.1, 3.0), (1.1, -1.1), (-1.0, -1.2)])
@@ -106,3 +80,40 @@ def test_a_histidine_binds_the_metal_where_its_lone_pair_can_point(atom, recorde
     built = backbones.build(np.array([0]), model.states.chi[:, 0])[0]
     ligand = built[SIDE_CHAIN_ATOMS["HIS"].index(atom)]
     assert np.linalg.norm(ligand - metal) == pytest.approx(2.05, abs=0.15)
+
+
+@pytest.mark.parametrize("one_metal", [True, False])
+def test_a_carboxylate_makes_both_of_its_recorded_bonds(one_metal):
+    """It holds one metal by both oxygens, or joins two."""
+    backbones = crowded(1, 3)[0].backbones
+    backbones = Backbones(*(x[1:2] for x in vars(backbones).values()))
+    backbones = replace(backbones, token=np.array([TOKEN["GLU"]]))
+    column = [SIDE_CHAIN_ATOMS["GLU"].index(name) for name in ("CD", "OE1", "OE2")]
+    carbon, *oxygens = backbones.build(np.array([0]), np.array([[-1.2, 3.0, 0.4, 0]]))[0, column]
+    out = unit(np.mean(oxygens, axis=0) - carbon)
+    if one_metal:
+        half = np.linalg.norm(oxygens[0] - oxygens[1]) / 2
+        positions = [np.mean(oxygens, axis=0) + np.sqrt(2.25**2 - half**2) * out]
+    else:
+        # 2.1 angstrom from an oxygen, 120 degrees from its bond, away from the other.
+        away = [unit(a - b) for a, b in (oxygens, oxygens[::-1])]
+        positions = [
+            oxygen + 2.1 * unit(unit(oxygen - carbon) + side + 0.2 * out)
+            for oxygen, side in zip(oxygens, away, strict=True)
+        ]
+    links = ((0, "OE1", 0), (0, "OE2", 0 if one_metal else 1))
+    num = len(positions)
+    metals = Metals(np.array(positions), np.full(num, 2.1), np.zeros(num, dtype=bool), links)
+    model = joint_model(
+        Protein(backbones, NOTHING, metals),
+        one_mode(backbones.token, chi1=2.0),
+        np.zeros(1, dtype=bool),
+        0.1,
+        0,
+    )
+    built = backbones.build(np.array([0]), model.states.chi[:, 0])[0, column[1:]]
+    lengths = [
+        np.linalg.norm(oxygen - positions[m])
+        for oxygen, (_, _, m) in zip(built, links, strict=True)
+    ]
+    assert lengths == pytest.approx([2.25, 2.25] if one_metal else [2.1, 2.1], abs=0.25)

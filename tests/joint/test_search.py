@@ -56,6 +56,17 @@ def test_what_cannot_be_solved_exactly_is_annealed_the_same_each_time(monkeypatc
     assert np.mean(np.array(gaps) < 1e-9) >= 0.7
 
 
+def test_a_bond_is_found_through_the_clash_before_it():
+    """Two residues that are bonded, and clash when one of them alone is ready for it."""
+    own = [np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([0.0, 0.3, 0.1])]
+    bond, touch = [[0.0, 16.0], [16.0, -12.0]], [[0.2, 0.0, 0.1], [0.0, 0.2, 0.3]]
+    problem = Problem(own, {(0, 1): np.array(bond), (1, 2): np.array(touch)})
+    assert search.anneal(problem, [0, 1, 2], 0).tolist() == [1, 1, 0]
+    state, marginal = draw_states(problem, 64, np.random.default_rng(0))
+    assert (state[:, :2] == 1).all()
+    assert marginal[0] == pytest.approx([0.0, 1.0], abs=1e-3)
+
+
 def test_components_are_those_of_the_graph():
     pair = {(0, 3): np.array([[0.0, 1.0]]), (1, 2): np.array([[2.0, 0.0], [0.0, 1.0]])}
     problem = Problem([np.zeros(1), np.zeros(2), np.zeros(2), np.zeros(2)], pair)

@@ -53,6 +53,9 @@ _APART = np.deg2rad(40.0)
 _WORST = 8.0
 """Nats of strain above which there is no bond; a recorded one comes as near as it can."""
 
+_WORST_OF_SEVERAL = 12.0
+"""The same for bonds that a side chain makes at once."""
+
 # Ligand atoms: the atoms bonded to them, the angle that those make with the metal, its spread.
 _LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
     ("CYS", "SG"): (("CB",), 107.0, 8.0),
@@ -72,6 +75,9 @@ _LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
 }
 _UNASKED = {"CYS": 4.5, "HIS": 6.3, "ASP": 5.2, "GLU": 6.5}
 """Residues that bind a metal without a record of it, within so many angstrom of CB."""
+
+CHELATE_DEGREES, CHELATE_LONGER = 92.0, 0.15
+"""Of a carboxylate that holds a metal by both oxygens: C-O-metal, and how much longer each is."""
 
 _GRID_STEPS = (0.0, 5.0, 10.0, 20.0, 30.0)
 """Degrees between points of a grid over so many chi."""
@@ -131,8 +137,7 @@ def find_bonds(
         for n, chi in ((i, chi_i), (j, chi_j)):
             found.append((n, chi, 0.0, len(energy)))
         energy.append(strain - gain)
-    for n, chi, strain, is_recorded in _metal_bonds(backbones, densities, metals):
-        gain = GAIN_RECORDED if is_recorded else GAIN_NEAR["metal"]
+    for n, chi, strain, gain in _metal_bonds(backbones, densities, metals):
         found.append((n, chi, strain - gain, len(energy)))
         energy.append(0.0)
     found.sort(key=lambda state: (state[0], state[3]))
@@ -205,49 +210,69 @@ def _disulfide_strain(
 
 def _metal_bonds(
     backbones: Backbones, densities: Densities, metals: Metals
-) -> Iterator[tuple[int, np.ndarray, float, bool]]:
-    """(residue, chi, strain in nats, is recorded) of side chains that bind a metal."""
-    recorded = {(n, m): atom for n, atom, m in metals.links}
-    near, metal = pairs_within(backbones.cb(), metals.position, max(_UNASKED.values()))
-    cb = backbones.cb()[near]
-    apart = np.linalg.norm(cb - metals.position[metal], axis=1)
+) -> Iterator[tuple[int, np.ndarray, float, float]]:
+    """(residue, chi, strain in nats, gain in nats) of side chains that bind metals."""
+    for n, bonds, gain in _bond_sets(backbones, metals):
+        num = int(NUM_CHI[backbones.token[n]])
+        angles = np.deg2rad(np.arange(-180.0, 180.0, _GRID_STEPS[num]))
+        grid = np.stack(np.meshgrid(*[angles] * num, indexing="ij"), axis=-1).reshape(-1, num)
+        ligand = _Ligand(backbones, densities, metals, n, bonds)
+        # One bond of a record comes as near as it can; several at once are made well or not at all.
+        worst = _WORST if len(bonds) == 1 else _WORST_OF_SEVERAL
+        forced = len(bonds) == 1 and gain == GAIN_RECORDED
+        for chi, strain in _minima(grid, ligand, np.deg2rad(_GRID_STEPS[num])):
+            if strain <= worst or forced:
+                yield n, _wide(chi[None])[0], min(strain, worst), gain
+
+
+def _bond_sets(
+    backbones: Backbones, metals: Metals
+) -> Iterator[tuple[int, tuple[tuple[str, int], ...], float]]:
+    """(residue, (atom, metal) of the bonds that it may make at once, their gain in nats).
+
+    Of a residue of which several bonds are recorded, each by itself and all together: a carboxylate
+    that holds a metal by both oxygens, or joins two.
+    """
+    recorded: dict[int, list[tuple[str, int]]] = {}
+    for n, atom, m in sorted(set(metals.links)):
+        if (RESIDUE_TYPES[backbones.token[n]], atom) in _LIGANDS:
+            recorded.setdefault(n, []).append((atom, m))
+    for n, bonds in recorded.items():
+        for bond in bonds:
+            yield n, (bond,), GAIN_RECORDED
+        if len(bonds) > 1:
+            yield n, tuple(bonds), GAIN_RECORDED * len(bonds)
+    known = {(n, m) for n, bonds in recorded.items() for _, m in bonds}
+    cb = backbones.cb()
+    near, metal = pairs_within(cb, metals.position, max(_UNASKED.values()))
+    apart = np.linalg.norm(cb[near] - metals.position[metal], axis=1)
     reach = np.zeros(NUM_TOKENS)
     reach[[TOKEN[name] for name in _UNASKED]] = list(_UNASKED.values())
     free = (apart <= reach[backbones.token[near]]) & metals.attracts[metal]
-    pairs = set(recorded) | set(zip(near[free].tolist(), metal[free].tolist(), strict=True))
-    for n, m in sorted(pairs):
-        token = int(backbones.token[n])
-        name, num = RESIDUE_TYPES[token], int(NUM_CHI[token])
-        atoms = [a for r, a in _LIGANDS if r == name and a == recorded.get((n, m), a)]
-        angles = np.deg2rad(np.arange(-180.0, 180.0, _GRID_STEPS[num]))
-        grid = np.stack(np.meshgrid(*[angles] * num, indexing="ij"), axis=-1).reshape(-1, num)
-        coords = backbones.build(np.full(len(grid), n), _wide(grid))
-        for atom in atoms:
-            ligand = _Ligand(backbones, densities, metals, n, m, (name, atom))
-            start = ligand.strain_and_cost(grid, coords)
-            for chi, strain in _minima(grid, ligand, np.deg2rad(_GRID_STEPS[num]), start):
-                if strain <= _WORST or (n, m) in recorded:
-                    yield n, _wide(chi[None])[0], min(strain, _WORST), (n, m) in recorded
+    for n, m in zip(near[free].tolist(), metal[free].tolist(), strict=True):
+        for name, atom in _LIGANDS:
+            if name == RESIDUE_TYPES[backbones.token[n]] and (n, m) not in known:
+                yield n, ((atom, m),), GAIN_NEAR["metal"]
 
 
 @dataclass(frozen=True)
 class _Ligand:
-    """Atom ``name`` (residue type, atom) of residue n on metal m."""
+    """Atoms of residue n, each on a metal: bonds of (atom, metal)."""
 
     backbones: Backbones
     densities: Densities
     metals: Metals
     n: int
-    m: int
-    name: tuple[str, str]
+    bonds: tuple[tuple[str, int], ...]
 
     def __call__(self, chi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        residue = np.full(len(chi), self.n)
-        return self.strain_and_cost(chi, self.backbones.build(residue, _wide(chi)))
-
-    def strain_and_cost(self, chi: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of side chains chi (G,d), built as coords (G,A,3); only fair ones have a cost."""
-        strain = _metal_strain(coords, self.name, self.metals, self.m)
+        """Strain and cost of side chains chi (G,d); only fair ones have a cost."""
+        coords = self.backbones.build(np.full(len(chi), self.n), _wide(chi))
+        name = RESIDUE_TYPES[self.backbones.token[self.n]]
+        on = [m for _, m in self.bonds]
+        strain = np.zeros(len(chi))
+        for atom, m in self.bonds:
+            strain += _metal_strain(coords, (name, atom), self.metals, m, on.count(m) > 1)
         fair = np.flatnonzero(strain <= strain.min() + 4 * _WORST)
         cost = np.full(len(chi), np.inf)
         cost[fair] = self.densities.cost(np.full(len(fair), self.n), _wide(chi[fair]))
@@ -260,14 +285,19 @@ def _wide(chi: np.ndarray) -> np.ndarray:
 
 
 def _metal_strain(
-    coords: np.ndarray, ligand: tuple[str, str], metals: Metals, m: int
+    coords: np.ndarray, ligand: tuple[str, str], metals: Metals, m: int, chelates: bool
 ) -> np.ndarray:
-    """(G,) nats of the bond of a ligand atom of side chains (G,A,3) to metal m."""
+    """(G,) nats of the bond of a ligand atom of side chains (G,A,3) to metal m.
+
+    ``chelates``: another atom of the side chain is bound to the same metal.
+    """
     name, atom = ligand
     column = {a: k for k, a in enumerate(SIDE_CHAIN_ATOMS[name])}
     bonded, angle, spread = _LIGANDS[ligand]
+    length = metals.distance[m] + SULPHUR_LONGER * (atom[0] == "S")
+    if chelates:
+        angle, length = CHELATE_DEGREES, length + CHELATE_LONGER
     at, metal = coords[:, column[atom]], metals.position[m]
-    length = metals.distance[m] + (SULPHUR_LONGER if atom[0] == "S" else 0.0)
     strain = ((np.linalg.norm(at - metal, axis=1) - length) / 0.08) ** 2
     for other in bonded:
         off = _angle(coords[:, column[other]], at, metal) - np.deg2rad(angle)
@@ -276,16 +306,10 @@ def _metal_strain(
 
 
 def _minima(
-    grid: np.ndarray,
-    strain_and_cost: StrainAndCost,
-    step: float,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
+    grid: np.ndarray, strain_and_cost: StrainAndCost, step: float
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first.
-
-    ``start`` is what ``strain_and_cost`` gives for the grid, where that is known.
-    """
-    strain, cost = start or strain_and_cost(grid)
+    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first."""
+    strain, cost = strain_and_cost(grid)
     total = strain + cost
     left = np.ones(len(grid), dtype=bool)
     best = total.min()

@@ -5,7 +5,7 @@ Shapes: N residues, C_n candidates of a residue, S chains.
 
 import numpy as np
 
-from qfitlatent.joint.search import Problem, neighbours
+from qfitlatent.joint.search import Problem, attracting, neighbours
 
 SWEEPS = 16
 """Over all residues; the first half is forgotten."""
@@ -16,8 +16,8 @@ def draw_states(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """(S,N) states of num independent chains, and (C_n,) the marginal of each candidate.
 
-    A marginal is the mean of the conditional probabilities over chains and sweeps, which varies
-    less than a count of states does.
+    Residues that can be bonded move two by two as well. A marginal is the mean of the conditional
+    probabilities over chains and sweeps, which varies less than a count of states does.
     """
     near = neighbours(problem)
     state = np.zeros((num, len(problem.own)), dtype=np.int64)
@@ -25,11 +25,16 @@ def draw_states(
         state[:, n] = _choose(np.broadcast_to(own, (num, len(own))), rng)
     marginal = [np.zeros(len(own)) for own in problem.own]
     several = [n for n, own in enumerate(problem.own) if len(own) > 1]
+    pairs = attracting(problem)
     for sweep in range(SWEEPS):
+        for i, j in pairs:
+            both = np.broadcast_to(problem.pair[i, j], (num, *problem.pair[i, j].shape))
+            both = both + _conditional(problem, near, state, i, j)[:, :, None]
+            both = both + _conditional(problem, near, state, j, i)[:, None]
+            chosen = _choose(both.reshape(num, -1), rng)
+            state[:, i], state[:, j] = np.divmod(chosen, both.shape[2])
         for n in several:
-            energy = np.broadcast_to(problem.own[n], (num, len(problem.own[n])))
-            for j, table in near[n].items():
-                energy = energy + table.T[state[:, j]]
+            energy = _conditional(problem, near, state, n)
             state[:, n] = _choose(energy, rng)
             if sweep >= SWEEPS // 2:
                 weight = np.exp(energy.min(axis=1, keepdims=True) - energy)
@@ -39,6 +44,21 @@ def draw_states(
         if len(each) == 1:
             each[:] = 1.0
     return state, marginal
+
+
+def _conditional(
+    problem: Problem,
+    near: list[dict[int, np.ndarray]],
+    state: np.ndarray,
+    n: int,
+    but: int = -1,
+) -> np.ndarray:
+    """(S,C_n) energy of residue n, the others as in the states (S,N), one of them left out."""
+    energy = np.broadcast_to(problem.own[n], (len(state), len(problem.own[n])))
+    for j, table in near[n].items():
+        if j != but:
+            energy = energy + table.T[state[:, j]]
+    return energy
 
 
 def _choose(energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -187,25 +187,47 @@ def eliminate(problem: Problem, component: list[int]) -> np.ndarray | None:
     return np.array([state[n] for n in component])
 
 
+def attracting(problem: Problem) -> list[tuple[int, int]]:
+    """Pairs of residues that can be bonded: there is a clash on the way of each by itself."""
+    return [pair for pair, energy in problem.pair.items() if energy.min() < 0]
+
+
 def anneal(problem: Problem, component: list[int], seed: int) -> np.ndarray:
-    """(n,) a good state of a component: Gibbs sampling as it cools, then descent."""
+    """(n,) a good state of a component: Gibbs sampling as it cools, then descent.
+
+    Residues move one by one, and those that can be bonded two by two as well.
+    """
     rng = np.random.default_rng((seed, len(component)))
     near = neighbours(problem)
     state = {n: int(problem.own[n].argmin()) for n in component}
+    moves: list[tuple[int, ...]] = [(n,) for n in component]
+    moves += [pair for pair in attracting(problem) if pair[0] in state]
 
-    def energies(n: int) -> np.ndarray:
-        return problem.own[n] + sum(table[:, state[j]] for j, table in near[n].items())
+    def energies(move: tuple[int, ...]) -> np.ndarray:
+        """(C_n,), or (C_i,C_j) of two."""
+        each = [
+            problem.own[n]
+            + sum(table[:, state[j]] for j, table in near[n].items() if j not in move)
+            for n in move
+        ]
+        if len(move) == 1:
+            return each[0]
+        return each[0][:, None] + each[1] + problem.pair[move[0], move[1]]
+
+    def take(move: tuple[int, ...], energy: np.ndarray) -> None:
+        chosen = np.unravel_index(int(energy.argmin()), energy.shape)
+        state.update(zip(move, map(int, chosen), strict=True))
 
     for temperature in TEMPERATURES:
-        for n in component:
-            noise = rng.gumbel(size=len(problem.own[n]))
-            state[n] = int((noise - energies(n) / temperature).argmax())
+        for move in moves:
+            energy = energies(move)
+            take(move, energy / temperature - rng.gumbel(size=energy.shape))
     moved = True
     while moved:
         moved = False
-        for n in component:
-            energy = energies(n)
-            best = int(energy.argmin())
-            if energy[best] < energy[state[n]] - 1e-9:
-                state[n], moved = best, True
+        for move in moves:
+            energy = energies(move)
+            if energy.min() < energy[tuple(state[n] for n in move)] - 1e-9:
+                take(move, energy)
+                moved = True
     return np.array([state[n] for n in component])

@@ -15,6 +15,7 @@ from qfitlatent.chemistry.residues import NUM_CHI, NUM_CHI_MAX
 from qfitlatent.joint.candidates import Densities
 from qfitlatent.joint.model import JointModel, Protein, joint_model
 from qfitlatent.joint.sampling import sample_joint
+from qfitlatent.prediction.bonded import add_bonds
 from qfitlatent.prediction.confidence import confidence
 from qfitlatent.prediction.placing import (
     confidence_as_b,
@@ -82,6 +83,7 @@ def build_ensemble(identity: Mapping[str, Any], given: Input, predicted: Predict
     is_built = np.zeros(len(given.tables["residues"]), dtype=bool)
     is_built[row[built]] = True
     keys = [placement.key[n] for n in built]
+    add_bonds(structure, keys)
     waters = remove_crowded_waters(structure, keys)
     sure = joint.confidence[built].tolist()
     if identity["b_factors"] == "confidence":

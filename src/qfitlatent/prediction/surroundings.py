@@ -12,7 +12,7 @@ import numpy as np
 from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
 from qfitlatent.joint.atoms import KIND, Backbones, Surroundings, kind_of, moved_names
-from qfitlatent.joint.bonds import Metals
+from qfitlatent.joint.bonds import SULPHUR_LONGER, Metals
 from qfitlatent.joint.model import Protein
 from qfitlatent.prediction.scene import Kind, Placement, Scene
 
@@ -47,9 +47,21 @@ _METAL_OXYGEN = {
 }
 """Angstrom to N and O (Harding, Acta Cryst. D62 (2006) 678)."""
 
+_LANTHANIDES = "LA CE PR ND SM EU GD TB DY HO ER TM YB LU Y".split()  # noqa: SIM905
+_METAL_OXYGEN |= dict.fromkeys(_LANTHANIDES, 2.45)
 _OTHER_METAL = 2.2
 _ATTRACTS = frozenset("MG CA MN FE CO NI CU ZN CD HG".split())  # noqa: SIM905
 """Metals that bind a residue within reach; those of salts need a record of it."""
+
+
+def metal_distance(element: gemmi.Element, to_sulphur: bool = False) -> float:
+    """Angstrom, to N and O or to S."""
+    return _METAL_OXYGEN.get(element.name.upper(), _OTHER_METAL) + SULPHUR_LONGER * to_sulphur
+
+
+def attracts(element: gemmi.Element) -> bool:
+    """Whether it is a metal that binds a residue without a record of it."""
+    return element.name.upper() in _ATTRACTS
 
 
 def protein_of(
@@ -185,7 +197,7 @@ def first_conformers(scene: Scene) -> np.ndarray:
 def _bonds(scene: Scene, backbones: Backbones) -> tuple[Metals, frozenset[tuple[int, int]]]:
     """Metals with the side chains that a record binds to them, and the recorded disulfides."""
     rows = np.flatnonzero(scene.kind == Kind.METAL)
-    names = [gemmi.Element(int(number)).name.upper() for number in scene.element[rows]]
+    elements = [gemmi.Element(int(number)) for number in scene.element[rows]]
     number_of = {row: m for m, row in enumerate(rows.tolist())}
     links, disulfides = set(), set()
     for pair in scene.bond.tolist():
@@ -199,8 +211,8 @@ def _bonds(scene: Scene, backbones: Backbones) -> tuple[Metals, frozenset[tuple[
                 links.add((n, atom, number_of[other]))
     metals = Metals(
         scene.position[rows],
-        np.array([_METAL_OXYGEN.get(name, _OTHER_METAL) for name in names]),
-        np.array([name in _ATTRACTS for name in names], dtype=bool),
+        np.array([metal_distance(element) for element in elements]),
+        np.array([attracts(element) for element in elements], dtype=bool),
         tuple(sorted(links)),
     )
     return metals, frozenset(disulfides)
