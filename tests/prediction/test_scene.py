@@ -1,12 +1,17 @@
 """What the scene says before anything is built is what placing then does."""
 
+import csv
+from importlib.resources import files
+
 import gemmi
 import numpy as np
 import pytest
 
-from helpers.predictions import placement_of
+import qfitlatent
+from helpers.predictions import TINY, make_model, placement_of
 from helpers.simulated import simulator
-from qfitlatent.chemistry.residues import TOKEN
+from qfitlatent.chemistry.building import place_backbone
+from qfitlatent.chemistry.residues import MODIFIED, SIDE_CHAIN_ATOMS, TOKEN, parent_name
 from qfitlatent.prediction.placing import place_side_chains
 from qfitlatent.prediction.scene import Kind, atoms_that_stay, scene_of
 from qfitlatent.simulate.entry import write_entries
@@ -80,3 +85,43 @@ def test_the_formyl_group_of_fme_stays_and_its_side_chain_goes():
     stays = atoms_that_stay(residue, TOKEN["MET"], "")
     goes = {name for name, kept in zip(names, stays, strict=True) if not kept}
     assert goes == {"CB", "CG", "SD", "CE", "HB2"}
+
+
+def test_whatever_is_read_as_its_parent_is_built_and_the_rest_says_why_not(tmp_path):
+    """Protonation states, ends of chains, selenomethionine; a phosphate, a ring and a D residue."""
+    with (files("qfitlatent") / "data/residues.csv").open(encoding="utf-8") as file:
+        states = [name for row in csv.DictReader(file) for name in row["states"].split()]
+    parents = [*MODIFIED, *states, "NLEU", "CVAL", "lys"]
+    others = ["SEP", "PCA", "DVA"]
+    names = ["GLY", *parents, *others, "GLY"]
+    bent = np.deg2rad(np.stack((np.full(len(names), -62.0), np.full(len(names), -42.0))))
+    backbone = place_backbone(*bent, np.full(len(names), np.pi))
+    structure = gemmi.Structure()
+    structure.name = "names"
+    structure.add_model(gemmi.Model(1))
+    chain = gemmi.Chain("A")
+    for number, (name, atoms) in enumerate(zip(names, backbone, strict=True), start=1):
+        residue = gemmi.Residue()
+        residue.name, residue.seqid = name, gemmi.SeqId(number, " ")
+        for called, position in zip(("N", "CA", "C", "O"), atoms, strict=True):
+            atom = gemmi.Atom()
+            atom.name, atom.element = called, gemmi.Element(called[0])
+            atom.pos = gemmi.Position(*position)
+            residue.add_atom(atom)
+        chain.add_residue(residue)
+    structure[0].add_chain(chain)
+    predicted = qfitlatent.predict(structure, make_model(tmp_path, **TINY))
+    rows = predicted.residues.to_pylist()
+    assert [row["name"] for row in rows] == names
+    built = {row["name"] for row in rows if row["is_built"]}
+    assert built == set(parents)
+    for row, residue in zip(rows, predicted.ensemble[0]["A"], strict=True):
+        assert residue.name == row["name"]
+        if row["is_built"]:
+            parent = parent_name(row["name"])
+            own = {"SD": "SE"} if row["name"] == "MSE" else {}
+            wanted = {own.get(atom, atom) for atom in SIDE_CHAIN_ATOMS[parent]}
+            assert {atom.name for atom in residue} == {"N", "CA", "C", "O", *wanted}
+            assert not row["note"]
+        elif row["name"] != "GLY":
+            assert row["note"]

@@ -89,6 +89,8 @@ _DISULFIDE_GRID = np.stack(np.meshgrid(_CHI1, _CHI1), axis=-1).reshape(-1, 2)
 
 _FINEST = np.deg2rad(0.3)
 
+_NO_GRID = np.zeros((0, 0))
+
 StrainAndCost = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Points (G,d) to the strain of their bond and the cost of their density, (G,) nats each."""
 
@@ -212,15 +214,20 @@ def _metal_bonds(
     backbones: Backbones, densities: Densities, metals: Metals
 ) -> Iterator[tuple[int, np.ndarray, float, float]]:
     """(residue, chi, strain in nats, gain in nats) of side chains that bind metals."""
+    last, grid, coords, step = -1, _NO_GRID, _NO_GRID, 0.0
     for n, bonds, gain in _bond_sets(backbones, metals):
-        num = int(NUM_CHI[backbones.token[n]])
-        angles = np.deg2rad(np.arange(-180.0, 180.0, _GRID_STEPS[num]))
-        grid = np.stack(np.meshgrid(*[angles] * num, indexing="ij"), axis=-1).reshape(-1, num)
+        if n != last:  # the bonds of a residue stand together
+            last, num = n, int(NUM_CHI[backbones.token[n]])
+            step = np.deg2rad(_GRID_STEPS[num])
+            angles = [np.arange(-np.pi, np.pi, step)] * num
+            grid = np.stack(np.meshgrid(*angles, indexing="ij"), axis=-1).reshape(-1, num)
+            coords = backbones.build(np.full(len(grid), n), _wide(grid))
         ligand = _Ligand(backbones, densities, metals, n, bonds)
+        start = ligand.strain_and_cost(grid, coords)
         # One bond of a record comes as near as it can; several at once are made well or not at all.
         worst = _WORST if len(bonds) == 1 else _WORST_OF_SEVERAL
         forced = len(bonds) == 1 and gain == GAIN_RECORDED
-        for chi, strain in _minima(grid, ligand, np.deg2rad(_GRID_STEPS[num])):
+        for chi, strain in _minima(grid, ligand, step, start):
             if strain <= worst or forced:
                 yield n, _wide(chi[None])[0], min(strain, worst), gain
 
@@ -266,8 +273,11 @@ class _Ligand:
     bonds: tuple[tuple[str, int], ...]
 
     def __call__(self, chi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Strain and cost of side chains chi (G,d); only fair ones have a cost."""
-        coords = self.backbones.build(np.full(len(chi), self.n), _wide(chi))
+        residue = np.full(len(chi), self.n)
+        return self.strain_and_cost(chi, self.backbones.build(residue, _wide(chi)))
+
+    def strain_and_cost(self, chi: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of side chains chi (G,d), built as coords (G,A,3); only fair ones have a cost."""
         name = RESIDUE_TYPES[self.backbones.token[self.n]]
         on = [m for _, m in self.bonds]
         strain = np.zeros(len(chi))
@@ -306,10 +316,16 @@ def _metal_strain(
 
 
 def _minima(
-    grid: np.ndarray, strain_and_cost: StrainAndCost, step: float
+    grid: np.ndarray,
+    strain_and_cost: StrainAndCost,
+    step: float,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first."""
-    strain, cost = strain_and_cost(grid)
+    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first.
+
+    ``start`` is what ``strain_and_cost`` gives for the grid, where that is known.
+    """
+    strain, cost = start or strain_and_cost(grid)
     total = strain + cost
     left = np.ones(len(grid), dtype=bool)
     best = total.min()
