@@ -22,6 +22,9 @@ PACKAGES = ("playwright-core", "axe-core", "molstar", "ngl")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+CHECK = "return await tools.check(page);"
+
+
 @cache
 def _driver() -> subprocess.Popen[str] | str:
     """The program that drives the browser (``browser.cjs``); why there is none."""
@@ -57,14 +60,14 @@ def in_browser(code: str, page: Path | None = None, init: str = "", **given: Any
     assert line, "the browser could not be started, or died: see standard error"
     reply = json.loads(line)
     assert "error" not in reply, reply["error"]
-    assert not reply["complaints"], reply["complaints"]
     assert not reply["requests"], reply["requests"]
+    assert not reply["complaints"], reply["complaints"]
     return reply["value"]
 
 
 def check_in_browser(page: Path) -> None:
     """The page opens offline, on desk and phone, light and dark; axe-core finds it usable."""
-    found = in_browser("return await tools.check(page);", page)
+    found = in_browser(CHECK, page)
     papers = found.pop("papers")
     assert len(set(papers)) == len(papers) == 2, "dark and light differ"
     assert found == {"pictures": [], "wide": [], "axe": []}

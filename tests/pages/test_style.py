@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.browser import CHECK, in_browser
 from qfitlatent.pages import render as module
 
 CSS = (Path(module.__file__).parents[1] / "data" / "pages" / "page.css").read_text("utf-8")
@@ -61,3 +62,22 @@ def test_the_keyboard_and_paper_are_thought_of():
     assert "outline: none" not in CSS.replace("main:focus { outline: none; }", "")
     paper = CSS[CSS.index("@media print") :]
     assert "overflow: visible; max-height: none" in paper
+
+
+def test_the_check_of_pages_finds_what_is_wrong(tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text(
+        """<!doctype html><html lang="en"><title>bad</title><body><main>
+        <p style="color: #bbb; background: #fff">pale</p><img src="none.png" alt="missing">
+        <div style="width: 700px; height: 9px">wide</div></main></body></html>"""
+    )
+    with pytest.raises(AssertionError, match=r"none\.png|ERR_FILE_NOT_FOUND"):
+        in_browser(CHECK, page)
+    page.write_text(page.read_text().replace("none.png", "data:,"))
+    found = in_browser(CHECK, page)
+    assert found["pictures"] == ["missing"]
+    assert found["wide"] == ["light, 360 px: the page", "dark, 360 px: the page"]
+    assert [words.split(":")[0] for words in found["axe"]] == ["color-contrast"]
+    assert len(set(found["papers"])) == 1
+    with pytest.raises(AssertionError, match="example"):
+        in_browser("await page.evaluate(() => fetch('http://example.test/').catch(() => 0));")
