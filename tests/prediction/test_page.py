@@ -228,6 +228,17 @@ await page.focus("#pane");
 const view = () => page.evaluate(async () => (await scene).viewer.getView());
 const views = [await view()];
 for (const key of ["ArrowRight", "+"]) { await page.keyboard.press(key); views.push(await view()); }
+const target = await page.evaluate(async () => {   // an atom that nothing hides
+  const {viewer} = await scene;
+  for (const atom of viewer.clickables) {
+    const {x, y} = viewer.modelToScreen(atom), {x: across, y: up} = viewer.mouseXY(x, y);
+    const [hit] = viewer.targetedObjects(across, up, viewer.clickables);
+    if (hit && hit.clickable.residue.r && hit.clickable.residue.r !== chosen)
+      return {x: x - scrollX, y: y - scrollY, address: hit.clickable.residue.r.address};
+  }
+});
+await page.mouse.click(target.x, target.y);
+await shown(target.address);
 return page.evaluate(async ([views, scenes]) => {
   const {viewer, residues} = await scene, canvas = document.createElement("canvas");
   const picture = viewer.getCanvas(), g = canvas.getContext("2d");

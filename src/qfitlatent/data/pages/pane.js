@@ -221,7 +221,7 @@ pane.addEventListener("keydown", async (event) => {
 });
 pane.addEventListener("keydown", (event) => { if (TURNS[event.key]) event.preventDefault(); });
 // The wheel is the page's until the pane was clicked.
-pane.addEventListener("mousedown", () => pane.focus(), true);
+pane.addEventListener("mousedown", () => pane.focus({preventScroll: true}), true);
 pane.addEventListener("wheel", (event) => {
   if (document.activeElement !== pane) event.stopPropagation();
 }, true);
