@@ -65,10 +65,13 @@ def test_a_cell_is_a_text(label, text, small):
     assert "1,234,567" in page
 
 
+TABLE = module._environment().from_string(
+    '{% from "pages/parts.html.j2" import table %}{{ table("caption", head, rows) }}'
+)
+
+
 def render_table(head, rows):
-    environment = module._environment()
-    source = '{% from "pages/parts.html.j2" import table %}{{ table("caption", head, rows) }}'
-    return environment.from_string(source).render(head=head, rows=rows)
+    return TABLE.render(head=head, rows=rows)
 
 
 def test_every_template_can_be_read_and_what_it_includes_is_there():

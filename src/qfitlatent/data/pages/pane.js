@@ -175,12 +175,13 @@ function describe(residue, near) {
   });
 }
 
-const hasWebGL = () => Boolean(document.createElement("canvas").getContext("webgl2"));
+const canDraw = () => "DecompressionStream" in globalThis
+  && Boolean(document.createElement("canvas").getContext("webgl2"));
 let scene = null;                         // a promise, from when the pane was first seen
 async function openScene() {
-  if (!hasWebGL()) {
-    get("pane-words").textContent =
-      "This browser shows no WebGL, which the model in three dimensions needs; all else works without.";
+  if (!canDraw()) {
+    get("pane-words").textContent = "This browser has no WebGL, or is too old, to show the model in three "
+      + "dimensions; all else works without.";
     pane.hidden = true;
     return null;
   }
