@@ -104,9 +104,15 @@ def test_what_is_not_given_or_not_a_number_is_an_error():
 
 
 def test_every_readme_is_made_of_what_it_is_given(tmp_path):
-    facts = {"dataset": "d_1", "run": "r_1", "source": "simulated", "has_model": True, "has_predicted": True}
+    facts = {
+        "dataset": "d_1",
+        "run": "r_1",
+        "source": "simulated",
+        "has_model": True,
+        "has_predicted": True,
+    }
     about = dict.fromkeys(("title", "version", "published", "licence"), "x") | {"authors": ["A"]}
-    facts |= {"about": about, "description": "x", "url": "x", "rows": {"split": 1}}
+    facts |= {"split": "test", "about": about, "description": "x", "url": "x", "rows": {"split": 1}}
     for path in sorted((DATA / "readmes").iterdir()):
         write_readme(f"readmes/{path.name}", tmp_path / path.stem, **facts)
         text = (tmp_path / path.stem / "README.md").read_text()
