@@ -28,3 +28,15 @@ def test_no_figures_are_better_than_wrong_ones(tmp_path):
     assert summary(metrics, model) == [f"model 50: {FIGURES[2][3]}"]
     os.utime(metrics, ns=(0, 0))
     assert summary(metrics, model) == [], "of the model before"
+
+
+def test_clashes_of_predicted_models(tmp_path):
+    models = {
+        name: {"clashes": {"value": value}} for name, value in (("heaviest", 30.0), ("joint", 0.5))
+    }
+    models["deposited"] = {"clashes": {"value": None}}
+    write_json(
+        tmp_path / "metrics.json", {"populations": {}, "predicted_models": {"models": models}}
+    )
+    (line,) = summary(tmp_path / "metrics.json", "absent")
+    assert line == "predicted models 0.5, heaviest modes 30: clashes per 100 residues"

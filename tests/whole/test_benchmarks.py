@@ -26,6 +26,7 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
             "times faster",
         ),
         ("download.py", ("--files", "8", "--atoms", "50", "--rounds", "1"), "eight connections"),
+        ("joint.py", (str(EXAMPLE), "--rows"), "| example |"),
         ("packing.py", (str(EXAMPLE),), "| all | per target | 1 |"),
         ("wrong_side_chains.py", (str(EXAMPLE), "--share", "0.5"), "| turned, another rotamer |"),
         ("score.py", ("--copies", "1", "--rounds", "1"), "| 44 |"),

@@ -1,4 +1,4 @@
-"""The three figures of an evaluation that matter most, as lines for the terminal.
+"""The figures of an evaluation that matter most, as lines for the terminal.
 
 Light: the workflow imports it when its jobs are done.
 """
@@ -14,6 +14,12 @@ FIGURES = (
 )
 """Population, figure, factor and words; the model beside the library by residue type."""
 
+PREDICTED = (
+    ("joint", "predicted models"),
+    ("heaviest", "heaviest modes"),
+    ("deposited", "deposited models"),
+)
+
 
 def summary(metrics: str | Path, model: str | Path) -> list[str]:
     """Lines for the figures of ``metrics.json``; none where it is not there, or older than the
@@ -23,7 +29,8 @@ def summary(metrics: str | Path, model: str | Path) -> list[str]:
         return []
     if model.is_file() and model.stat().st_mtime_ns > metrics.stat().st_mtime_ns:
         return []
-    populations = read_json(metrics)["populations"]
+    found = read_json(metrics)
+    populations = found["populations"]
     lines = []
     for population, figure, factor, words in FIGURES:
         methods = populations.get(population, {}).get("methods", {})
@@ -34,4 +41,12 @@ def summary(metrics: str | Path, model: str | Path) -> list[str]:
         ]
         if shown:
             lines.append(f"{', '.join(shown)}: {words}")
+    if predicted := found.get("predicted_models"):
+        models = predicted["models"]
+        shown = [
+            f"{words} {models[name]['clashes']['value']:.2g}"
+            for name, words in PREDICTED
+            if models[name]["clashes"]["value"] is not None
+        ]
+        lines += [f"{', '.join(shown)}: clashes per 100 residues"] if shown else []
     return lines
