@@ -4,7 +4,9 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +15,10 @@ import pytest
 
 from helpers.evaluated import evaluate_tiny, evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.evaluation.evaluate import evaluate_run
+from qfitlatent.chemistry.residues import NUM_CHI
+from qfitlatent.evaluation.evaluate import evaluate_run, score_method
+from qfitlatent.evaluation.methods import model_method
+from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.model.checkpoint import load_model, save_model
 from qfitlatent.model.learnt import COLUMNS, Learnt
 from qfitlatent.simulate.truth import read_truth
@@ -192,6 +197,35 @@ def test_two_evaluations_are_equal_to_the_byte_whoever_shares_the_work(tiny, tmp
     evaluate_tiny(tmp_path / "run", tiny.tables, tiny.split, tiny.truth, processes=2)
     for path in sorted(p for p in tiny.out.rglob("*") if p.is_file()):
         assert path.read_bytes() == (again / path.relative_to(tiny.out)).read_bytes(), path.name
+
+
+def test_the_network_sees_a_protein_once_and_its_head_a_residue_a_few_hundred_times(
+    tiny, tmp_path, monkeypatch
+):
+    run = make_run(tmp_path, "counted", head="autoregressive", mean="atan2", outputs=True)
+    model = load_model(run).model
+    data = read_evaluation_set(tiny.tables, tiny.split, "test")
+    encoded, head_rows = [], 0
+    encode, step = model.encode, model.head.step
+
+    def counted_encode(batch):
+        encoded.append(len(batch.token))
+        return encode(batch)
+
+    def counted_step(d, residue, chi, known):
+        nonlocal head_rows
+        head_rows += len(residue)
+        return step(d, residue, chi, known)
+
+    monkeypatch.setattr(model, "encode", counted_encode)
+    monkeypatch.setattr(model.head, "step", counted_step)
+    method = model_method(model, data, size=1)
+    few = replace(method, parts=method.parts[:3])
+    scores = score_method(few, data, settings(num_samples=256))
+    assert encoded == [1, 1, 1]
+    seen = np.isfinite(scores["nll"])
+    assert np.isfinite(scores["p_heterogeneous"][seen]).all()
+    assert head_rows < 2 * 256 * NUM_CHI[data.observed.token.numpy()[seen]].sum()
 
 
 def test_the_autoregressive_head_goes_through_the_same_code(tiny, tmp_path):

@@ -10,7 +10,8 @@ from scipy.optimize import linprog
 
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
 from qfitlatent.density.mixture import VonMisesMixture
-from qfitlatent.density.rows import Observed, altloc_spread
+from qfitlatent.density.rows import DISTINCT_DEGREES, Observed, altloc_spread
+from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.evaluation.columns import RESIDUE_METRICS
 from qfitlatent.evaluation.intervals import (
     auroc,
@@ -174,6 +175,24 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
     if num_atoms > 1:
         value = transport_cost(torch.from_numpy(cost), torch.from_numpy(demand))
         np.testing.assert_allclose(value.numpy(), exact, atol=2e-6)
+
+
+def test_occupancies_and_distances_are_those_of_points_taken_one_by_one(own):
+    density, observed, scores = own
+    points = density.points(256).chi
+    for residue in torch.arange(0, len(observed), 60).tolist():
+        rows = torch.nonzero(observed.row_residue == residue)[:, 0]
+        distance = circular_distance(
+            points[:, None, residue], observed.chi[rows], observed.symmetric[residue]
+        )[..., observed.chi_mask[residue]]  # (S,A,d)
+        mean = distance.square().mean(-1).sqrt()
+        near = (distance <= math.radians(DISTINCT_DEGREES)).all(-1)
+        own_points = mean.argmin(1)[:, None] == torch.arange(len(rows))
+        expected = (near & own_points).float().mean(0)
+        assert scores["predicted_occupancy"][rows] == pytest.approx(expected, abs=1 / 128)
+        if len(rows) == 1:
+            value = float(scores["wasserstein_rad"][residue])
+            assert value == pytest.approx(float(mean.mean()), abs=1e-5)
 
 
 def test_wasserstein_of_two_points_on_the_circle():
