@@ -1,6 +1,8 @@
 """The page of a prediction: what its scripts do in a browser, what it must be for every reader."""
 
 import io
+import runpy
+from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -314,3 +316,13 @@ def test_without_webgl_the_page_says_so_and_works(predicted):
         NO_WEBGL,
     )
     assert "WebGL" in found
+
+
+def test_pages_are_timed(predicted):
+    result, out = predicted
+    page = out / f"{result.entry}.html"
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "pages.py"))
+    (row,) = benchmark["measure"]([page], rounds=1)
+    assert row["kB"] == page.stat().st_size / 1000
+    assert row["residues"] == len(pd.read_csv(out / f"{result.entry}.residues.csv"))
+    assert row["opened"] > 0 < row["chosen"]
