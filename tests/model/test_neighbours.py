@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.proteins import copied_out, globule
+from helpers.proteins import copied_out, globule, make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.model import features, neighbours
 from qfitlatent.model.batch import collate
+from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.neighbours import NeighbourList, nearest
 from qfitlatent.model.network import QFitLatent
@@ -120,6 +121,19 @@ def test_work_and_memory_grow_with_the_number_of_residues():
         # The radial basis of a part of the residues is the largest; no tensor has N x N numbers.
         assert counted.largest <= min(num, 2048) * 8 * 256
     assert counts[1].written < 2.1 * counts[0].written
+
+
+def test_an_inference_writes_no_more_numbers_than_it_has_to():
+    """The model that ships: 8.9 million numbers by 457 operations, as many for any length."""
+    model = load_model().model
+    counts = []
+    for num in (100, 200):
+        batch = collate([make_protein(num)])
+        with torch.inference_mode(), Counted() as counted:
+            model.encode(batch)
+        counts.append(counted)
+    assert counts[0].calls == counts[1].calls <= 460
+    assert counts[0].written < 9.0e6
 
 
 def test_a_training_step_writes_no_more_numbers_than_it_has_to():

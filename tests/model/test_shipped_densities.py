@@ -70,3 +70,37 @@ def test_few_points_say_what_many_say(densities, name, monkeypatch):
         for num in range(1, 5):
             off = float((value - expected[figure])[num_chi == num].mean())
             assert abs(off) < NEAR, (figure, num, off)
+
+
+class CountedHead:
+    """A head, and how many rows each of its steps was asked for."""
+
+    def __init__(self, head):
+        self.head, self.rows = head, 0
+
+    def __getattr__(self, name):
+        return getattr(self.head, name)
+
+    def step(self, d, residue, chi, known):
+        self.rows += len(residue)
+        return self.head.step(d, residue, chi, known)
+
+
+def test_the_head_runs_no_more_often_than_it_did(densities):
+    """Counted in rows, of which the head's time is made; a regression test, not a target."""
+    density = densities["chi by chi"]
+
+    def rows(ask):
+        counted = CountedHead(density.head)
+        ask(replace(density, head=counted))
+        return counted.rows
+
+    # One row a residue for chi1, and one for each path to each chi after it.
+    steps = {1: 1, 2: 1 + 64, 3: 1 + 2 * 128, 4: 1 + 3 * 256}
+    assert rows(lambda d: d.entropy()) == EACH * sum(steps.values())
+    steps = {1: 1, 2: 1 + 128, 3: 1 + 2 * 256, 4: 1 + 3 * 512}
+    assert rows(lambda d: d.points(512)) == EACH * sum(steps.values())
+    every = torch.ones(3 * len(density), 4, dtype=torch.bool)
+    chi, of = torch.zeros(every.shape), torch.arange(len(density)).repeat(3)
+    assert rows(lambda d: d.log_prob(chi, every, of)) == EACH * (4 + 3 * (1 + 2 + 3))
+    assert rows(lambda d: d.as_mixture()) < len(density) * 120

@@ -34,6 +34,9 @@ from qfitlatent.density.von_mises import (
 BEAM_WIDTH = 96
 """Component paths of a residue that are kept."""
 
+RESIDUES_AT_A_TIME = 256
+"""So that the memory of all their paths does not grow with the structure."""
+
 STEP_COMPONENTS = 12
 """Components of one chi after merging: an average has many that are all but the same."""
 
@@ -84,6 +87,17 @@ def as_mixture(
 
     The last component is flat (kappa = 0): what was too light for a component of its own.
     """
+    blocks = torch.arange(len(chi_mask), device=chi_mask.device).split(RESIDUES_AT_A_TIME)
+    parts = []
+    for rows in blocks:
+        some = _paths(head, [x[rows] for x in own], chi_mask[rows], symmetric[rows])
+        parts.append(some._replace(residue=rows[some.residue]))
+    every = Paths(*(torch.cat(x) for x in zip(*parts, strict=True)))
+    return _padded(every, chi_mask, symmetric)
+
+
+def _paths(head: Head, own: Sequence[Tensor], chi_mask: Tensor, symmetric: Tensor) -> Paths:
+    """Those of N residues, sorted, and behind them what was given up, by rotamer."""
     num, like = len(chi_mask), own[0]
     paths = Paths(
         torch.arange(num, device=like.device),
@@ -105,7 +119,7 @@ def as_mixture(
         given_up.append(others)
     rest = _by_rotamer(Paths(*(torch.cat(x) for x in zip(*given_up, strict=True))), num)
     every = Paths(*(torch.cat(x) for x in zip(paths, rest, strict=True)))
-    return _padded(_sorted(every), chi_mask, symmetric)
+    return _sorted(every)
 
 
 def _at_the_mean(

@@ -3,6 +3,7 @@
 Shapes: N residues, C candidates, A = 10 side-chain atoms of the largest type, M atoms that stay.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,10 @@ def moved_names(token: int) -> tuple[str, ...]:
     return SIDE_CHAIN_ATOMS[RESIDUE_TYPES[token]][1:] if NUM_CHI[token] else ()
 
 
+CANDIDATES_AT_A_TIME = 1 << 14
+"""Side chains that are built at a time, in float64 and with room for the largest type."""
+
+
 @dataclass(frozen=True)
 class Backbones:
     """Where N side chains hang: rotation (N,3,3), translation (N,3), nitrogen (N,3), token (N,)."""
@@ -66,14 +71,19 @@ class Backbones:
         """(N,3) CB of each residue, nan for glycine and unknown ones."""
         return self.build(np.arange(len(self)), np.zeros((len(self), 4)))[:, 0]
 
-    def moved_atoms(self, candidates: Candidates) -> list[np.ndarray]:
+    def moved_atoms(self, candidates: Candidates) -> Iterator[np.ndarray]:
         """(C_n, A_n, 3) for each residue: the atoms beyond CB of its candidates."""
-        coords = self.build(candidates.residue, candidates.chi)
         start = candidates.start(len(self))
-        return [
-            coords[start[n] : start[n + 1], 1 : 1 + NUM_MOVED[self.token[n]]]
-            for n in range(len(self))
-        ]
+        first = 0
+        while first < len(self):
+            last = int(np.searchsorted(start, start[first] + CANDIDATES_AT_A_TIME, "right")) - 1
+            last = max(last, first + 1)
+            rows = slice(start[first], start[last])
+            coords = self.build(candidates.residue[rows], candidates.chi[rows])
+            for n in range(first, last):
+                own = coords[start[n] - start[first] : start[n + 1] - start[first]]
+                yield own[:, 1 : 1 + NUM_MOVED[self.token[n]]]
+            first = last
 
 
 @dataclass(frozen=True)

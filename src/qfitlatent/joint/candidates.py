@@ -56,7 +56,7 @@ class Densities:
 
         A kernel is exp(eta . (cos chi, sin chi)): one small matrix product a residue.
         """
-        point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1)
+        point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1).astype(np.float32)
         density = np.zeros(len(residue))
         starts = np.flatnonzero(np.diff(residue, prepend=-1))
         for start, end in itertools.pairwise([*starts.tolist(), len(residue)]):
@@ -69,26 +69,26 @@ class Densities:
     def _defined(self) -> np.ndarray:
         return CHI_DEFINED[self.token]
 
-    @cached_property
+    @property
     def _kappa(self) -> np.ndarray:
         kappa = np.minimum(self.kappa, _MAX_KAPPA)
         return np.where(self._defined[:, None], kappa, 0.0)
 
     @cached_property
     def _eta(self) -> np.ndarray:
-        """(N,2K,2D); the second half are the lobes of a pi-symmetric chi, turned by pi."""
-        angle = np.concatenate((np.cos(self.mean), np.sin(self.mean)), axis=2)
-        eta = np.tile(self._kappa, (1, 1, 2)) * angle
-        sign = np.where(PI_SYMMETRIC[self.token], -1.0, 1.0)
+        """(N,2K,2D) float32; the second half are the lobes of a pi-symmetric chi, turned by pi."""
+        mean, kappa = self.mean.astype(np.float32), self._kappa.astype(np.float32)
+        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=2)
+        sign = np.where(PI_SYMMETRIC[self.token], -1.0, 1.0).astype(np.float32)
         return np.concatenate((eta, eta * np.tile(sign, (1, 2))[:, None]), axis=1)
 
     @cached_property
     def _base(self) -> np.ndarray:
-        """(N,2K) log of a component's weight and its norm."""
+        """(N,2K) float32: log of a component's weight and its norm."""
         norm = (_log_i0e(self._kappa) + self._kappa + _LOG_2PI) * self._defined[:, None]
         with np.errstate(divide="ignore"):
             log = np.log(self.weight) - norm.sum(axis=2)
-        return np.concatenate((log, log), axis=1) - np.log(2.0)
+        return (np.concatenate((log, log), axis=1) - np.log(2.0)).astype(np.float32)
 
     def cost(
         self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None

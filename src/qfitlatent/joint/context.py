@@ -232,7 +232,7 @@ def _released(
     backbones = Backbones(*(x[residue] for x in vars(deposited.backbones).values()))
     candidates = _candidates(deposited, own, released, cost, energy)
     start = candidates.start(len(released))
-    atoms = backbones.moved_atoms(candidates)
+    atoms = list(backbones.moved_atoms(candidates))
     for r, m in enumerate(released.tolist()):
         # The deposited one is the last, and stands where it is deposited.
         atoms[r][-1] = rows.position[m, : atoms[r].shape[1]]

@@ -67,7 +67,7 @@ CONTACT = _contacts()
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be minimised: own[n] (C_n,) and pair[i, j] (C_i,C_j), i < j, in nats."""
+    """What is to be minimised: own[n] (C_n,) and pair[i, j] (C_i,C_j) float32, i < j, in nats."""
 
     own: list[np.ndarray]
     pair: dict[tuple[int, int], np.ndarray]
@@ -130,8 +130,13 @@ class Energy:
         pair = {}
         ordered = np.sort(np.stack((first[met], second[met]), axis=1), axis=1)
         for i, j in ordered[np.lexsort(ordered.T[::-1])].tolist():
-            contact = CONTACT[self.atom_kind[i][:, None], self.atom_kind[j]]
-            energy = overlaps(atoms[i], atoms[j], contact)
+            sphere_i, sphere_j = ((centre[n], reach[n] + MAX_CONTACT) for n in (i, j))
+            at_i, at_j = _within(atoms[i], *sphere_j), _within(atoms[j], *sphere_i)
+            contact = CONTACT[self.atom_kind[i][at_i[1], None], self.atom_kind[j][at_j[1]]]
+            energy = np.zeros((len(atoms[i]), len(atoms[j])), dtype=np.float32)
+            if contact.size:
+                meet = overlaps(atoms[i][np.ix_(*at_i)], atoms[j][np.ix_(*at_j)], contact)
+                energy[np.ix_(at_i[0], at_j[0])] = meet
             bond_i, bond_j = (candidates.bond[start[n] : start[n + 1]] for n in (i, j))
             self.bonds.add_pair(energy, bond_i, bond_j)
             if np.abs(energy).max() > NEGLIGIBLE:
@@ -182,6 +187,13 @@ def nats(square: np.ndarray, contact: np.ndarray) -> np.ndarray:
     return np.minimum(STIFFNESS * overlap**2, CAP)
 
 
+def _within(atoms: np.ndarray, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates, and atoms, of which any is within the radius: indices for atoms (C,A,3)."""
+    offset = atoms - centre.astype(np.float32)
+    near = np.einsum("cax,cax->ca", offset, offset) <= radius**2
+    return near.any(axis=1).nonzero()[0], near.any(axis=0).nonzero()[0]
+
+
 def overlaps(a: np.ndarray, b: np.ndarray, contact: np.ndarray) -> np.ndarray:
     """(C,C') nats of the contacts of side chains a (C,A,3) and b (C',A',3), contact (A,A').
 
@@ -205,7 +217,7 @@ def overlaps(a: np.ndarray, b: np.ndarray, contact: np.ndarray) -> np.ndarray:
     room *= room
     np.minimum(room, CAP, out=room)
     room = room.reshape(-1, size_b) @ np.ones(size_b, dtype=np.float32)
-    return room.reshape(num_a, size_a, num_b).sum(axis=1).astype(np.float64)
+    return room.reshape(num_a, size_a, num_b).sum(axis=1)
 
 
 def spheres(atoms: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

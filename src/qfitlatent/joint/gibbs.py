@@ -22,7 +22,7 @@ def draw_states(
     near = neighbours(problem)
     state = np.zeros((num, len(problem.own)), dtype=np.int64)
     for n, own in enumerate(problem.own):
-        state[:, n] = _choose(np.broadcast_to(own, (num, len(own))), rng)
+        state[:, n] = _choose(np.broadcast_to(_weight(own), (num, len(own))), rng)
     marginal = [np.zeros(len(own)) for own in problem.own]
     several = [n for n, own in enumerate(problem.own) if len(own) > 1]
     pairs = attracting(problem)
@@ -31,13 +31,12 @@ def draw_states(
             both = np.broadcast_to(problem.pair[i, j], (num, *problem.pair[i, j].shape))
             both = both + _conditional(problem, near, state, i, j)[:, :, None]
             both = both + _conditional(problem, near, state, j, i)[:, None]
-            chosen = _choose(both.reshape(num, -1), rng)
+            chosen = _choose(_weight(both.reshape(num, -1)), rng)
             state[:, i], state[:, j] = np.divmod(chosen, both.shape[2])
         for n in several:
-            energy = _conditional(problem, near, state, n)
-            state[:, n] = _choose(energy, rng)
+            weight = _weight(_conditional(problem, near, state, n))
+            state[:, n] = _choose(weight, rng)
             if sweep >= SWEEPS // 2:
-                weight = np.exp(energy.min(axis=1, keepdims=True) - energy)
                 marginal[n] += (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
     for each in marginal:
         each /= max(float(each.sum()), 1e-300)
@@ -61,6 +60,13 @@ def _conditional(
     return energy
 
 
-def _choose(energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(S,) candidates drawn from exp(-energy), energy (S,C)."""
-    return (rng.gumbel(size=energy.shape) - energy).argmax(axis=1)
+def _weight(energy: np.ndarray) -> np.ndarray:
+    """(...,C) exp(-energy), 1 of the best."""
+    return np.exp(energy.min(axis=-1, keepdims=True) - energy)
+
+
+def _choose(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S,) candidates drawn in proportion to weight (S,C)."""
+    upper = weight.cumsum(axis=1)
+    below = rng.random((len(weight), 1)) * upper[:, -1:]
+    return (upper <= below).sum(axis=1).clip(max=weight.shape[1] - 1)

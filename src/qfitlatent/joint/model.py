@@ -81,13 +81,15 @@ def joint_model(
     candidates = _likely(energy, candidates)
     problem = energy.problem(candidates, energy.atoms(candidates))
     chosen = best_state(problem, seed)
+    support = _support(problem, candidates, chosen)
+    del problem  # the largest thing here, and there is another to come
     best = candidates.select(candidates.start(len(chosen))[:-1] + chosen)
     best = relax(energy, densities, best, seed, np.ones(len(best), dtype=bool))
     states = joint_states(energy, densities, best, candidates, heterogeneous, min_population, seed)
     return JointModel(
         states,
         mass=mass_within(densities, best.chi),
-        support=_support(problem, candidates, chosen),
+        support=support,
         strain=energy.strain(best),
     )
 
