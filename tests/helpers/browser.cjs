@@ -25,6 +25,10 @@ const SIDEWAYS = () => {
   return [...(isWide(document.documentElement) ? ["the page"] : []),
     ...[...document.querySelectorAll("main *")].filter(scrolls).map((e) => e.className || e.tagName)];
 };
+const UNPRINTED = () => [...document.querySelectorAll("main *")].filter((e) =>
+  (e.tagName === "TH" && e.textContent && !e.innerText.trim())
+  || (getComputedStyle(e).overflowY !== "visible" && e.scrollHeight > e.clientHeight + 1))
+  .map((e) => e.className || e.textContent);
 async function check(page) {
   const found = { pictures: [], papers: [], wide: [], axe: [] };
   for (const colorScheme of ["light", "dark"]) {
@@ -41,6 +45,8 @@ async function check(page) {
     }
     found.papers.push(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
   }
+  await page.emulateMedia({ media: "print" });
+  found.unprinted = await page.evaluate(UNPRINTED);
   found.pictures = await page.evaluate(() => [...document.images]
     .filter((i) => !i.complete || !i.naturalWidth).map((i) => i.alt));
   return found;

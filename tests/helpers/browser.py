@@ -66,11 +66,11 @@ def in_browser(code: str, page: Path | None = None, init: str = "", **given: Any
 
 
 def check_in_browser(page: Path) -> None:
-    """The page opens offline, on desk and phone, light and dark; axe-core finds it usable."""
+    """The page opens offline, on desk, phone and paper, light and dark, usable by axe-core."""
     found = in_browser(CHECK, page)
     papers = found.pop("papers")
     assert len(set(papers)) == len(papers) == 2, "dark and light differ"
-    assert found == {"pictures": [], "wide": [], "axe": []}
+    assert found == {"pictures": [], "wide": [], "axe": [], "unprinted": []}
 
 
 class _Tags(HTMLParser):

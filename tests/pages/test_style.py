@@ -69,7 +69,9 @@ def test_the_check_of_pages_finds_what_is_wrong(tmp_path):
     page.write_text(
         """<!doctype html><html lang="en"><title>bad</title><body><main>
         <p style="color: #bbb; background: #fff">pale</p><img src="none.png" alt="missing">
-        <div style="width: 700px; height: 9px">wide</div></main></body></html>"""
+        <div style="width: 700px; height: 9px">wide</div>
+        <div class="cut" style="height: 9px; overflow: hidden">cut<br>off</div>
+        </main></body></html>"""
     )
     with pytest.raises(AssertionError, match=r"none\.png|ERR_FILE_NOT_FOUND"):
         in_browser(CHECK, page)
@@ -78,6 +80,7 @@ def test_the_check_of_pages_finds_what_is_wrong(tmp_path):
     assert found["pictures"] == ["missing"]
     assert found["wide"] == ["light, 360 px: the page", "dark, 360 px: the page"]
     assert [words.split(":")[0] for words in found["axe"]] == ["color-contrast"]
+    assert found["unprinted"] == ["cut"]
     assert len(set(found["papers"])) == 1
     with pytest.raises(AssertionError, match="example"):
         in_browser("await page.evaluate(() => fetch('http://example.test/').catch(() => 0));")
