@@ -32,6 +32,9 @@ _MAX_KAPPA = 500.0
 
 _PROLINE = TOKEN["PRO"]
 
+_FEW = 3
+"""Side chains of a residue, on average, below which the parameters are copied for each."""
+
 
 @dataclass(frozen=True)
 class Densities:
@@ -54,11 +57,15 @@ class Densities:
     def log_density(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """(C,) log density of chi (C,D) of the residues (C,), in nats; those of a residue together.
 
-        A kernel is exp(eta . (cos chi, sin chi)): one small matrix product a residue.
+        A kernel is exp(eta . (cos chi, sin chi)): one small matrix product a residue, or one for
+        all where a residue has few.
         """
         point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1).astype(np.float32)
-        density = np.zeros(len(residue))
         starts = np.flatnonzero(np.diff(residue, prepend=-1))
+        if len(residue) < _FEW * len(starts):
+            log = (self._eta[residue] @ point[:, :, None])[..., 0]
+            return _log_sum_exp(log + self._base[residue]).astype(np.float64)
+        density = np.zeros(len(residue))
         for start, end in itertools.pairwise([*starts.tolist(), len(residue)]):
             n = residue[start]
             log = point[start:end] @ self._eta[n].T
