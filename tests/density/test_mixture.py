@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qfitlatent.density.loss import nll_sum
+from qfitlatent.density.merging import kappa_of, merge_components, resultant_and_log_i0e
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.von_mises import (
     bessel_ratio_minus_one,
     fold,
     log_i0e,
     log_von_mises,
-    merge_components,
     sample_von_mises,
     von_mises_entropy,
     wrap,
@@ -492,7 +492,7 @@ def test_merged_components_keep_their_weight_and_resultant(centre):
     mean = wrap(centre + 0.1 * torch.randn(50, 9, generator=generator, dtype=torch.float64))
     kappa = 30.0 + 30.0 * torch.rand(50, 9, generator=generator, dtype=torch.float64)
     plain = torch.zeros(50, 1, dtype=torch.bool)
-    merged = merge_components(weight, mean, kappa, plain, 9, 1e-9)
+    merged = merge_components(weight, mean, kappa, plain, torch.zeros(50, 1), 9)
     assert merged[0].shape[1] < 9
     torch.testing.assert_close(merged[0].sum(1), torch.ones(50, dtype=torch.float64))
     torch.testing.assert_close(
@@ -504,14 +504,32 @@ def test_what_is_far_or_of_another_width_is_not_merged_and_half_turns_are_one_wh
     weight = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
     mean = torch.tensor([[1.0, 1.0 - math.pi, 1.02, 1.0]])
     kappa = torch.tensor([[100.0, 100.0, 100.0, 2.0]])
+    none = torch.zeros(1, 1)
     for symmetric, expected in ((False, [0.6, 0.3, 0.1]), (True, [0.9, 0.1])):
         mask = torch.tensor([[symmetric]])
-        merged = merge_components(weight, mean, kappa, mask, 4, 1e-6)
+        merged = merge_components(weight, mean, kappa, mask, none, 4)
         np.testing.assert_allclose(merged[0][0], expected, rtol=1e-6)
+        assert float(merged[1][0, 0]) == pytest.approx(1.0 + 0.02 * 0.2 / expected[0], abs=1e-4)
         assert float(merged[2][0, -1]) == 2.0
-    first = merge_components(weight, mean, kappa, torch.tensor([[False]]), 1, 1e-6)
-    np.testing.assert_allclose(first[0][0], [0.6], rtol=1e-6)
-    assert float(first[1][0, 0]) == pytest.approx(1.0 + 0.02 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("num", "least"), [(1, 0.0), (4, 0.35)])
+def test_components_that_are_too_many_or_too_light_stand_as_one(num, least):
+    weight, mean = torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    kappa, plain = torch.full_like(mean, 50.0), torch.tensor([[False]])
+    merged = merge_components(weight, mean, kappa, plain, torch.tensor([[least]]), num)
+    np.testing.assert_allclose(merged[0][0], [0.4, 0.6], rtol=1e-6)
+    expected = resultant(weight[:, 1:], mean[:, 1:], kappa[:, 1:])
+    torch.testing.assert_close(resultant(*(x[:, 1:] for x in merged)), expected)
+
+
+def test_resultants_and_concentrations_of_the_tables_are_right():
+    kappa = torch.logspace(-3, 3, 500)
+    length, log_norm = resultant_and_log_i0e(kappa)
+    exact = -bessel_ratio_minus_one(kappa.double())
+    torch.testing.assert_close((1.0 - length).double(), exact, rtol=2e-4, atol=1e-5)
+    torch.testing.assert_close(log_norm.double(), log_i0e(kappa.double()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kappa_of(1.0 - exact.float()), kappa, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -1,4 +1,4 @@
-"""A density that goes chi by chi, as a mixture: what is split, and what is left over."""
+"""A density that goes chi by chi, as a mixture: what is divided, and what is put together."""
 
 import math
 
@@ -7,6 +7,8 @@ import torch
 
 from qfitlatent.density import paths
 from qfitlatent.density.autoregressive import AutoregressiveDensity
+from qfitlatent.density.reduction import Paths, reduced
+from qfitlatent.density.von_mises import log_von_mises
 
 
 class Ring:
@@ -41,37 +43,80 @@ def lost(density) -> float:
     return float((exact - density.as_mixture().log_prob(draws, every, rows)).mean())
 
 
-def test_a_component_is_split_where_the_next_chi_follows_it(monkeypatch):
+def test_a_component_is_divided_so_that_the_next_chi_can_follow_it(monkeypatch):
     density = of(Ring(30.0, 100.0))
-    assert lost(density) < 0.1
-    monkeypatch.setattr(paths, "MIN_INFORMATION", math.inf)
+    assert lost(density) < 0.02
+    monkeypatch.setattr(paths, "PARTS_BEFORE_LAST", ())
     assert lost(density) > 0.5  # one component cannot say what goes with what
 
 
-def test_a_component_is_not_split_where_the_next_chi_is_the_same_everywhere():
+def test_the_next_chi_follows_within_a_wide_component_too():
+    assert lost(of(Ring(0.5, 4.0))) < 0.05
+
+
+def test_nothing_is_lost_where_the_next_chi_is_the_same_everywhere():
     density = of(Ring(30.0, 200.0, follows=0.0))
-    assert (density.as_mixture().log_weight > -math.inf).sum() == 1
-    assert lost(density) == pytest.approx(0.0, abs=1e-3)
+    assert lost(density) == pytest.approx(0.0, abs=0.01)
 
 
-def test_parts_of_a_component_are_together_what_it_is():
-    share, point = (torch.tensor(x) for x in (paths.POINT_WEIGHTS, paths.POINTS))
-    assert float(share.sum()) == pytest.approx(1.0, abs=1e-3)
-    assert float((share * point**2).sum()) + paths.NARROWER**2 == pytest.approx(1.0, abs=0.01)
+@pytest.mark.parametrize("num", list(paths.SPACING_AND_WIDTH))
+def test_parts_of_a_component_are_together_what_it_is(num):
+    place, share, width = paths.parts_of_a_normal(num)
+    x = torch.linspace(-5.0, 5.0, 501)[:, None]
+    normal = torch.distributions.Normal
+    log_parts = (share.log() + normal(place, width).log_prob(x)).logsumexp(1)
+    log_whole = normal(0.0, 1.0).log_prob(x[:, 0])
+    assert float((log_whole.exp() * (log_whole - log_parts)).sum()) * 0.02 < 0.005
 
 
-def test_paths_that_are_given_up_keep_their_weight_and_place():
-    found = paths.Paths(
-        torch.tensor([0, 0, 1, 1]),
-        torch.tensor([0.1, 0.3, 0.2, 0.2]).log(),
-        torch.tensor([[1.0, 1.2, 0, 0], [1.2, 1.0, 0, 0], [1.0, 3.0, 0, 0], [-1.0, 3.0, 0, 0]]),
-        torch.tensor([[50.0, 50.0, 0, 0]]).expand(4, -1),
-    )
-    merged = paths._by_rotamer(found, 2)
-    assert merged.residue.tolist() == [0, 1, 1]
-    torch.testing.assert_close(merged.weight.exp(), torch.tensor([0.4, 0.2, 0.2]))
-    assert merged.mean[0, :2].tolist() == pytest.approx([1.15, 1.05], abs=1e-3)
-    assert (merged.kappa[0, :2] < 50).all()
-    assert (merged.kappa[0, :2] > 30).all()
-    torch.testing.assert_close(merged.kappa[1, :2], torch.full((2,), 50.0), rtol=0.05, atol=0)
-    assert (merged.kappa[:, 2:] < 1e-3).all()
+def test_kernels_round_the_circle_are_together_the_wide_component_that_they_stand_for():
+    mean, kappa = torch.tensor([[0.4, 2.0], [3.1, -1.0]]), torch.tensor([[4.0, 300.0], [0.01, 8.0]])
+    weight = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
+    components = paths._narrow(weight.log(), mean, kappa)
+    axis = torch.linspace(-math.pi, math.pi, 181)[:, None, None]
+
+    def density(weight, mean, kappa):
+        return (weight * log_von_mises(axis - mean, kappa).exp()).sum(-1)
+
+    own = density(weight, mean, kappa)
+    torch.testing.assert_close(density(*components), own, atol=0.03, rtol=0.0)
+    narrow = components[2][components[0] > 0]
+    assert float(narrow.min()) == pytest.approx(1.0 / paths.WIDTH**2)
+
+
+def some_paths(weight, mean, kappa=50.0) -> Paths:
+    """Paths of residue 0 with a chi1 and a chi2."""
+    mean = torch.tensor([[*place, 0.0, 0.0] for place in mean])
+    kappa = torch.tensor([[kappa, kappa, 0.01, 0.01]]).expand(len(mean), -1)
+    residue = torch.zeros(len(mean), dtype=torch.long)
+    return Paths(residue, torch.tensor(weight).log(), mean, kappa)
+
+
+NONE = torch.zeros(1, 4, dtype=torch.bool)
+
+
+def test_a_light_path_joins_the_nearest_and_makes_it_wider():
+    found = some_paths([0.5, 0.3, 0.2], [(1.0, 1.0), (-2.0, 2.0), (-2.2, 2.2)])
+    near = reduced(found, 2, NONE)
+    torch.testing.assert_close(near.weight.exp(), torch.tensor([0.5, 0.5]))
+    assert near.mean[1, :2].tolist() == pytest.approx([-2.08, 2.08], abs=1e-3)
+    assert float(near.kappa[1, 0]) < 45.0
+    torch.testing.assert_close(near.kappa[0], found.kappa[0], rtol=1e-3, atol=1e-3)
+    assert reduced(found, 3, NONE).weight.shape == (3,)
+
+
+def test_half_turns_of_a_symmetric_chi_are_near():
+    found = some_paths([0.7, 0.3], [(1.0, 1.5), (1.0, 1.5 - math.pi)])
+    symmetric = torch.tensor([[False, True, False, False]])
+    together = reduced(found, 1, symmetric)
+    assert together.mean[:, :2].tolist() == [pytest.approx([1.0, 1.5], abs=1e-4)]
+    torch.testing.assert_close(together.kappa[0], found.kappa[0], rtol=1e-3, atol=1e-3)
+
+
+def test_paths_that_are_far_from_all_stand_by_rotamer_with_their_weight():
+    places = [(1.0, 1.0), (3.0, 3.0), (3.2, 2.8), (-1.0, 1.0)]
+    found = some_paths([0.6, 0.2, 0.1, 0.1], places)
+    one = reduced(found, 1, NONE)
+    weights, order = one.weight.exp().sort(descending=True)
+    torch.testing.assert_close(weights, torch.tensor([0.6, 0.3, 0.1]))
+    assert one.mean[order[1], :2].tolist() == pytest.approx([3.067, 2.933], abs=1e-2)

@@ -12,6 +12,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.density import paths
 from qfitlatent.density.autoregressive import AutoregressiveDensity
 from qfitlatent.density.loss import nll_sum
+from qfitlatent.density.reduction import NUM_CELLS
 from qfitlatent.model.average import AverageHead
 from qfitlatent.model.batch import collate
 from qfitlatent.model.network import QFitLatent
@@ -132,21 +133,21 @@ def test_the_mixture_of_a_one_chi_residue_is_near_its_density():
     assert divergence.max() < 0.02
 
 
-def test_the_mixture_keeps_all_weight_and_names_what_it_left_out(monkeypatch):
+def test_the_mixture_keeps_all_weight_however_few_components_it_may_have(monkeypatch):
     density = make_model(RICH).predict(make_protein(40))
     long = density.select(torch.nonzero(density.chi_mask.sum(1) == 4)[:, 0])
     wide = long.as_mixture()
-    monkeypatch.setattr(paths, "BEAM_WIDTH", 8)
+    monkeypatch.setattr(paths, "SIZES", (2, 4, 6, 8))
     narrow = long.as_mixture()
     for mixture in (wide, narrow):
         torch.testing.assert_close(mixture.log_weight.exp().sum(1), torch.ones(len(long)))
-        assert bool((mixture.kappa[:, -1] == 0).all())
+        flat = (mixture.kappa == 0).all(-1) & mixture.log_weight.isfinite()
+        assert flat.sum(1).tolist() == [1] * len(long)
         mass = mixture.modes(0.0, math.radians(30)).weight.sum(1)
-        assert bool((mass <= 1.0 - mixture.log_weight[:, -1].exp() + 1e-5).all())
+        torch.testing.assert_close(mass, torch.full_like(mass, 1.0 - paths.FLAT), atol=1e-5, rtol=0)
     assert wide.num_components > narrow.num_components
-    assert narrow.num_components <= 8 + paths.NUM_CELLS**2 + 1
-    # What was given up is in its place: next to nothing is flat.
-    assert bool((narrow.log_weight[:, -1].exp() < 0.01).all())
+    # Eight, one for each rotamer of four chi, and the flat one.
+    assert narrow.num_components <= 8 + NUM_CELLS**4 + 1
 
 
 def test_a_model_averaged_with_itself_has_its_own_mixture():
@@ -161,12 +162,10 @@ def test_a_model_averaged_with_itself_has_its_own_mixture():
     )
     chi = torch.rand(40, 4) * 2 * math.pi - math.pi
     every = torch.ones_like(chi, dtype=torch.bool)
-    torch.testing.assert_close(
-        twice.as_mixture().log_prob(chi, every),
-        own.as_mixture().log_prob(chi, every),
-        atol=1e-3,
-        rtol=1e-3,
-    )
+    off = twice.as_mixture().log_prob(chi, every) - own.as_mixture().log_prob(chi, every)
+    # A path between two others may join either by the last digit of its place.
+    assert float(off.abs().mean()) < 0.01
+    assert float(off.abs().max()) < 0.2
 
 
 def test_settings_that_contradict_each_other_are_refused():

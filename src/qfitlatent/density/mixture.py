@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qfitlatent.density.merging import resultant_and_log_i0e
 from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
-    bessel_ratio_minus_one,
     categorical_entropy,
     log_add_exp,
     log_i0,
@@ -203,27 +203,22 @@ class VonMisesMixture:
         weight, order = weight.sort(dim=1, descending=True, stable=True)
         wide = order[..., None].expand(-1, -1, self.mean.shape[-1])
         mean, kappa = self.mean.detach().gather(1, wide), self.kappa.detach().gather(1, wide)
-        symmetric = self.symmetric[:, None, :]
-        num_components = self.num_components
-        head = torch.arange(num_components, device=weight.device).repeat(len(self), 1)
-        is_head = torch.zeros_like(head, dtype=torch.bool)
-        is_head[:, :1] = True
-        near = self._near(mean, merge_within)
-        for k in range(1, num_components):
-            joins = near[:, k, :k] & is_head[:, :k]
-            found = joins.any(1)
-            head[:, k] = torch.where(found, joins.to(torch.uint8).argmax(1), k)
-            is_head[:, k] = ~found
+        residue, component = torch.nonzero(weight > 0, as_tuple=True)
+        own = mean[residue, component]
+        head = self._heads(residue, component, own, merge_within)
 
-        total = torch.zeros_like(weight).scatter_add_(1, head, weight)
+        share = weight[residue, component]
+        at = residue * self.num_components + head
+        total = torch.zeros_like(weight).view(-1).index_add_(0, at, share).view_as(weight)
         # Turned to its head's side first, so that chi and chi + pi of a symmetric angle add up.
-        target = head[..., None].expand_as(mean)
-        residual = principal(mean - mean.gather(1, target), symmetric)
-        pull = weight[..., None] * (1.0 + bessel_ratio_minus_one(kappa))
-        sin = torch.zeros_like(mean).scatter_add_(1, target, pull * residual.sin())
-        cos = torch.zeros_like(mean).scatter_add_(1, target, pull * residual.cos())
-        chi = principal(mean + torch.atan2(sin, cos), symmetric)
-        chi = torch.where(self.chi_mask[:, None, :] & is_head[..., None], chi, 0.0)
+        residual = principal(own - mean[residue, head], self.symmetric[residue])
+        pull = share[:, None] * resultant_and_log_i0e(kappa[residue, component])[0]
+        sin, cos = (
+            torch.zeros_like(mean).view(-1, mean.shape[-1]).index_add_(0, at, x).view_as(mean)
+            for x in (pull * residual.sin(), pull * residual.cos())
+        )
+        chi = principal(mean + torch.atan2(sin, cos), self.symmetric[:, None, :])
+        chi = torch.where(self.chi_mask[:, None, :] & (total > 0)[..., None], chi, 0.0)
 
         total, order = total.sort(dim=1, descending=True, stable=True)
         chi = chi.gather(1, order[..., None].expand_as(chi))
@@ -231,25 +226,25 @@ class VonMisesMixture:
         valid[:, :1] = True
         return Modes(total, chi, valid & (total > 0))
 
-    def _near(self, mean: Tensor, within: float) -> Tensor:
-        """(N,K,K) bool: every chi of two means (N,K,D) is within so many radians of the other."""
-        used = self.chi_mask[:, :, None]
-        cos = torch.where(used, mean.mT.cos(), 1.0)  # (N,D,K)
-        sin = torch.where(used, mean.mT.sin(), 0.0)
-        near = []
-        size = max(1, _PAIR_BLOCK // mean.shape[1] ** 2)
-        for some in torch.arange(len(self), device=mean.device).split(size):
-            least = torch.ones((), dtype=mean.dtype, device=mean.device)
-            c, s = cos[some], sin[some]
-            for d in self.chi_mask[some].any(0).nonzero()[:, 0].tolist():
-                cosine = c[:, d, :, None] * c[:, d, None]
-                cosine.addcmul_(s[:, d, :, None], s[:, d, None])
-                turned = self.symmetric[some, d]
-                if turned.any():
-                    cosine[turned] = cosine[turned].abs()
-                least = torch.minimum(least, cosine)
-            near.append((least >= math.cos(within)).expand(len(some), *2 * mean.shape[1:2]))
-        return torch.cat(near)
+    def _heads(self, residue: Tensor, component: Tensor, mean: Tensor, within: float) -> Tensor:
+        """(C,) the number of the heaviest component of its residue near which each of C is.
+
+        residue and component (C,), mean (C,D); those of a residue together, heaviest first. In each
+        round the first that is left of every residue takes those of the others that are near it.
+        """
+        mean = torch.where(self.chi_mask[residue], mean, 0.0)
+        head, symmetric = component.clone(), self.symmetric[residue]
+        left = torch.arange(len(residue), device=residue.device)
+        cos, sin = mean.cos(), mean.sin()
+        while len(left):
+            _, num_left = residue[left].unique_consecutive(return_counts=True)
+            first = (num_left.cumsum(0) - num_left).repeat_interleave(num_left)
+            apart = cos * cos[first] + sin * sin[first]  # cosine of the distance
+            near = (torch.where(symmetric, apart.abs(), apart) >= math.cos(within)).all(-1)
+            near |= first == torch.arange(len(left), device=left.device)
+            head[left[near]] = component[left[first[near]]]
+            left, cos, sin, symmetric = (x[~near] for x in (left, cos, sin, symmetric))
+        return head
 
 
 def _half_turns(symmetric: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -32,9 +32,6 @@ _SERIES = _bessel_ratio_series(12)
 KAPPA_MAX = 2000.0
 """Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
 
-MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 10.0
-"""Components are merged within so many standard deviations and up to this ratio of their kappa."""
-
 _SMALLEST_SAMPLED_KAPPA = 1e-6
 """Below this the kernel is flat to within fp32."""
 
@@ -231,41 +228,3 @@ def kappa_of_resultant(resultant: Tensor, steps: int = 3) -> Tensor:
         slope = (1.0 - a / kappa - a * a).clamp(min=1e-9)
         kappa = (kappa - (a - r) / slope).clamp(1e-6, KAPPA_MAX)
     return kappa.to(resultant.dtype)
-
-
-def merge_components(
-    weight: Tensor, mean: Tensor, kappa: Tensor, symmetric: Tensor, num: int, negligible: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Alike components of one angle as one: weight, mean, kappa (R,J), J <= num, from (R,T).
-
-    The heaviest takes those near it and about as wide, keeping their mean resultant; then the
-    heaviest of those left does. Left out, and missing from the sum of the weights, is what comes
-    after the ``num``-th, and components lighter than ``negligible``. symmetric (R,1) bool.
-    """
-    short = -bessel_ratio_minus_one(kappa)  # 1 - A(kappa), which keeps its digits
-    rest, parts = weight.clone(), []
-    for _ in range(num):
-        heaviest, at = rest.max(dim=1, keepdim=True)
-        if float(heaviest.max()) < negligible:
-            break
-        centre, own = mean.gather(1, at), kappa.gather(1, at)
-        delta = principal(mean - centre, symmetric)
-        taken = delta.square() * own <= MERGE_DEVIATIONS**2
-        taken &= (kappa < MERGE_RATIO * own) & (own < MERGE_RATIO * kappa)
-        taken.scatter_(1, at, True)
-        share = torch.where(taken, rest, 0.0)
-        total = share.sum(1, keepdim=True)
-        share = share / total.clamp(min=torch.finfo(share.dtype).tiny)
-        sine = (share * (1.0 - short) * delta.sin()).sum(1, keepdim=True)
-        # One minus the cosine part, then one minus the length.
-        lack = share * (short + (1.0 - short) * 2.0 * (delta / 2.0).sin().square())
-        lack = lack.sum(1, keepdim=True).double()
-        length = ((1.0 - lack).square() + sine.square()).sqrt()
-        lack_of_length = (lack * (2.0 - lack) - sine.square()) / (1.0 + length)
-        merged = kappa_of_resultant(1.0 - lack_of_length, steps=1).to(kappa.dtype)
-        alone = (share > 0).sum(1, keepdim=True) <= 1
-        turned = wrap(centre + torch.atan2(sine, (1.0 - lack).to(sine.dtype)))
-        parts.append((total, turned, torch.where(alone, own, merged)))
-        rest = rest.masked_fill(taken, 0.0)
-    weights, means, kappas = (torch.cat(x, dim=1) for x in zip(*parts, strict=True))
-    return weights, means, kappas

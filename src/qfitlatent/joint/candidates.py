@@ -57,45 +57,61 @@ class Densities:
     def log_density(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """(C,) log density of chi (C,D) of the residues (C,), in nats; those of a residue together.
 
-        A kernel is exp(eta . (cos chi, sin chi)): one small matrix product a residue, or one for
-        all where a residue has few.
+        A kernel is exp(eta . (cos chi, sin chi)), of the components that have weight: one small
+        matrix product a residue, or one sum for all where a residue has few.
         """
         point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1).astype(np.float32)
         starts = np.flatnonzero(np.diff(residue, prepend=-1))
         if len(residue) < _FEW * len(starts):
-            log = (self._eta[residue] @ point[:, :, None])[..., 0]
-            return _log_sum_exp(log + self._base[residue]).astype(np.float64)
+            return self._log_density_of_few(residue, point)
         density = np.zeros(len(residue))
         for start, end in itertools.pairwise([*starts.tolist(), len(residue)]):
             n = residue[start]
-            log = point[start:end] @ self._eta[n].T
-            density[start:end] = _log_sum_exp(log + self._base[n])
+            eta, base = (x[self._start[n] : self._start[n + 1]] for x in self._kernels)
+            log = point[start:end] @ eta.T + base
+            if self._turned[n].any():
+                turned = point[start:end] @ (eta * _signs(self._turned[n])).T + base
+                log = np.logaddexp(log, turned) - np.log(2.0)
+            density[start:end] = _log_sum_exp(log)
         return density
 
-    @cached_property
-    def _defined(self) -> np.ndarray:
-        return CHI_DEFINED[self.token]
+    def _log_density_of_few(self, residue: np.ndarray, point: np.ndarray) -> np.ndarray:
+        """The same of points (C,2D), each with every component of its residue in one list."""
+        num = self._start[residue + 1] - self._start[residue]
+        first = np.cumsum(num) - num
+        of = np.repeat(np.arange(len(residue)), num)
+        eta, base = (
+            x[np.arange(len(of)) + (self._start[residue] - first)[of]] for x in self._kernels
+        )
+        log = np.einsum("ij,ij->i", eta, point[of]) + base
+        rows = np.flatnonzero(self._turned[residue].any(axis=1)[of])
+        signs = _signs(self._turned[residue[of[rows]]])
+        turned = np.einsum("ij,ij->i", eta[rows] * signs, point[of[rows]]) + base[rows]
+        log[rows] = np.logaddexp(log[rows], turned) - np.log(2.0)
+        top = np.maximum.reduceat(log, first)
+        return np.log(np.add.reduceat(np.exp(log - top[of]), first)).astype(np.float64) + top
 
-    @property
-    def _kappa(self) -> np.ndarray:
-        kappa = np.minimum(self.kappa, _MAX_KAPPA)
-        return np.where(self._defined[:, None], kappa, 0.0)
+    @cached_property
+    def _turned(self) -> np.ndarray:
+        """(N,D) the chi in which a kernel has a second lobe, turned by pi."""
+        return PI_SYMMETRIC[self.token]
 
     @cached_property
-    def _eta(self) -> np.ndarray:
-        """(N,2K,2D) float32; the second half are the lobes of a pi-symmetric chi, turned by pi."""
-        mean, kappa = self.mean.astype(np.float32), self._kappa.astype(np.float32)
-        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=2)
-        sign = np.where(PI_SYMMETRIC[self.token], -1.0, 1.0).astype(np.float32)
-        return np.concatenate((eta, eta * np.tile(sign, (1, 2))[:, None]), axis=1)
+    def _start(self) -> np.ndarray:
+        """(N+1,) where the components of each residue that have weight begin."""
+        return np.append(0, np.count_nonzero(self.weight > 0, axis=1).cumsum())
 
     @cached_property
-    def _base(self) -> np.ndarray:
-        """(N,2K) float32: log of a component's weight and its norm."""
-        norm = (_log_i0e(self._kappa) + self._kappa + _LOG_2PI) * self._defined[:, None]
-        with np.errstate(divide="ignore"):
-            log = np.log(self.weight) - norm.sum(axis=2)
-        return (np.concatenate((log, log), axis=1) - np.log(2.0)).astype(np.float32)
+    def _kernels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Natural parameters (M,2D) of these, and log of weight over norm (M,); float32."""
+        residue, component = np.nonzero(self.weight > 0)
+        defined = CHI_DEFINED[self.token[residue]]
+        mean = self.mean[residue, component]
+        kappa = np.where(defined, np.minimum(self.kappa[residue, component], _MAX_KAPPA), 0.0)
+        norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
+        base = np.log(self.weight[residue, component]) - norm.sum(axis=1)
+        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
+        return eta.astype(np.float32), base.astype(np.float32)
 
     def cost(
         self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None
@@ -190,6 +206,12 @@ def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Cand
 
 
 _LOG_2PI = np.log(2 * np.pi)
+
+
+def _signs(turned: np.ndarray) -> np.ndarray:
+    """(..., 2D) of the natural parameters of a kernel that is turned by pi in these chi (..., D)."""
+    signs = np.where(turned, np.float32(-1.0), np.float32(1.0))
+    return np.concatenate((signs, signs), axis=-1)
 
 
 def _log_sum_exp(log: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from qfitlatent.tables.columns import (
     F64,
     FLAG,
     I8,
+    I16,
     I32,
     IDS,
     TEXT,
@@ -19,7 +20,7 @@ from qfitlatent.tables.columns import (
 MIXTURE = make_schema(
     (
         *IDS,
-        Column("component", I8, False, "", "0, 1, ... within the residue"),
+        Column("component", I16, False, "", "0, 1, ... within the residue"),
         Column("weight", F32, False, "1", "weight of the component; sums to 1 over the residue"),
         *(Column(f"mean{d}_rad", F32, True, "radian", f"mean of chi{d}") for d in CHI),
         *(Column(f"kappa{d}", F32, True, "1", f"concentration of chi{d}; 0 is flat") for d in CHI),

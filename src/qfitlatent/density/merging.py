@@ -1,0 +1,119 @@
+"""Components of one angle that are alike, as one.
+
+A component is kept by its mean resultant, A(kappa) (cos mu, sin mu), which adds up: what several
+have together is that of the one that takes their place. Of a pi-symmetric chi it is that of twice
+the angle, in which a kernel at mu and its half turn are one, with a quarter of the concentration.
+
+Shapes: R mixtures of one angle, T components, J of them after merging. Radians.
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from qfitlatent.density.von_mises import (
+    KAPPA_MAX,
+    bessel_ratio_minus_one,
+    kappa_of_resultant,
+    log_i0e,
+    wrap,
+)
+
+MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 2.5
+"""Components are merged within so many standard deviations and up to this ratio of their kappa."""
+
+NODES = 2048
+"""Of a table, even in a logarithm: interpolation is right to 1e-5 of the value."""
+
+KAPPA_LARGE = 1e6
+"""The last node."""
+
+
+@cache
+def _of_kappa() -> Tensor:
+    """(NODES,4): 1 - A and log i0e of kappa at a node, even in log(1 + kappa), and at the next."""
+    kappa = torch.linspace(0.0, math.log1p(KAPPA_LARGE), NODES, dtype=torch.float64).expm1()
+    values = torch.stack([-bessel_ratio_minus_one(kappa), log_i0e(kappa)], dim=1)
+    return torch.cat([values, values.roll(-1, 0)], dim=1).float()
+
+
+@cache
+def _of_lack() -> Tensor:
+    """(NODES,2): kappa by -log(1 - A) at a node and at the next."""
+    fall = torch.linspace(0.0, math.log(2.2 * KAPPA_MAX), NODES, dtype=torch.float64)
+    kappa = kappa_of_resultant(-torch.expm1(-fall), steps=20)
+    return torch.stack([kappa, kappa.roll(-1)], dim=1).float()
+
+
+def _at(table: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the table at place (...,), in nodes, and how far between them and the next."""
+    place = place.clamp(0.0, NODES - 1.001)
+    node = place.floor()
+    rows = table.to(place).index_select(0, node.long().flatten()).view(*place.shape, -1)
+    lower, upper = rows.chunk(2, dim=-1)
+    return lower, upper, (place - node)[..., None]
+
+
+def resultant_and_log_i0e(kappa: Tensor) -> tuple[Tensor, Tensor]:
+    """A(kappa) and log(I0(kappa) exp(-kappa)), elementwise, to 1e-5; a sixth of their time."""
+    place = torch.log1p(kappa) * ((NODES - 1) / math.log1p(KAPPA_LARGE))
+    lack, log_norm = torch.lerp(*_at(_of_kappa(), place)).unbind(-1)
+    return 1.0 - lack, log_norm
+
+
+def kappa_of(resultant: Tensor) -> Tensor:
+    """kappa with A(kappa) = resultant, elementwise, at most ``KAPPA_MAX``; to 1e-5 of it."""
+    fall = -torch.log1p(-resultant.clamp(max=1.0 - 1e-7))
+    place = fall * ((NODES - 1) / math.log(2.2 * KAPPA_MAX))
+    return torch.lerp(*_at(_of_lack(), place)).squeeze(-1)
+
+
+def times(symmetric: Tensor) -> Tensor:
+    """2 where pi-symmetric, else 1: by what angles are multiplied, for half turns to be one."""
+    return 1.0 + symmetric.float()
+
+
+def merge_components(
+    weight: Tensor,
+    mean: Tensor,
+    kappa: Tensor,
+    symmetric: Tensor,
+    least: Tensor,
+    num: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Alike components of one angle as one: weight, mean, kappa (R,J), J <= num + 1, from (R,T).
+
+    The heaviest takes those near it and about as wide, keeping their mean resultant; then the
+    heaviest of those left does. What is left after the ``num``-th, or from where all are lighter
+    than least (R,1), stands as one. symmetric (R,1) bool.
+    """
+    multiple = times(symmetric)
+    angle, width = mean * multiple, kappa / multiple.square()
+    length, _ = resultant_and_log_i0e(width)
+    cos, sin = angle.cos(), angle.sin()
+    east, north = length * cos, length * sin
+    rest, parts = weight, []
+    for part in range(num + 1):
+        heaviest, at = rest.max(dim=1, keepdim=True)
+        if not float(heaviest.max()):
+            break
+        own = width.gather(1, at)
+        # 1 - cos of the distance is half its square: a component 90 degrees off is far.
+        apart = 1.0 - cos * cos.gather(1, at) - sin * sin.gather(1, at)
+        taken = apart * own <= 0.5 * MERGE_DEVIATIONS**2
+        taken &= (width <= MERGE_RATIO * own) & (own <= MERGE_RATIO * width)
+        taken.scatter_(1, at, True)
+        taken |= (heaviest < least) | (part == num)
+        share = rest * taken
+        rest = rest - share
+        alone = (share > 0).sum(1, keepdim=True) <= 1
+        total = share.sum(1, keepdim=True)
+        moment = [(share * x).sum(1, keepdim=True) for x in (east, north)]
+        parts.append((total, *moment, alone * kappa.gather(1, at), mean.gather(1, at)))
+    total, x, y, own, centre = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
+    size = total.clamp(min=torch.finfo(total.dtype).tiny)
+    merged = kappa_of(torch.hypot(x, y) / size) * multiple.square()
+    turned = wrap(torch.atan2(y, x) / multiple)
+    return total, torch.where(own > 0, centre, turned), torch.where(own > 0, own, merged)
