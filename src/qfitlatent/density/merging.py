@@ -93,27 +93,38 @@ def merge_components(
     angle, width = mean * multiple, kappa / multiple.square()
     length, _ = resultant_and_log_i0e(width)
     cos, sin = angle.cos(), angle.sin()
-    east, north = length * cos, length * sin
-    rest, parts = weight, []
+    left: tuple[Tensor, ...] = (weight, width, cos, sin, length * cos, length * sin, least)
+    rows = torch.arange(len(weight), device=weight.device)
+    size, x, y = weight.new_zeros((3, len(weight), num + 1))
+    only = torch.full(size.shape, -1, device=weight.device)  # of which there is no other
     for part in range(num + 1):
-        heaviest, at = rest.max(dim=1, keepdim=True)
-        if not float(heaviest.max()):
+        has = left[0].amax(1) > 0
+        if not has.all():
+            rows, left = rows[has], tuple(values[has] for values in left)
+        if not len(rows):
             break
+        rest, width, cos, sin, east, north, lightest = left
+        heaviest, at = rest.max(dim=1, keepdim=True)
         own = width.gather(1, at)
         # 1 - cos of the distance is half its square: a component 90 degrees off is far.
         apart = 1.0 - cos * cos.gather(1, at) - sin * sin.gather(1, at)
         taken = apart * own <= 0.5 * MERGE_DEVIATIONS**2
         taken &= (width <= MERGE_RATIO * own) & (own <= MERGE_RATIO * width)
         taken.scatter_(1, at, True)
-        taken |= (heaviest < least) | (part == num)
+        taken |= (heaviest < lightest) | (part == num)
         share = rest * taken
-        rest = rest - share
-        alone = (share > 0).sum(1, keepdim=True) <= 1
-        total = share.sum(1, keepdim=True)
-        moment = [(share * x).sum(1, keepdim=True) for x in (east, north)]
-        parts.append((total, *moment, alone * kappa.gather(1, at), mean.gather(1, at)))
-    total, x, y, own, centre = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
-    size = total.clamp(min=torch.finfo(total.dtype).tiny)
-    merged = kappa_of(torch.hypot(x, y) / size) * multiple.square()
+        size[rows, part] = share.sum(1)
+        x[rows, part], y[rows, part] = (share * east).sum(1), (share * north).sum(1)
+        only[rows, part] = torch.where((share > 0).sum(1) == 1, at[:, 0], -1)
+        left = (rest - share, *left[1:])
+    used = max(1, int((size > 0).any(0).sum()))
+    size, x, y, only = (values[:, :used] for values in (size, x, y, only))
+    length = torch.hypot(x, y) / size.clamp(min=torch.finfo(size.dtype).tiny)
+    merged = kappa_of(length) * multiple.square()
     turned = wrap(torch.atan2(y, x) / multiple)
-    return total, torch.where(own > 0, centre, turned), torch.where(own > 0, own, merged)
+    alone, at = only >= 0, only.clamp(min=0)
+    return (
+        size,
+        torch.where(alone, mean.gather(1, at), turned),
+        torch.where(alone, kappa.gather(1, at), merged),
+    )
