@@ -28,7 +28,7 @@ from qfitlatent.density.von_mises import exp_of_share, wrap
 RESIDUES_AT_A_TIME = 256
 """So that the memory of all their paths does not grow with the structure."""
 
-SIZES = (13, 96, 240, 400)
+SIZES = (13, 96, 256, 420)
 """Paths of a residue with one chi, two, three, four: what its mixture has at most, but for a few
 broad ones. These sizes and the numbers below were chosen on validation entries, for the loss of
 the shipped model's mixture against its time and its size (``benchmarks/written_mixture.py``)."""
@@ -39,7 +39,7 @@ BEAM = (16, 48, 128)
 PARTS = ((0.1, 5), (0.005, 3))
 """From a path's weight on, into how many parts its component is divided where two chi follow."""
 
-PARTS_BEFORE_LAST = ((0.2, 13), (0.05, 9), (0.01, 3))
+PARTS_BEFORE_LAST = ((0.2, 13), (0.03, 9), (0.007, 3))
 """The same where one chi follows: the chi2 of a ring is all but given by its chi1."""
 
 SPACING_AND_WIDTH = {3: (1.15, 0.7), 5: (1.0, 0.5), 9: (0.7, 0.3), 13: (0.5, 0.22)}
