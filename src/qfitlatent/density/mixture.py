@@ -41,11 +41,11 @@ from qfitlatent.density.von_mises import (
 ENTROPY_POINTS = 512
 """Points behind the part of the entropy that is no closed form."""
 
+RESIDUES_AT_A_TIME = 512
+"""Whose components are merged to modes at a time."""
+
 _SAMPLE_BLOCK = 1 << 19
 """Kernel evaluations held at once where samples are scored."""
-
-_PAIR_BLOCK = 1 << 18
-"""Pairs of components held at once where they are merged."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,17 @@ class VonMisesMixture:
         return torch.where(self.chi_mask, chi, 0.0)
 
     def points(self, num: int) -> Points:
-        """S points of equal mass: a component by its weight, and a quantile of each of its chi."""
+        """S points of equal mass: a component by its weight, and a quantile of each of its chi.
+
+        Components stand by rotamer, and there by chi1, so that neighbours in share are neighbours.
+        """
         cube = even_points(num, 1 + self.mean.shape[-1]).to(self.mean)
         share = cube[:, 0].repeat(len(self), 1)
-        component, _ = choose(share, self.log_weight.detach().exp())  # (N,S)
+        turn = torch.remainder(self.mean, 2 * math.pi) / (2 * math.pi)
+        place = 3 ** torch.arange(turn.shape[-1], device=turn.device).flip(0)
+        order = ((3 * turn).floor() * place).sum(-1).add(turn[..., 0]).argsort(dim=1, stable=True)
+        chosen, _ = choose(share, self.log_weight.detach().exp().gather(1, order))
+        component = order.gather(1, chosen)  # (N,S)
         at = component[..., None].expand(-1, -1, self.mean.shape[-1])
         mean, kappa = self.mean.detach().gather(1, at), self.kappa.detach().gather(1, at)
         chi = wrap(mean + von_mises_quantile(cube[:, 1:].expand_as(mean), kappa))
@@ -197,6 +204,10 @@ class VonMisesMixture:
         counts by its weight and its concentration. min_weight only sets ``valid``. J = K. A flat
         component (kappa of 0 in all chi) is no mode, unless a residue has no other.
         """
+        if len(self) > RESIDUES_AT_A_TIME:
+            blocks = torch.arange(len(self), device=self.mean.device).split(RESIDUES_AT_A_TIME)
+            parts = [vars(self.select(rows).modes(min_weight, merge_within)) for rows in blocks]
+            return Modes(*(torch.cat([part[name] for part in parts]) for name in parts[0]))
         flat = ((self.kappa == 0) | ~self.chi_mask[:, None, :]).all(-1)
         flat &= ~flat.all(1, keepdim=True)
         weight = self.log_weight.detach().exp().masked_fill(flat, 0.0)
