@@ -209,7 +209,7 @@ _LOG_2PI = np.log(2 * np.pi)
 
 
 def _signs(turned: np.ndarray) -> np.ndarray:
-    """(..., 2D) of the natural parameters of a kernel that is turned by pi in these chi (..., D)."""
+    """(..., 2D) of natural parameters where a kernel is turned by pi in these chi (..., D)."""
     signs = np.where(turned, np.float32(-1.0), np.float32(1.0))
     return np.concatenate((signs, signs), axis=-1)
 
