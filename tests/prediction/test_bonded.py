@@ -8,6 +8,7 @@ import qfitlatent
 from helpers.crowded import bonded_cysteines
 from helpers.predictions import TINY, make_model
 from qfitlatent.chemistry.building import place_atom
+from qfitlatent.prediction.bonded import add_bonds
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,25 @@ def test_a_cysteine_that_binds_a_metal_is_linked_to_it(model):
     assert bond.type == gemmi.ConnectionType.MetalC
     assert {bond.partner1.atom_name, bond.partner2.atom_name} == {"SG", "ZN"}
     assert bond.reported_distance == pytest.approx(2.25, abs=0.2)
+
+
+def test_a_charge_beside_a_metal_is_no_bond():
+    """A guanidinium as near as a bond, which the joint step could not avoid."""
+    structure = gemmi.Structure()
+    structure.add_model(gemmi.Model(1))
+    chain, residue = gemmi.Chain("A"), gemmi.Residue()
+    residue.name, residue.seqid, residue.subchain = "ARG", gemmi.SeqId(5, " "), "A"
+    for name, x in (("NH1", 0.0), ("NH2", 9.0)):
+        atom = gemmi.Atom()
+        atom.name, atom.element, atom.pos = name, gemmi.Element("N"), gemmi.Position(x, 0, 0)
+        residue.add_atom(atom)
+    chain.add_residue(residue)
+    structure[0].add_chain(chain)
+    add_zinc(structure, gemmi.Position(0.0, 2.1, 0.0))
+    add_bonds(structure, [("A", 5, "", "ARG", None)])
+    assert len(structure.connections) == 0
+    residue = structure[0]["A"][0]
+    residue.name, residue[0].name = "HIS", "NE2"
+    add_bonds(structure, [("A", 5, "", "HIS", None)])
+    add_bonds(structure, [("A", 5, "", "HIS", None)])
+    assert [bond.name for bond in structure.connections] == ["metalc1"]  # once

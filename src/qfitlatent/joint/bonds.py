@@ -56,8 +56,7 @@ _WORST = 8.0
 _WORST_OF_SEVERAL = 12.0
 """The same for bonds that a side chain makes at once."""
 
-# Ligand atoms: the atoms bonded to them, the angle that those make with the metal, its spread.
-_LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
+LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
     ("CYS", "SG"): (("CB",), 107.0, 8.0),
     ("HIS", "ND1"): (("CG", "CE1"), 126.0, 10.0),
     ("HIS", "NE2"): (("CD2", "CE1"), 126.0, 10.0),
@@ -73,8 +72,16 @@ _LIGANDS: dict[tuple[str, str], tuple[tuple[str, ...], float, float]] = {
     ("MET", "SD"): (("CG", "CE"), 108.0, 10.0),
     ("LYS", "NZ"): (("CE",), 110.0, 10.0),
 }
+"""Ligand atoms: the atoms bonded to them, the degrees that those make with the metal, spread."""
+
 _UNASKED = {"CYS": 4.5, "HIS": 6.3, "ASP": 5.2, "GLU": 6.5}
 """Residues that bind a metal without a record of it, within so many angstrom of CB."""
+
+_REACH_OF = 2.2
+"""Angstrom from such a metal to N and O; others reach farther by what their bonds are longer."""
+
+CHELATED = 2.3
+"""Metals with bonds of such a length are held by both oxygens of a carboxylate, record or not."""
 
 CHELATE_DEGREES, CHELATE_LONGER = 92.0, 0.15
 """Of a carboxylate that holds a metal by both oxygens: C-O-metal, and how much longer each is."""
@@ -242,7 +249,7 @@ def _bond_sets(
     """
     recorded: dict[int, list[tuple[str, int]]] = {}
     for n, atom, m in sorted(set(metals.links)):
-        if (RESIDUE_TYPES[backbones.token[n]], atom) in _LIGANDS:
+        if (RESIDUE_TYPES[backbones.token[n]], atom) in LIGANDS:
             recorded.setdefault(n, []).append((atom, m))
     for n, bonds in recorded.items():
         for bond in bonds:
@@ -251,15 +258,22 @@ def _bond_sets(
             yield n, tuple(bonds), GAIN_RECORDED * len(bonds)
     known = {(n, m) for n, bonds in recorded.items() for _, m in bonds}
     cb = backbones.cb()
-    near, metal = pairs_within(cb, metals.position, max(_UNASKED.values()))
+    farthest = max(_UNASKED.values()) + metals.distance.max(initial=_REACH_OF) - _REACH_OF
+    near, metal = pairs_within(cb, metals.position, farthest)
     apart = np.linalg.norm(cb[near] - metals.position[metal], axis=1)
     reach = np.zeros(NUM_TOKENS)
     reach[[TOKEN[name] for name in _UNASKED]] = list(_UNASKED.values())
-    free = (apart <= reach[backbones.token[near]]) & metals.attracts[metal]
+    longer = metals.distance[metal] - _REACH_OF
+    free = (apart <= reach[backbones.token[near]] + longer) & metals.attracts[metal]
     for n, m in zip(near[free].tolist(), metal[free].tolist(), strict=True):
-        for name, atom in _LIGANDS:
-            if name == RESIDUE_TYPES[backbones.token[n]] and (n, m) not in known:
-                yield n, ((atom, m),), GAIN_NEAR["metal"]
+        name = RESIDUE_TYPES[backbones.token[n]]
+        if (n, m) in known:
+            continue
+        atoms = [atom for kind, atom in LIGANDS if kind == name]
+        for atom in atoms:
+            yield n, ((atom, m),), GAIN_NEAR["metal"]
+        if name in ("ASP", "GLU") and metals.distance[m] >= CHELATED:
+            yield n, tuple((atom, m) for atom in atoms), 2 * GAIN_NEAR["metal"]
 
 
 @dataclass(frozen=True)
@@ -303,7 +317,7 @@ def _metal_strain(
     """
     name, atom = ligand
     column = {a: k for k, a in enumerate(SIDE_CHAIN_ATOMS[name])}
-    bonded, angle, spread = _LIGANDS[ligand]
+    bonded, angle, spread = LIGANDS[ligand]
     length = metals.distance[m] + SULPHUR_LONGER * (atom[0] == "S")
     if chelates:
         angle, length = CHELATE_DEGREES, length + CHELATE_LONGER

@@ -11,7 +11,9 @@ import gemmi
 import numpy as np
 
 from qfitlatent.chemistry.neighbours import pairs_within
-from qfitlatent.prediction.scene import BACKBONE_NAMES, place_of
+from qfitlatent.chemistry.residues import parent_name
+from qfitlatent.joint.bonds import LIGANDS
+from qfitlatent.prediction.scene import place_of
 from qfitlatent.prediction.surroundings import attracts, metal_distance
 
 DISULFIDE_ANGSTROM = 2.35
@@ -19,8 +21,6 @@ DISULFIDE_ANGSTROM = 2.35
 
 LONGER_ANGSTROM = 0.3
 """Than the distance that is usual for a metal."""
-
-_LIGANDS = ("N", "O", "S")
 
 Site = tuple[gemmi.Chain, gemmi.Residue, gemmi.Atom]
 
@@ -40,7 +40,7 @@ def add_bonds(structure: gemmi.Structure, built: Sequence[tuple]) -> None:
                 site = chain, residue, atom
                 if atom.name == "SG":
                     sulphurs.append((site, is_built))
-                if is_built and atom.name not in BACKBONE_NAMES and atom.element.name in _LIGANDS:
+                if is_built and (parent_name(residue.name), atom.name) in LIGANDS:
                     ligands.append(site)
                 if not is_built and attracts(atom.element) and atom.occ > 0:
                     metals.append(site)

@@ -41,6 +41,7 @@ _METAL_OXYGEN = {
     "NI": 2.1,
     "CU": 2.0,
     "ZN": 2.05,
+    "AG": 2.2,
     "CD": 2.3,
     "HG": 2.3,
     "PB": 2.5,
@@ -50,7 +51,9 @@ _METAL_OXYGEN = {
 _LANTHANIDES = "LA CE PR ND SM EU GD TB DY HO ER TM YB LU Y".split()  # noqa: SIM905
 _METAL_OXYGEN |= dict.fromkeys(_LANTHANIDES, 2.45)
 _OTHER_METAL = 2.2
-_ATTRACTS = frozenset("MG CA MN FE CO NI CU ZN CD HG".split())  # noqa: SIM905
+_ATTRACTS = frozenset(
+    "MG CA SR BA MN FE CO NI CU ZN AG CD HG PB".split() + _LANTHANIDES  # noqa: SIM905
+)
 """Metals that bind a residue within reach; those of salts need a record of it."""
 
 
