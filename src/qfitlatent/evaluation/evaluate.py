@@ -120,7 +120,7 @@ def evaluate_run(
     values = figures_of(scores, metrics, references) | information_gain(scores)
     draws = bootstrap_weights(len(data.entries), settings.bootstrap_samples, settings.seed)
     by_group = figures_with_intervals(
-        values, scores, distinct, data.several, data.entry, groups, draws
+        values, scores, distinct, data.several, data.entry, groups, draws, side_by_side
     )
     calibration = calibration_table(scores, data, draws)
 

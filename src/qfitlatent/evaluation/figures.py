@@ -3,8 +3,8 @@
 Shapes: N residues, M observed rows, F figures, L levels of a group, B bootstrap resamples.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ AUROC = {
 AUROC_GROUPS = ("overall", "type", "num_chi", "well_determined")
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by metric: (N,) values, nan where there is none."""
+
+
+Apply = Callable[[Callable[[Any], pa.Table], Sequence[Any]], Iterable[pa.Table]]
 
 
 class Figure(NamedTuple):
@@ -75,12 +78,14 @@ def figures_with_intervals(
     entry: np.ndarray,
     groups: Sequence[Group],
     draws: np.ndarray,
+    apply: Apply = map,
 ) -> pa.Table:
     """Means of all values (N,) in every group and population, with intervals over entries.
 
     After them how well scores find the residues that are distinct (N,) bool (``AUROC``). several
     (N,) bool: residues with two or more altlocs; entry (N,) number of the entry; draws (B,E) as
-    ``bootstrap_weights`` gives them. The columns are those of ``columns.BY_GROUP``.
+    ``bootstrap_weights`` gives them; apply as ``map``, or side by side. The columns are those of
+    ``columns.BY_GROUP``.
     """
     matrix = np.stack(list(values.values()), axis=1).astype(np.float64)
     found = {
@@ -89,19 +94,24 @@ def figures_with_intervals(
         for figure, score in AUROC.items()
         if score in table
     }
-    parts = []
-    for population, mask in population_masks(several).items():
-        for group in groups:
-            level, size = group.level[mask], len(group.levels)
-            # An entry has no interval over entries.
-            weights = draws if group.name != "entry" else draws[:1]
-            means = bootstrap_means(matrix[mask], entry[mask], weights, level, size)
-            parts.append(_rows(list(values), means, population, group))
-            if found and group.name in AUROC_GROUPS:
-                ranks = np.stack([score[mask] for score in found.values()], axis=1)
-                areas = bootstrap_auroc(ranks, distinct[mask], entry[mask], draws, level, size)
-                parts.append(_rows(list(found), areas, population, group))
-    return pa.concat_tables(parts)
+    masks = population_masks(several)
+
+    def of_group(part: tuple[str, Group]) -> pa.Table:
+        population, group = part
+        mask = masks[population]
+        level, size = group.level[mask], len(group.levels)
+        # An entry has no interval over entries.
+        weights = draws if group.name != "entry" else draws[:1]
+        means = bootstrap_means(matrix[mask], entry[mask], weights, level, size)
+        rows = [_rows(list(values), means, population, group)]
+        if found and group.name in AUROC_GROUPS:
+            ranks = np.stack([score[mask] for score in found.values()], axis=1)
+            areas = bootstrap_auroc(ranks, distinct[mask], entry[mask], draws, level, size)
+            rows.append(_rows(list(found), areas, population, group))
+        return pa.concat_tables(rows)
+
+    parts = [(population, group) for population in masks for group in groups]
+    return pa.concat_tables(apply(of_group, parts))
 
 
 def _rows(names: list[Figure], figures: Interval, population: str, group: Group) -> pa.Table:

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from qfitlatent.density.rows import Observed
 
-PRICE_SWEEPS = 6
+PRICE_SWEEPS = 4
 """Rounds over the altlocs that find the prices from which optimal transport starts."""
 
 MASS_TOLERANCE = 1e-7
 """Optimal transport stops when less than this share of the mass is at the wrong altloc."""
+
+TIE_BREAK = 1e-6
+"""Radians, at most, by which costs are changed so that none are equal."""
 
 KEPT_SHARE = 0.75
 """Solved problems are put aside when this share or less is left to solve."""
@@ -53,7 +56,7 @@ def _two_atoms(cost: Tensor, first: Tensor) -> Tensor:
 
 
 def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
-    """(n,) exact optimal transport cost of S equal sources to A targets, many problems at once.
+    """(n,) optimal transport cost, to 1e-6, of S equal sources to A targets, many problems at once.
 
     cost (n,S,A), demand (n,A) summing to 1. Every source starts at the target that is nearest
     after a price for each target (``_prices``), which is optimal for what the targets then hold.
@@ -62,8 +65,11 @@ def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
     cost[s,b] - cost[s,a] over the sources s held at a (Ahuja, Magnanti, Orlin 1993, section 9.7).
     Each round moves one path of every problem that still has surplus; good prices leave few.
     """
-    num, num_samples, _ = cost.shape
-    cost = cost.double()
+    num, num_samples, num_atoms = cost.shape
+    # Altlocs that are all but alike leave sources for which two targets are equally far: prices
+    # cannot part them, and they would move one by one.
+    apart = torch.arange(1, num_samples + 1)[:, None] * torch.arange(1, num_atoms + 1).sqrt()
+    cost = cost.double() + TIE_BREAK * apart.double().frac()
     demand = demand.double()
     demand = demand / demand.sum(1, keepdim=True)
     held = torch.zeros_like(cost)
