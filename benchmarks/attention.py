@@ -2,6 +2,7 @@
 
     python benchmarks/attention.py [--lengths 128 256 512] [--threads 1] [--repeats 3]
     python benchmarks/attention.py --growth [--lengths 100 1000 10000 100000]
+    python benchmarks/attention.py --bfloat16 [--lengths 300 1000]
 
 Each form (forms.py) gets what it works on: ours the static pair representation, the others the
 tensor (N, N, d_z) made from it, which is not timed. Gradients go to the residues, to all parameters
@@ -10,7 +11,8 @@ and to the pair representation.
 With ``--growth`` the whole network of experiments/real.yaml (one, with random weights), without
 gradients, encodes globules of 100 residues copied out to these lengths: seconds of processor time,
 peak memory beyond model and structure in a process of its own, and the exponents of both between a
-length and the next.
+length and the next. With ``--bfloat16`` the model that ships encodes globules in single precision
+and in bfloat16 (autocast): seconds, and how far apart the representations are.
 """
 
 import math
@@ -26,6 +28,7 @@ from forms import as_form, compare_forms, explicit, make_parser, peak_extra_mb
 from helpers.proteins import copied_out, globule, make_protein
 from qfitlatent.base import config as configuration
 from qfitlatent.model.batch import collate
+from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.geometry import Geometry
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
@@ -96,10 +99,37 @@ def print_growth(lengths: list[int], threads: int) -> None:
         before = num, seconds, memory
 
 
+@torch.inference_mode()
+def print_bfloat16(lengths: list[int], threads: int) -> None:
+    print(f"The model that ships, single precision and bfloat16, {threads} thread(s)")
+    print("| residues | single: s | bfloat16: s | difference, of the mean size |")
+    print("|---|---|---|---|")
+    model = load_model().model
+    for num in lengths:
+        batch = collate([copied_out(globule(COPIED), math.ceil(num / COPIED))])
+        seconds, found = [], []
+        for half in (False, True):
+            times = []
+            for _ in range(4):
+                start = time.process_time()
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                    s = model.encode(batch).float()
+                times.append(time.process_time() - start)
+            seconds.append(min(times))
+            found.append(s)
+        off = float((found[1] - found[0]).abs().mean() / found[0].abs().mean())
+        print(f"| {num} | {seconds[0]:.3f} | {seconds[1]:.3f} | {off:.2%} |")
+
+
 if __name__ == "__main__":
     parser = make_parser(__doc__)
+    parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--growth", action="store_true")
     options = parser.parse_args()
+    if options.bfloat16:
+        torch.set_num_threads(options.threads)
+        print_bfloat16(options.lengths, options.threads)
+        sys.exit()
     if options.growth:
         torch.set_num_threads(options.threads)
         make_encoding("", COPIED)()  # the first call loads code

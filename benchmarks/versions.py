@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import gemmi
 
+from qfitlatent.prediction.forecast import Forecast
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "src/qfitlatent/data/example.cif.gz"
 APART_ANGSTROM = 150.0
@@ -125,8 +127,11 @@ def compare(command: str, output: str, options: argparse.Namespace) -> None:
 
 
 def growth(command: str, out: Path, words: list, options: argparse.Namespace) -> None:
-    """Prints the cost by length, and the exponent beyond what the shortest structure takes."""
-    print("| residues | s | MB |\n|---|---|---|")
+    """Prints the cost by length, and the exponent beyond what the shortest structure takes.
+
+    Beside it, what the command says before it starts (``forecast.py``), which is of a prediction.
+    """
+    print("| residues | s | MB | forecast: s | MB |\n|---|---|---|---|---|")
     measured = []
     for num in options.copies:
         path = out.with_name(f"copies{num}.cif")
@@ -134,7 +139,12 @@ def growth(command: str, out: Path, words: list, options: argparse.Namespace) ->
         costs = [cost(ROOT, command, path, "-o", out, *words) for _ in range(options.rounds)]
         best = min(costs)
         measured.append((residues, best.seconds))
-        print(f"| {residues} | {best.seconds:.1f} | {best.megabytes:.0f} |")
+        said = Forecast([path])
+        print(
+            f"| {residues} | {best.seconds:.1f} | {best.megabytes:.0f} "
+            f"| {said.seconds:.1f} | {said.memory_bytes / 1e6:.0f} |",
+            flush=True,
+        )
     (first, base), *others = measured
     if len(others) > 1:
         points = [(math.log(n - first), math.log(s - base)) for n, s in others]

@@ -11,10 +11,10 @@ from qfitlatent.prediction.records import Written
 BYTES_PER_RESIDUE, PACKED_BYTES_PER_RESIDUE = 850.0, 190.0
 """Of a file with heavy atoms, plain and gzipped; the files that were read correct it."""
 
-SECONDS_PER_RESIDUE = 0.006
-"""On one thread (``benchmarks/predict.py``)."""
+SECONDS, SECONDS_PER_RESIDUE = 2.0, 0.008
+"""Of the program, and of each residue, on one thread (``benchmarks/predict.py --copies``)."""
 
-MEMORY_BYTES, MEMORY_BYTES_PER_RESIDUE = 0.5e9, 60e3
+MEMORY_BYTES, MEMORY_BYTES_PER_RESIDUE = 0.4e9, 95e3
 """Of the program, and beside it of each residue of the largest structure."""
 
 SAID_FROM_SECONDS = 5.0
@@ -37,8 +37,18 @@ class Forecast:
         return self._found + ratio * sum(self._expected.values())
 
     @property
+    def seconds(self) -> float:
+        """Of the whole command, on one thread."""
+        return SECONDS + self.residues * SECONDS_PER_RESIDUE
+
+    @property
+    def memory_bytes(self) -> float:
+        """At most."""
+        return MEMORY_BYTES + MEMORY_BYTES_PER_RESIDUE * self._largest
+
+    @property
     def is_worth_saying(self) -> bool:
-        return self.residues * SECONDS_PER_RESIDUE >= SAID_FROM_SECONDS
+        return self.seconds >= SAID_FROM_SECONDS
 
     def finished(self, result: Written) -> None:
         """A structure is done: how many residues it had, where it could be used."""
@@ -49,12 +59,11 @@ class Forecast:
 
     def sentence(self) -> str:
         """Of what is still to come."""
-        memory = MEMORY_BYTES + MEMORY_BYTES_PER_RESIDUE * self._largest
         structures = "1 structure" if self._num == 1 else f"{self._num} structures"
         return (
             f"{structures} of about {float(f'{self.residues:.2g}'):,.0f} residues: on one thread "
-            f"about {format_seconds(self.residues * SECONDS_PER_RESIDUE)}, in "
-            f"{format_bytes(float(f'{memory:.2g}'))} of memory."
+            f"about {format_seconds(self.seconds)}, in "
+            f"{format_bytes(float(f'{self.memory_bytes:.2g}'))} of memory."
         )
 
 
