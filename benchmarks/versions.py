@@ -50,6 +50,8 @@ def version(commit: str) -> Iterator[Path]:
 def cost(source: Path, *words: str | Path) -> Cost:
     """Of ``qfitlatent`` with these words, by the package in ``source``."""
     environment = os.environ | {"PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    # A package that is used has been compiled before.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-m", "qfitlatent", *map(str, words)]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
