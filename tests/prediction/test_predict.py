@@ -633,6 +633,9 @@ def test_models_of_qfit_are_predicted_and_scored_under_the_names_of_their_folder
     assert cli.main(["score", *files, "-o", str(scores), *model]) == 0
     assert all(p.exists() for name in ("1abc", "2abc") for p in output_paths(out, name))
     assert set(pd.read_parquet(scores)["entry"]) == {"1abc", "2abc"}
+    num = int(pd.read_parquet(scores)["is_worth_a_look"].sum())
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"{num} side chains worth a look: see {out / 'scores.look.txt'}"
 
 
 def test_equal_names_in_different_folders_are_told_apart(structures, model_path, tmp_path):

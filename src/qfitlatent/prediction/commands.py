@@ -14,7 +14,12 @@ from typing import Any
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.machine import num_cores
-from qfitlatent.prediction.settings import FORMATS, PredictionSettings, failures_table
+from qfitlatent.prediction.settings import (
+    FORMATS,
+    PredictionSettings,
+    failures_table,
+    look_list,
+)
 
 MAX_LINES = 20
 MAX_THREADS = 1024
@@ -119,6 +124,9 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     for result in results if len(results) <= MAX_LINES else ():
         if not result.error:
             print("; ".join([f"{result.entry}: {says.format(result)}", *result.notes]))
+    if name == "score":
+        num = sum(result.num_looks for result in results)
+        print(f"{num} side chains worth a look: see {look_list(options.out)}")
     for result in failed if len(failed) <= MAX_LINES else ():
         print(f"qfitlatent: {result.error}", file=sys.stderr)
     if failed:

@@ -36,7 +36,7 @@ from qfitlatent.prediction.outputs import SCORE, write_scores
 from qfitlatent.prediction.records import Input, Scored, Written
 from qfitlatent.prediction.results import Results, output_folder
 from qfitlatent.prediction.runner import Runner, joint_densities
-from qfitlatent.prediction.settings import PredictionSettings, failures_table
+from qfitlatent.prediction.settings import PredictionSettings, failures_table, look_list
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.parquet import read_table, table_writer
 
@@ -106,7 +106,7 @@ IDENTITY = ("min_weight", "merge_within_degrees", "surprising_above", "look_abov
 def look_paths(out: Path) -> list[Path]:
     """What is worth a look, beside a table of scores: as CSV, as text and, of one structure, for
     Coot."""
-    return [out.with_name(f"{out.stem}.look{suffix}") for suffix in (".csv", ".txt", ".coot.py")]
+    return [look_list(out, suffix) for suffix in (".csv", ".txt", ".coot.py")]
 
 
 def _join(

@@ -24,6 +24,11 @@ def failures_table(command: str, out: Path) -> Path:
     return out / FAILURES[command]
 
 
+def look_list(out: Path, suffix: str = ".txt") -> Path:
+    """What is worth a look, beside the table ``out`` of scores: to read, or with another suffix."""
+    return out.with_name(f"{out.stem}.look{suffix}")
+
+
 @dataclass(frozen=True)
 class PredictionSettings:
     """Section ``predict`` of the configuration; meanings, ranges and defaults are in its schema.
