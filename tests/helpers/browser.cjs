@@ -25,6 +25,7 @@ const SIDEWAYS = () => {
   return [...(isWide(document.documentElement) ? ["the page"] : []),
     ...[...document.querySelectorAll("main *")].filter(scrolls).map((e) => e.className || e.tagName)];
 };
+const sideways = (page) => page.evaluate(SIDEWAYS);
 const UNPRINTED = () => [...document.querySelectorAll("main *")].filter((e) =>
   (e.tagName === "TH" && e.textContent && !e.innerText.trim())
   || (getComputedStyle(e).overflowY !== "visible" && e.scrollHeight > e.clientHeight + 1))
@@ -37,7 +38,7 @@ async function check(page) {
       await page.setViewportSize(size);
       await settle(page);
       const setting = `${colorScheme}, ${size.width} px`;
-      const wide = await page.evaluate(SIDEWAYS);
+      const wide = await sideways(page);
       const isAllowed = (name) => size === DESK && name !== "the page";   // tables scroll in their boxes
       found.wide.push(...wide.filter((name) => !isAllowed(name)).map((name) => `${setting}: ${name}`));
       // Once, for it takes its time; that words stand out in light is tested by the style itself.
@@ -71,7 +72,7 @@ async function answer(browser, { code, page: name, init, given }) {
     if (init) await page.addInitScript(init);
     await page.goto(name ? pathToFileURL(name).href : "about:blank");
     const body = new (async () => {}).constructor("page", "tools", "given", code);
-    const value = await body(page, { check, settle, file, fs, DESK, PHONE }, given);
+    const value = await body(page, { check, settle, sideways, file, fs, DESK, PHONE }, given);
     return { value: value ?? null, complaints, requests };
   } finally {
     await context.close();

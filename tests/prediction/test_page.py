@@ -91,6 +91,12 @@ await page.evaluate(() => { choose(all[0]); all[0].letterNode.focus(); });
 found.walked = [await press("ArrowRight"), await press("ArrowDown")];
 await page.evaluate(() => chosen.rowLink.focus());
 for (const key of ["ArrowUp", "Home", "ArrowUp"]) found.walked.push(await press(key));
+await page.setViewportSize(tools.PHONE);
+found.sideways = [];
+for (const numChi of [1, 2, 3, 4]) {
+  await page.evaluate((n) => choose(known.find((r) => r.symmetric.length === n)), numChi);
+  found.sideways.push(...await tools.sideways(page));
+}
 const download = page.waitForEvent("download");
 await page.click("#download");
 found.csv = tools.fs.readFileSync(await (await download).path(), "utf8");
@@ -151,6 +157,10 @@ def test_every_residue_of_the_page_is_reached_by_address_and_by_keyboard(predict
     assert page["walked"] == [[at, inside, not inside, page["address"][at]] for at, inside in steps]
     for label, name in zip(page["labels"], summary["name"], strict=True):
         assert label.startswith(f"{name} ")
+
+
+def test_no_residue_is_too_wide_for_a_phone(run_page):
+    assert run_page["sideways"] == []
 
 
 def test_sorting_the_page_reverses_and_keeps_what_has_no_value_last(run_page):
