@@ -18,10 +18,10 @@ PUBLISHED = re.compile(r"qfitlatent-chi-(\d+)\.(\d+)")
 
 _SOURCES = {
     "simulated": "simulated proteins",
-    "local": "structure files of its user",
+    "local": "structure files",
     "rcsb": "entries of the PDB",
     "pdb_redo": "entries of PDB-REDO",
-    "url": "structure files from an address of its user",
+    "url": "structure files from an address",
 }
 
 

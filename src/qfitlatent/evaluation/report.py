@@ -117,11 +117,12 @@ def key_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     figures = _figures(metrics)
     for key in WORDS["keys"]:
-        metric = key["metric"]
-        by_method = {m: f.get(metric) for m, f in figures.get(key["population"], {}).items()}
-        ours, *others = by_method or [""]
-        if not by_method.get(ours):
+        of_methods = figures.get(key["population"], {})
+        ours, *others = of_methods or [""]
+        metric = next((m for m in key["metrics"] if of_methods.get(ours, {}).get(m)), None)
+        if metric is None:
             continue
+        by_method = {name: figure.get(metric) for name, figure in of_methods.items()}
         rival = best_of({name: by_method[name] for name in others}, metric)
         more = ""
         if rival:
