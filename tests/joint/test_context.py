@@ -75,6 +75,8 @@ def test_a_turned_side_chain_is_found_and_put_back_and_its_neighbours_are_not_bl
     assert known.strain[m] > 8.0
     assert known.look[m] == known.look.max() >= LOOK
     assert known.gain[m] > known.strain[m] / 2
+    least = -np.log(densities.mode_weight[rows, 0])
+    assert (known.gain <= known.cost - least + known.strain + 1e-6).all()
     assert not is_distinct(densities.token[[n]], known.chi[[m]], chi[[n]])[0]
     others = rows != n
     assert (known.look >= LOOK)[others].sum() <= (before.look >= LOOK)[others].sum()

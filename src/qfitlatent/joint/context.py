@@ -94,10 +94,11 @@ class InContext:
     """What is known of each of M side chains.
 
     cost (M,) nats that the density asks for it; strain (M,) of its contacts; gain (M,) of the best
-    joint state over the best one in which it stays as it is; chi (M,D) of its rotamer there, nan
-    where it is not distinct; strain_left (M,) of the contacts in that state. Of a side
-    chain that could not gain enough to be worth a look, the deposited one counts as the best.
-    usual (M,) nats that a draw of the density costs more than the likeliest side chain, on average.
+    joint state over the best one in which it stays as it is, at most what it can gain itself; chi
+    (M,D) of its rotamer there, nan where it is not distinct; strain_left (M,) of the contacts in
+    that state. Of a side chain that could not gain enough to be worth a look, the deposited one
+    counts as the best. usual (M,) nats that a draw of the density costs more than the likeliest
+    side chain, on average.
 
     contact (M,2): the worst contact, as number of the own atom 0..A-1, and of the other: 0..Q-1 of
     the other atoms, Q + A m + a of atom a of side chain m; -1 where it touches nothing.
@@ -155,13 +156,15 @@ def in_context(
     strain, *contact = _contacts(deposited)
     least = -np.log(densities.mode_weight[rows.residue, 0])
     usual = usual_excess(densities)[rows.residue]
-    released = np.flatnonzero((cost - least + strain - usual >= look_above) & ~rows.is_held)
+    most = cost - least + strain
+    released = np.flatnonzero((most - usual >= look_above) & ~rows.is_held)
     gain, left = np.zeros(len(cost)), strain.copy()
     chi = np.full(rows.chi.shape, np.nan)
     if len(released):
         energy = (cost + strain)[released]
         found = _released(deposited, densities, released, cost[released], energy, seed)
         gain[released], chi[released], left[released] = found
+        gain = np.minimum(gain, most)  # what is beyond is gained by those that move with it
     return InContext(cost, strain, gain, chi, left, usual, *contact)
 
 
