@@ -63,7 +63,7 @@ class JointModel:
         return np.log(shown / (1.0 - shown))
 
 
-CONFIDENCE = (-0.09, 0.44, 0.56)
+CONFIDENCE = (-0.02, 0.45, 0.54)
 """Constant, and weights of the log odds of mass and support."""
 
 
