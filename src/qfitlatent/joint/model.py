@@ -63,7 +63,7 @@ class JointModel:
         return np.log(shown / (1.0 - shown))
 
 
-CONFIDENCE = (-0.02, 0.45, 0.54)
+CONFIDENCE = (-0.01, 0.45, 0.53)
 """Constant, and weights of the log odds of mass and support."""
 
 
