@@ -15,6 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _SETS = ("multiconformer", "mostly_single")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: they take longest, and wait most, while other processes go on."""
+    items.sort(key=lambda item: item.path.parent.name != "whole")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the shared real structures, unpacked once: raw, multiconformer, mostly_single.
