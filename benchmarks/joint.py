@@ -24,14 +24,13 @@ from qfitlatent.base import config
 from qfitlatent.joint.model import JointModel, joint_model
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import protein_from_tables
+from qfitlatent.prediction.confidence import RIGHT_RADIANS
 from qfitlatent.prediction.judge import known_of
 from qfitlatent.prediction.judged import judge, subject_of
 from qfitlatent.prediction.predict import predicted_arrays
 from qfitlatent.prediction.records import find_structures, read_input
 from qfitlatent.prediction.runner import Runner
 from qfitlatent.prediction.settings import PredictionSettings
-
-RIGHT = np.deg2rad(40.0)
 
 
 class Solved(NamedTuple):
@@ -149,7 +148,7 @@ def print_altlocs(residues: pd.DataFrame) -> None:
 
 def print_confidence(residues: pd.DataFrame) -> None:
     shown = residues[residues["joint_chi_error_rad"].notna()]
-    sure, right = shown["confidence"], shown["joint_chi_error_rad"] <= RIGHT
+    sure, right = shown["confidence"], shown["joint_chi_error_rad"] <= RIGHT_RADIANS
     tenth = np.minimum((sure * 10).astype(int), 9)
     print("confidence   residues  predicted  right")
     for t in sorted(tenth.unique()):
@@ -195,7 +194,7 @@ def fit(solved: list[Solved]) -> np.ndarray:
     error = [s.residues["joint_chi_error_rad"].to_numpy() for s in solved]
     known = np.isfinite(np.concatenate(error))
     shown = np.concatenate([s.joint.evidence for s in solved])[known]
-    right = np.concatenate(error)[known] <= RIGHT
+    right = np.concatenate(error)[known] <= RIGHT_RADIANS
     rows = np.column_stack((np.ones(len(shown)), shown))
     weight = np.zeros(3)
     for _ in range(20):

@@ -72,13 +72,11 @@ def moved(protein, turn, shift):
 
 def reordered(protein, densities, order):
     """The same protein with its residues in another order."""
-    backbones = Backbones(*(x[order] for x in vars(protein.backbones).values()))
+    backbones = protein.backbones.select(order)
     number = np.argsort(np.r_[order, len(order)])  # the last stands for -1
     number[-1] = -1
     around = replace(protein.around, excluded=number[protein.around.excluded])
-    names = ("token", "weight", "mean", "kappa", "mode_weight", "mode_chi")
-    same = Densities(*(getattr(densities, name)[order] for name in names))
-    return replace(protein, backbones=backbones, around=around), same
+    return replace(protein, backbones=backbones, around=around), densities.select(order)
 
 
 def turn(seed):

@@ -1,6 +1,7 @@
 """Peptides written atom by atom, and their tables: what tests of the altloc policy need."""
 
 import math
+from collections.abc import Sequence
 
 import gemmi
 import numpy as np
@@ -51,6 +52,13 @@ def residue(name: str, number: int, icode: str = " ", atoms: list | None = None)
             chi = [1.0] * (len(CHI_PATH[name]) - 3)
             atoms += [(n, "", 1.0, p) for n, p in side_chain(name, number, chi).items()]
     return {"name": name, "number": number, "icode": icode, "atoms": atoms}
+
+
+def backbone_residue(name: str, number: int, positions: Sequence[np.ndarray]) -> dict:
+    """N, CA, C, and O where it is given."""
+    names = ("N", "CA", "C", "O")[: len(positions)]
+    atoms = [(atom, "", 1.0, p) for atom, p in zip(names, positions, strict=True)]
+    return residue(name, number, atoms=atoms)
 
 
 def structure(chains: dict[str, list[dict]]) -> gemmi.Structure:

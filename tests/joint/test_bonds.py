@@ -63,7 +63,7 @@ def test_cysteines_out_of_reach_do_not():
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_histidine_binds_the_metal_where_its_lone_pair_can_point(atom, recorded):
     backbones = crowded(1, 3)[0].backbones
-    backbones = Backbones(*(x[1:2] for x in vars(backbones).values()))
+    backbones = backbones.select(np.array([1]))
     backbones = replace(backbones, token=np.array([TOKEN["HIS"]]))
     chi = np.array([[-1.2, 1.4, 0.0, 0.0]])
     coords = backbones.build(np.array([0]), chi)[0]
@@ -86,7 +86,7 @@ def test_a_histidine_binds_the_metal_where_its_lone_pair_can_point(atom, recorde
 def test_a_carboxylate_makes_both_of_its_recorded_bonds(one_metal):
     """It holds one metal by both oxygens, or joins two."""
     backbones = crowded(1, 3)[0].backbones
-    backbones = Backbones(*(x[1:2] for x in vars(backbones).values()))
+    backbones = backbones.select(np.array([1]))
     backbones = replace(backbones, token=np.array([TOKEN["GLU"]]))
     column = [SIDE_CHAIN_ATOMS["GLU"].index(name) for name in ("CD", "OE1", "OE2")]
     carbon, *oxygens = backbones.build(np.array([0]), np.array([[-1.2, 3.0, 0.4, 0]]))[0, column]

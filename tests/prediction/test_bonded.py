@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import qfitlatent
+from helpers import peptides
 from helpers.crowded import bonded_cysteines
+from helpers.peptides import backbone_residue
 from helpers.predictions import TINY, make_model
 from qfitlatent.chemistry.building import place_atom
 from qfitlatent.prediction.bonded import add_bonds
@@ -19,30 +21,20 @@ def model(tmp_path_factory):
 def two_cysteines():
     """Each with a glycine behind it and no side chain, where a disulfide is possible."""
     backbones = bonded_cysteines()
-    structure = gemmi.Structure()
-    structure.name = "bonded"
-    structure.add_model(gemmi.Model(1))
+    chains = {}
     for k, name in enumerate("AB"):
         n, ca = backbones.nitrogen[k], backbones.translation[k]
         c = ca + backbones.rotation[k] @ np.array([1.525, 0.0, 0.0])
         next_n = place_atom(n, ca, c, 1.33, np.deg2rad(116.6), np.array(2.4))
         next_ca = place_atom(ca, c, next_n, 1.46, np.deg2rad(121.7), np.array(np.pi))
         next_c = place_atom(c, next_n, next_ca, 1.525, np.deg2rad(111.0), np.array(-1.5))
-        chain = gemmi.Chain(name)
-        for number, kind, atoms in (
-            (10 + k, "CYS", (n, ca, c)),
-            (20, "GLY", (next_n, next_ca, next_c)),
-        ):
-            residue = gemmi.Residue()
-            residue.name, residue.seqid = kind, gemmi.SeqId(number, " ")
-            for called, position in zip(("N", "CA", "C"), atoms, strict=True):
-                atom = gemmi.Atom()
-                atom.name, atom.element = called, gemmi.Element(called[0])
-                atom.pos = gemmi.Position(*position)
-                residue.add_atom(atom)
-            chain.add_residue(residue)
-        structure[0].add_chain(chain)
-    return structure
+        chains[name] = [
+            backbone_residue("CYS", 10 + k, (n, ca, c)),
+            backbone_residue("GLY", 20, (next_n, next_ca, next_c)),
+        ]
+    made = peptides.structure(chains)
+    made.name = "bonded"
+    return made
 
 
 def add_zinc(structure, at):

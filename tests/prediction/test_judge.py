@@ -13,8 +13,9 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import TOKEN
 from qfitlatent.joint.states import States
 from qfitlatent.model.checkpoint import load_model
+from qfitlatent.model.dataset import first_by_hash
 from qfitlatent.model.learnt import Learnt
-from qfitlatent.prediction.judge import first_by_hash, judge_models
+from qfitlatent.prediction.judge import judge_models
 from qfitlatent.prediction.judged import Known, _of_altlocs
 from qfitlatent.tables.parquet import read_table, write_table
 

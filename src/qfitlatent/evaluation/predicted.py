@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from qfitlatent.evaluation.intervals import bootstrap_means, bootstrap_weights
+from qfitlatent.evaluation.words import PREDICTED
+from qfitlatent.joint.bonds import SG_SG
 from qfitlatent.tables.parquet import read_table
 
 NUM_TENTHS = 10
-DISULFIDE_ANGSTROM, DISULFIDE_OFF = 2.05, 0.1
-"""SG-SG, and how far off it may be."""
+DISULFIDE_OFF = 0.1
+"""Angstrom that SG-SG may be off the ideal."""
 
 CB_CB_ANGSTROM = (3.4, 4.25)
 """Between cysteines whose backbones allow a disulfide: of ideal angles, chi3 60 to 120 degrees."""
@@ -22,7 +24,7 @@ CB_CB_ANGSTROM = (3.4, 4.25)
 METAL_OFF = 0.3
 """Angstrom that the bond of a metal may be off the deposited one."""
 
-MODELS = ("heaviest", "joint", "deposited")
+MODELS = tuple(PREDICTED)
 Figure = dict[str, Any]
 """``value`` with its interval ``low`` to ``high``, and ``num`` of what is behind it."""
 
@@ -143,7 +145,7 @@ def _bonds(bonds: pa.Table, mean: _Means) -> dict[str, dict[str, Figure]]:
     figures = {}
     for model in MODELS:
         length = _column(bonds, f"{model}_angstrom")
-        off = np.abs(length - DISULFIDE_ANGSTROM)
+        off = np.abs(length - SG_SG)
         figures[model] = {
             "disulfides": mean(off <= DISULFIDE_OFF, disulfide),
             "disulfides_allowed": mean(off <= DISULFIDE_OFF, allowed),

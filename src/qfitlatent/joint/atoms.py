@@ -57,6 +57,9 @@ class Backbones:
     def __len__(self) -> int:
         return len(self.token)
 
+    def select(self, rows: np.ndarray) -> "Backbones":
+        return Backbones(*(x[rows] for x in vars(self).values()))
+
     def build(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """(C,A,3) side chains chi (C,D) of the residues (C,), nan where there is no atom."""
         return build_side_chains(

@@ -8,7 +8,7 @@ Shapes: N residues, K components, J modes, C candidates of all residues, D=4 chi
 """
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -53,6 +53,9 @@ class Densities:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    def select(self, rows: np.ndarray) -> "Densities":
+        return Densities(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def log_density(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """(C,) log density of chi (C,D) of the residues (C,), in nats; those of a residue together.

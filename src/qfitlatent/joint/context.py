@@ -231,8 +231,7 @@ def _released(
     """
     rows = deposited.side_chains
     residue = rows.residue[released]
-    own = Densities(*(getattr(densities, name)[residue] for name in _OF_DENSITIES))
-    backbones = Backbones(*(x[residue] for x in vars(deposited.backbones).values()))
+    own, backbones = densities.select(residue), deposited.backbones.select(residue)
     candidates = _candidates(deposited, own, released, cost, energy)
     start = candidates.start(len(released))
     atoms = list(backbones.moved_atoms(candidates))
@@ -272,9 +271,6 @@ def _gains(problem: Problem, chosen: np.ndarray, moved: np.ndarray, seed: int) -
             stays = restrict(own, kept)
             gain[n] = energy_of(stays, best_state(stays, seed)) - best
     return gain
-
-
-_OF_DENSITIES = ("token", "weight", "mean", "kappa", "mode_weight", "mode_chi")
 
 
 def _candidates(

@@ -18,7 +18,7 @@ from qfitlatent.joint.energy import CLASH
 from qfitlatent.joint.model import Protein
 
 DISULFIDE_ANGSTROM = 2.5
-"""Sulphurs of two cysteines that are nearer are bonded."""
+"""Sulphurs of two deposited cysteines that are nearer are bonded, whatever the records say."""
 
 LIGAND_SLACK_ANGSTROM = 0.4
 """An N, O or S that is so much farther from a metal than its bond is long binds it still."""

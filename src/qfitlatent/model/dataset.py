@@ -55,6 +55,12 @@ COLUMNS = {
 """What is read of each table."""
 
 
+def first_by_hash(entries: Sequence[str], number: int | None) -> list[str]:
+    """So many by a hash of their names, sorted: a larger number holds the smaller; None for all."""
+    order = sorted(entries, key=lambda entry: hashlib.sha256(entry.encode()).digest())
+    return sorted(order[:number])
+
+
 class Dataset:
     """The proteins of one data set, in memory, sorted by entry.
 
@@ -158,8 +164,8 @@ class Dataset:
     ) -> Dataset:
         """The chains of these splits, with their entries around them.
 
-        max_entries: keep so many, the first by a hash of their names, so that a larger number holds
-        the smaller; 0 keeps all. altlocs_unknown and weights as in the constructor.
+        max_entries: keep so many (``first_by_hash``); 0 keeps all. altlocs_unknown and weights as
+        in the constructor.
 
         Raises QfitLatentError for a missing table or column, for splits that hold no entry, and for
         a list of entries that cannot be read or names none of the data set.
@@ -171,9 +177,7 @@ class Dataset:
         split = read_table(split_path, ["entry", "chain", "split", "cluster"])
         chains = split.filter(pc.is_in(split["split"], pa.array(list(splits))))
         if max_entries:
-            entries = np.unique(chains["entry"].to_numpy())
-            order = [hashlib.sha256(str(entry).encode()).digest() for entry in entries]
-            few = entries[np.argsort(order, kind="stable")[:max_entries]]
+            few = first_by_hash(chains["entry"].unique().to_pylist(), max_entries)
             chains = chains.filter(pc.is_in(chains["entry"], pa.array(few, pa.string())))
         dataset = cls(tables, chains, altlocs_unknown, weights)
         if not dataset.entries:

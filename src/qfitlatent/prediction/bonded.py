@@ -12,12 +12,9 @@ import numpy as np
 
 from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import parent_name
-from qfitlatent.joint.bonds import LIGANDS
+from qfitlatent.joint.bonds import LIGANDS, LONGEST_SG_SG
 from qfitlatent.prediction.scene import place_of
 from qfitlatent.prediction.surroundings import attracts, metal_distance
-
-DISULFIDE_ANGSTROM = 2.35
-"""Between SG, at most."""
 
 LONGER_ANGSTROM = 0.3
 """Than the distance that is usual for a metal."""
@@ -47,7 +44,7 @@ def add_bonds(structure: gemmi.Structure, built: Sequence[tuple]) -> None:
     known = {_ends(c.partner1, c.partner2) for c in structure.connections}
     names = {c.name for c in structure.connections}
     sulphur = [site for site, _ in sulphurs]
-    for i, j in _near(sulphur, sulphur, DISULFIDE_ANGSTROM):
+    for i, j in _near(sulphur, sulphur, LONGEST_SG_SG):
         if i < j and (sulphurs[i][1] or sulphurs[j][1]):
             _add(structure, gemmi.ConnectionType.Disulf, sulphur[i], sulphur[j], known, names)
     for i, j in _near(ligands, metals, 3.5):

@@ -16,6 +16,7 @@ from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN
 from qfitlatent.joint.atoms import NUM_MOVED, SIDE_CHAIN_KIND, moved_names
 from qfitlatent.joint.context import Deposited, Others, SideChains
+from qfitlatent.joint.quality import DISULFIDE_ANGSTROM
 from qfitlatent.prediction.scene import Kind, Placement, Scene, names_of_its_own
 from qfitlatent.prediction.surroundings import (
     backbones_of,
@@ -26,9 +27,6 @@ from qfitlatent.prediction.surroundings import (
 
 HELD_ANGSTROM = 2.8
 """From N, O or S of a side chain to a metal: a bond holds it."""
-
-DISULFIDE_ANGSTROM = 2.5
-"""Between SG: two cysteines are bonded, whatever the records say."""
 
 _LIGANDS = (7, 8, 16, 34)
 

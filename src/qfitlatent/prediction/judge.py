@@ -6,7 +6,6 @@ against the deposited side chains by ``judged.py``, in worker processes while th
 Shapes: N residues of a structure, M observed altlocs.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
+from qfitlatent.model.dataset import first_by_hash
 from qfitlatent.model.labels import unknown_entries
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.prediction.judged import JUDGED, Known, left_out, part_path, write_judged
@@ -93,12 +93,6 @@ def judge_models(
         print(f"{result.entry}: {result.error}", file=stream)
     write_readme("readmes/predicted.md", out, split=split)
     return read_table(out / "entries.parquet")
-
-
-def first_by_hash(entries: Sequence[str], number: int | None) -> list[str]:
-    """So many of the entries, sorted: a larger number holds the smaller."""
-    order = sorted(entries, key=lambda entry: hashlib.sha256(entry.encode()).digest())
-    return sorted(order[:number])
 
 
 def _files(download_path: str | Path, entries: Sequence[str]) -> tuple[dict[Path, str], list]:

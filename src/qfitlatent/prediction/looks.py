@@ -80,7 +80,7 @@ def with_context(given: Input, scored: Scored, look_above: float) -> pa.Table:
 def _spread(values: np.ndarray, row: np.ndarray, num: int) -> pa.Array:
     every = np.full(num, np.nan, dtype=np.float32)
     every[row] = values
-    return pa.array(every, mask=np.isnan(every))
+    return pa.array(every, from_pandas=True)
 
 
 def _texts(values: list[str], row: np.ndarray, num: int) -> pa.Array:
