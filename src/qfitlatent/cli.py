@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from qfitlatent import __version__
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.prediction import commands
+from qfitlatent.prediction.commands import COMMANDS as OF_PREDICTION
+from qfitlatent.questions.commands import COMMANDS as OF_QUESTIONS
 
 Arguments = Callable[[argparse.ArgumentParser], None]
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_whole_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     named = next((word for word in arguments if not word.startswith("-")), "")
-    if is_whole_process and any(named == command[0] for command in commands.COMMANDS):
+    if is_whole_process and any(named == command[0] for command in (*OF_PREDICTION, *OF_QUESTIONS)):
         sys.meta_path.insert(0, _WithoutPandas())
     options = build_parser(named).parse_args(arguments)
     try:
@@ -207,7 +208,8 @@ def _takes(*arguments: tuple[Any, ...]) -> Arguments:
 
 _CONFIG = {"type": Path, "action": "append", "default": [], "help": "YAML file of settings"}
 COMMANDS = (
-    *(Command(*command) for command in commands.COMMANDS),
+    *(Command(*command) for command in OF_PREDICTION),
+    *(Command(*command) for command in OF_QUESTIONS),
     Command(
         "inspect",
         "show an entry's residues and altlocs",
