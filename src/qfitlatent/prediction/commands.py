@@ -1,16 +1,18 @@
 """The subcommands that use a trained model: their arguments, and what they print.
 
+What all of them share has no underscore: the subcommands of ``questions`` are made of it, too.
 Imports wait until a command runs, so that ``qfitlatent --help`` answers at once.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.machine import num_cores
@@ -21,21 +23,35 @@ from qfitlatent.prediction.settings import (
     look_list,
 )
 
+if TYPE_CHECKING:
+    from qfitlatent.model.checkpoint import LoadedModel
+    from qfitlatent.prediction.records import Written
+
 MAX_LINES = 20
 MAX_THREADS = 1024
 EXAMPLE = Path(str(files("qfitlatent").joinpath("data/example.cif.gz")))
 """A small simulated structure; tools/make_example.py writes it."""
 
 
-def _arguments(
+class Asked(NamedTuple):
+    """What a command line asks for: structures (files and folders), the model, the settings."""
+
+    structures: list[Path]
+    model: "LoadedModel"
+    settings: PredictionSettings
+
+    @property
+    def has_folder(self) -> bool:
+        return any(path.is_dir() for path in self.structures)
+
+
+def add_arguments(
     settings: tuple[str, ...], own: tuple[tuple[Any, ...], ...], parser: argparse.ArgumentParser
 ) -> None:
     """What all commands share, these keys of the section ``predict`` of the configuration, and own.
 
     own: of each argument the flags, and at the end its options.
     """
-    from qfitlatent.base import config
-
     parser.add_argument(
         "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
     )
@@ -47,29 +63,36 @@ def _arguments(
     )
     parser.add_argument("--overwrite", action="store_true", help="write over existing results")
     parser.add_argument(
-        "--threads", type=_number, help="threads of the network (default: all cores)"
+        "--threads", type=number, help="threads of the network (default: all cores)"
     )
-    section = config.schema()["properties"]["predict"]["properties"]
-    for key in ("pattern", *settings, "device", "workers"):
+    add_settings("predict", ("pattern", *settings, "device", "workers"), parser)
+    for *flags, how in own:
+        parser.add_argument(*flags, **how)
+
+
+def add_settings(section: str, keys: tuple[str, ...], parser: argparse.ArgumentParser) -> None:
+    """An option for each of these keys of a section of the configuration; without it None."""
+    from qfitlatent.base import config
+
+    known = config.schema()["properties"][section]["properties"]
+    for key in keys:
         name = key.removesuffix("_degrees")
-        default = section[key]["default"]
-        about = section[key]["description"].rstrip(".")
+        default = known[key]["default"]
+        about = known[key]["description"].rstrip(".")
         flag = f"--{name.replace('_', '-')}"
-        if section[key].get("type") == "boolean":
+        if known[key].get("type") == "boolean":
             parser.add_argument(flag, dest=key, action="store_const", const=True, help=about)
             continue
         parser.add_argument(
             flag,
             dest=key,
-            type=_number,
+            type=number,
             metavar=name.upper(),
             help=about if default is None else f"{about} (default {default})",
         )
-    for *flags, how in own:
-        parser.add_argument(*flags, **how)
 
 
-def _number(text: str) -> int | float | str:
+def number(text: str) -> int | float | str:
     """The number, or the text, which the schema then refuses in words."""
     for kind in (int, float):
         with suppress(ValueError):
@@ -77,14 +100,13 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _run(name: str, says: str, options: argparse.Namespace) -> int:
-    """Calls the command with what the command line gives, and says what came of each structure.
+def asked(options: argparse.Namespace) -> Asked:
+    """What the arguments of ``add_arguments`` name; torch has as many threads as they say.
 
-    0 when every structure could be used, 2 when one could not.
+    Raises QfitLatentError where no structure is named, and for a model or settings of no use.
     """
     import torch
 
-    import qfitlatent
     from qfitlatent.base import config
     from qfitlatent.model.checkpoint import load_model
     from qfitlatent.model.device import choose_device
@@ -98,47 +120,72 @@ def _run(name: str, says: str, options: argparse.Namespace) -> int:
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise QfitLatentError(f"--threads is {threads}, but must be 1 to {MAX_THREADS}.")
     torch.set_num_threads(threads)
-    given = vars(options)
-    keys = {field.name for field in fields(PredictionSettings)}
-    settings = {k: value for k, value in given.items() if k in keys and value is not None}
-    chosen = config.settings(PredictionSettings, "predict", settings)
+    chosen = config.settings(PredictionSettings, "predict", given_of(PredictionSettings, options))
     choose_device(chosen.device)  # before a model is read
-    model = load_model(options.model)
-    how: dict[str, Any] = {key: given[key] for key in ("num", "file_format") if key in given}
-    if name != "score":
-        # A folder goes on where it stopped; results of single files are not written over unasked.
-        how["resume"] = not options.overwrite and any(p.is_dir() for p in options.structures)
-    function = "predict_files" if name == "predict" else name
-    results = getattr(qfitlatent, function)(
-        structures,
-        options.out,
-        model,
-        chosen,
-        overwrite=options.overwrite,
-        stream=sys.stderr,
-        **how,
-    )
+    return Asked(structures, load_model(options.model), chosen)
+
+
+def given_of(settings: type, options: argparse.Namespace) -> dict[str, Any]:
+    """Of the fields of these settings those that the command line gives."""
+    given = vars(options)
+    keys = [field.name for field in fields(settings)]
+    return {key: given[key] for key in keys if given.get(key) is not None}
+
+
+def tell(
+    results: "Sequence[Written]", says: str, failures: Path, model: "LoadedModel", last: str = ""
+) -> int:
+    """Says what came of each structure, and ``last`` before what failed; returns the exit status.
+
+    says: a format of a result. 0 when every structure could be used, 2 when one could not.
+    """
     print(f"model {model.about}")
     failed = [result for result in results if result.error]
     # Of a long list the table of failures and the progress say enough.
     for result in results if len(results) <= MAX_LINES else ():
         if not result.error:
             print("; ".join([f"{result.entry}: {says.format(result)}", *result.notes]))
-    if name == "score":
-        num = sum(result.num_looks for result in results)
-        print(f"{num} side chains worth a look: see {look_list(options.out)}")
+    if last:
+        print(last)
     for result in failed if len(failed) <= MAX_LINES else ():
         print(f"qfitlatent: {result.error}", file=sys.stderr)
     if failed:
         print(
             f"qfitlatent: {len(failed)} of {len(results)} structures could not be used: see "
-            f"{failures_table(name, options.out)}",
+            f"{failures}",
             file=sys.stderr,
         )
     return 2 if failed else 0
 
 
-_FOLDER = ("-o", "--out", {"type": Path, "default": Path("."), "help": "folder for the results"})
+def _run(name: str, says: str, options: argparse.Namespace) -> int:
+    """Calls the command with what the command line gives, and says what came of each structure."""
+    import qfitlatent
+
+    ask = asked(options)
+    given = vars(options)
+    how: dict[str, Any] = {key: given[key] for key in ("num", "file_format") if key in given}
+    if name != "score":
+        # A folder goes on where it stopped; results of single files are not written over unasked.
+        how["resume"] = not options.overwrite and ask.has_folder
+    function = "predict_files" if name == "predict" else name
+    results = getattr(qfitlatent, function)(
+        ask.structures,
+        options.out,
+        ask.model,
+        ask.settings,
+        overwrite=options.overwrite,
+        stream=sys.stderr,
+        **how,
+    )
+    last = ""
+    if name == "score":
+        num = sum(result.num_looks for result in results)
+        last = f"{num} side chains worth a look: see {look_list(options.out)}"
+    return tell(results, says, failures_table(name, options.out), ask.model, last)
+
+
+FOLDER = ("-o", "--out", {"type": Path, "default": Path("."), "help": "folder for the results"})
 _TABLE = ("-o", "--out", {"type": Path, "required": True, "help": "Parquet file to write"})
 _DRAWS = (
     *("-n", "--number"),
@@ -153,7 +200,7 @@ _FORMAT = (
         "help": f"of the models (default {FORMATS[0]})",
     },
 )
-_CRYSTAL = (
+CRYSTAL = (
     "--crystal-neighbours",
     {
         "action": "store_true",
@@ -169,7 +216,7 @@ COMMANDS = (
     (
         "predict",
         "predict side-chain conformers of structures",
-        partial(_arguments, (*_WHAT, *_HOW, *_OF_MODES, *_OF_ALTLOCS), (_FOLDER, _CRYSTAL)),
+        partial(add_arguments, (*_WHAT, *_HOW, *_OF_MODES, *_OF_ALTLOCS), (FOLDER, CRYSTAL)),
         partial(
             _run,
             "predict",
@@ -179,23 +226,23 @@ COMMANDS = (
     (
         "score",
         "score the conformers of multiconformer structures",
-        partial(_arguments, ("look_above", "surprising_above", *_OF_MODES), (_TABLE,)),
+        partial(add_arguments, ("look_above", "surprising_above", *_OF_MODES), (_TABLE,)),
         partial(_run, "score", "{0.num_residues} residues scored, {0.num_looks} worth a look"),
     ),
     (
         "sample",
         "draw conformers of structures at random",
         partial(
-            _arguments,
+            add_arguments,
             (*_WHAT, "merge_within_degrees", "seed"),
-            (_DRAWS, _FOLDER, _FORMAT, _CRYSTAL),
+            (_DRAWS, FOLDER, _FORMAT, CRYSTAL),
         ),
         partial(_run, "sample", "{0.num_residues} residues drawn"),
     ),
     (
         "embed",
         "write the model's representation of each residue",
-        partial(_arguments, ("mutate",), (_FOLDER,)),
+        partial(add_arguments, ("mutate",), (FOLDER,)),
         partial(_run, "embed", "{0.num_residues} residues embedded"),
     ),
 )
