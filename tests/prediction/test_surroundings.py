@@ -9,7 +9,7 @@ from helpers.simulated import simulator
 from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES, TOKEN
 from qfitlatent.joint.atoms import KIND
 from qfitlatent.prediction.scene import Kind, scene_of
-from qfitlatent.prediction.surroundings import protein_of
+from qfitlatent.prediction.surroundings import CRYSTAL, USUAL, protein_of
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 from qfitlatent.structure.coordinates import open_structure
@@ -27,7 +27,9 @@ def given(path, in_crystal=False):
     )
     structure, _ = open_structure(path)
     scene = scene_of(structure, placement)
-    return scene, placement, protein_of(scene, placement, structure if in_crystal else None)
+    words = USUAL | {CRYSTAL} if in_crystal else USUAL
+    protein, _ = protein_of(scene, placement, structure, words)
+    return scene, placement, protein
 
 
 def test_a_side_chain_meets_all_backbones_but_its_own(tmp_path):

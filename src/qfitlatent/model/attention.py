@@ -267,11 +267,30 @@ class InvariantPointAttention(nn.Module):
         pair: StaticPair | ExplicitPair,
     ) -> Tensor:
         """(B,N,H (C + 4 P_v [+ Z])) what each residue gathers, in its own frame."""
+        big_q, big_k, big_v = self.vectors(projected, rotation, translation)
+        if isinstance(pair, StaticPair):
+            bias_weight = self.bias_weight()
+            # Padding is masked through the constant column of Q.
+            big_k[2] = big_k[2].masked_fill(~pair.mask[..., None, None], MASKED)
+            big_q.append(bias_weight * _full(pair.left)[:, :, None])
+            big_k.append(_full(pair.right)[:, :, None].expand(-1, -1, self.num_heads, -1))
+            out = self._static(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight)
+            out_pair = None
+        else:
+            out, out_pair = self._explicit(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair)
+        features = self.in_own_frame(out, rotation, translation)
+        return features if out_pair is None else torch.cat([features, out_pair.flatten(2)], dim=-1)
+
+    def vectors(
+        self, projected: Tensor, rotation: Tensor, translation: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The parts of Q and of K, and V, all (B,N,H,...), of what ``project`` makes of s."""
         heads = (self.num_heads, -1)
         q, k, v, points = projected.split(self.widths, dim=-1)
         q, k, v = (x.unflatten(-1, heads) for x in (q, k, v))  # (B,N,H,C)
-        origin = translation[..., None, :]
-        points = points.unflatten(-1, (-1, 3)) @ rotation.mT + origin  # (B,N,H(2P+P_v),3), global
+        points = (
+            points.unflatten(-1, (-1, 3)) @ rotation.mT + translation[..., None, :]
+        )  # (B,N,H(2P+P_v),3), global
         q_points, k_points, v_points = (
             x.unflatten(-2, heads).flatten(-2) for x in points.split(self.num_points, dim=-2)
         )  # (B,N,H,3P)
@@ -281,26 +300,15 @@ class InvariantPointAttention(nn.Module):
         k_norm = -0.5 * g * k_points.square().sum(-1, keepdim=True)  # (B,N,H,1)
         big_q = [q * (W_L / math.sqrt(self.head_width)), g * q_points, torch.ones_like(k_norm)]
         big_k = [k, k_points, k_norm]
-        big_v = torch.cat([v, v_points], dim=-1)  # (B,N,H,Y)
+        return big_q, big_k, torch.cat([v, v_points], dim=-1)
 
-        if isinstance(pair, StaticPair):
-            bias_weight = self.bias_weight()
-            # Padding is masked through the constant column of Q.
-            big_k[2] = k_norm.masked_fill(~pair.mask[..., None, None], MASKED)
-            big_q.append(bias_weight * _full(pair.left)[:, :, None])
-            big_k.append(_full(pair.right)[:, :, None].expand(-1, -1, self.num_heads, -1))
-            out = self._static(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair, bias_weight)
-            out_pair = None
-        else:
-            out, out_pair = self._explicit(torch.cat(big_q, -1), torch.cat(big_k, -1), big_v, pair)
+    def in_own_frame(self, out: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+        """(B,N,H (C + 4 P_v)) of the weighted values out (B,N,H,Y) of each residue."""
         scalar, point = out.split((self.head_width, 3 * self.num_value_points), dim=-1)
         # T_i^-1 of the points: (x - t) R, with R as columns.
-        point = (point.flatten(2).unflatten(-1, (-1, 3)) - origin) @ rotation
+        point = (point.flatten(2).unflatten(-1, (-1, 3)) - translation[..., None, :]) @ rotation
         norm = (point.square().sum(-1) + 1e-8).sqrt()
-        features = [scalar.flatten(2), point.flatten(2), norm]
-        if out_pair is not None:
-            features.append(out_pair.flatten(2))
-        return torch.cat(features, dim=-1)
+        return torch.cat([scalar.flatten(2), point.flatten(2), norm], dim=-1)
 
     def _static(
         self, q: Tensor, k: Tensor, v: Tensor, pair: StaticPair, bias_weight: Tensor

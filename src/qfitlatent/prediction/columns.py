@@ -115,6 +115,19 @@ SAMPLES = make_schema(
     )
 )
 
+SEEN = make_schema(
+    (
+        Column("entry", TEXT, False, "", "name of the file without its ending"),
+        Column("what", TEXT, False, "", "kept residue, ligand, metal, water, crystal neighbour"),
+        Column("name", TEXT, False, "", "component of a ligand or metal; empty for the others"),
+        Column("num_residues", I32, False, "", "residues, or copies of the component"),
+        Column("num_atoms", I32, False, "", "heavy atoms, all conformers"),
+        Column("num_used", I32, False, "", "of these in the joint energy"),
+        Column("note", TEXT, False, "", "why atoms were not used, and what to do; else empty"),
+    )
+)
+"""``<id>.surroundings.csv``: what stood around the side chains, and what of it counted."""
+
 SUMMARY = make_schema(
     (
         Column("entry", TEXT, False, "", "name of the file without its ending"),

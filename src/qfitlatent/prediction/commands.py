@@ -200,15 +200,7 @@ _FORMAT = (
         "help": f"of the models (default {FORMATS[0]})",
     },
 )
-CRYSTAL = (
-    "--crystal-neighbours",
-    {
-        "action": "store_true",
-        "default": None,
-        "help": "leave room for neighbours in the crystal",
-    },
-)
-_WHAT = ("residues", "fix", "mutate")
+WHAT = ("residues", "fix", "surroundings", "mutate")
 _HOW = ("truncate", "min_confidence", "b_factors")
 _OF_MODES = ("min_weight", "merge_within_degrees")
 _OF_ALTLOCS = ("heterogeneous_above", "ambiguous_above")
@@ -216,7 +208,7 @@ COMMANDS = (
     (
         "predict",
         "predict side-chain conformers of structures",
-        partial(add_arguments, (*_WHAT, *_HOW, *_OF_MODES, *_OF_ALTLOCS), (FOLDER, CRYSTAL)),
+        partial(add_arguments, (*WHAT, *_HOW, *_OF_MODES, *_OF_ALTLOCS), (FOLDER,)),
         partial(
             _run,
             "predict",
@@ -226,7 +218,9 @@ COMMANDS = (
     (
         "score",
         "score the conformers of multiconformer structures",
-        partial(add_arguments, ("look_above", "surprising_above", *_OF_MODES), (_TABLE,)),
+        partial(
+            add_arguments, ("surroundings", "look_above", "surprising_above", *_OF_MODES), (_TABLE,)
+        ),
         partial(_run, "score", "{0.num_residues} residues scored, {0.num_looks} worth a look"),
     ),
     (
@@ -234,8 +228,8 @@ COMMANDS = (
         "draw conformers of structures at random",
         partial(
             add_arguments,
-            (*_WHAT, "merge_within_degrees", "seed"),
-            (_DRAWS, FOLDER, _FORMAT, CRYSTAL),
+            (*WHAT, "merge_within_degrees", "seed"),
+            (_DRAWS, FOLDER, _FORMAT),
         ),
         partial(_run, "sample", "{0.num_residues} residues drawn"),
     ),

@@ -2,7 +2,7 @@
 
 A side chain is that of a residue and altloc: its own atoms, and blank ones where it has none. Atoms
 of occupancy 0 were placed without density and are nobody's neighbours; nor are waters, which make
-way. No torch here.
+way, and neighbours in the crystal, unless the setting ``surroundings`` names them. No torch here.
 
 Shapes: N residues of a placement, M side chains, A = 9 atoms beyond CB, S atoms of a scene.
 """
@@ -10,6 +10,7 @@ Shapes: N residues of a placement, M side chains, A = 9 atoms beyond CB, S atoms
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import gemmi
 import numpy as np
 
 from qfitlatent.chemistry.neighbours import pairs_within
@@ -19,9 +20,12 @@ from qfitlatent.joint.context import Deposited, Others, SideChains
 from qfitlatent.joint.quality import DISULFIDE_ANGSTROM
 from qfitlatent.prediction.scene import Kind, Placement, Scene, names_of_its_own
 from qfitlatent.prediction.surroundings import (
+    USUAL,
     backbones_of,
     first_conformers,
+    images,
     kinds_of,
+    left_out,
     peptide_neighbours,
 )
 
@@ -37,13 +41,15 @@ COVALENT_ANGSTROM = {"ND2": 1.65, "NZ": 1.65, "OG": 1.65, "OG1": 1.65, "SG": 2.2
 class Found(NamedTuple):
     """The side chains of which all atoms are there; row (M,) of those that were asked for.
 
-    atom (M,A) and other (Q,): their atoms in the scene, -1 for none.
+    atom (M,A) and other (Q,): their atoms in the scene, -1 for none; is_image (Q,) bool: it is an
+    image of that atom in the crystal.
     """
 
     deposited: Deposited
     row: np.ndarray
     atom: np.ndarray
     other: np.ndarray
+    is_image: np.ndarray
 
 
 def deposited_of(
@@ -52,8 +58,13 @@ def deposited_of(
     residue: np.ndarray,
     label: Sequence[str],
     chi: np.ndarray,
+    words: frozenset[str] = USUAL,
+    crystal: gemmi.Structure | None = None,
 ) -> Found:
-    """The side chains of these residues (M',) of the placement with these labels and chi (M',D)."""
+    """The side chains of these residues (M',) of the placement with these labels and chi (M',D).
+
+    words: what counts beside the protein; crystal: the structure, where its images count, too.
+    """
     backbones = backbones_of(scene, placement)
     stands = scene.occupancy > 0
     main = first_conformers(scene)
@@ -69,14 +80,19 @@ def deposited_of(
 
     taken = np.zeros(len(main), dtype=bool)
     taken[atom[atom >= 0]] = True
-    other = np.flatnonzero(~taken & stands & (scene.kind != Kind.WATER))
+    counts = stands & ~left_out(scene, words)
+    own = np.flatnonzero(~taken & counts)
+    image, where = _images_of(scene, counts, crystal, placement.translation[residue])
+    other = np.r_[own, image]
+    is_image = np.arange(len(other)) >= len(own)
     others = Others(
-        scene.position[other],
+        np.concatenate((scene.position[own], where)),
         kinds_of(scene, other),
-        scene.group[other],
+        # An image is no part of the residue that it is an image of.
+        np.where(is_image, 1 + int(scene.group.max(initial=-1)), 0) + scene.group[other],
         scene.altloc[other],
         main[other],
-        _beside(scene, backbones.token)[other],
+        np.where(is_image, -1, _beside(scene, backbones.token)[other]),
     )
     linked, held = _bonds(scene, stands)
     side_chains = SideChains(
@@ -88,7 +104,25 @@ def deposited_of(
         chi[row],
         place,
     )
-    return Found(Deposited(backbones, side_chains, others, linked), row, atom, other)
+    return Found(Deposited(backbones, side_chains, others, linked), row, atom, other, is_image)
+
+
+def _images_of(
+    scene: Scene, counts: np.ndarray, crystal: gemmi.Structure | None, centres: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K,) of the scene that count (A,) bool, and positions (K,3) of their images.
+
+    A sulphur that is bonded across the crystal is no neighbour.
+    """
+    if crystal is None:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 3))
+    row, where = images(crystal, scene, centres)
+    sulphur = scene.position[scene.name == "SG"]
+    is_sulphur = np.flatnonzero(scene.name[row] == "SG")
+    bonded, _ = pairs_within(where[is_sulphur], sulphur, DISULFIDE_ANGSTROM)
+    counted = counts[row]
+    counted[is_sulphur[bonded]] = False
+    return row[counted], where[counted]
 
 
 def _atoms(

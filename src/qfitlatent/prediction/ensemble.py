@@ -5,7 +5,7 @@ Shapes: N residues of the structure, n of them predicted, m of these built, S dr
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gemmi
 import numpy as np
@@ -24,8 +24,9 @@ from qfitlatent.prediction.placing import (
 )
 from qfitlatent.prediction.records import Drawn, Input, Predicted, Unusable
 from qfitlatent.prediction.scene import Placement, is_complete, scene_of
+from qfitlatent.prediction.seen import seen_in
 from qfitlatent.prediction.selection import change_types
-from qfitlatent.prediction.surroundings import protein_of
+from qfitlatent.prediction.surroundings import protein_of, words_of
 from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.origin import SOFTWARE, Origin
 from qfitlatent.structure.written import finished
@@ -41,7 +42,7 @@ class Ensemble:
     model: all atoms, entities, sequences and bonds; document: the mmCIF input's, None of PDB;
     origin: what the model says of itself; is_built (N,): has a side chain that was built; row (m,)
     of the residues table whose side chains were chosen together, and their joint model;
-    waters_removed: what they are called.
+    waters_removed: what they are called; seen: what stood around them (``columns.SEEN``).
     """
 
     model: gemmi.Structure
@@ -51,6 +52,7 @@ class Ensemble:
     row: np.ndarray
     joint: JointModel
     waters_removed: list[str]
+    seen: pa.Table
 
     @property
     def confidence(self) -> np.ndarray:
@@ -60,17 +62,32 @@ class Ensemble:
         return np.where(self.is_built, known, np.nan)
 
 
+class Draws(NamedTuple):
+    """Joint states that were drawn, a model each.
+
+    model: all atoms of all of them; document and origin as of ``Ensemble``; row (m,) of the
+    residues table that are built, and their chi (S,m,D) radians; seen (``columns.SEEN``).
+    """
+
+    model: gemmi.Structure
+    document: gemmi.cif.Document | None
+    origin: Origin
+    row: np.ndarray
+    chi: np.ndarray
+    seen: pa.Table
+
+
 def build_ensemble(identity: Mapping[str, Any], given: Input, predicted: Predicted) -> Ensemble:
     """The model of a structure; identity: what made it, settings included (``Runner.identity``).
 
     Raises QfitLatentError where the structure has names that no written model can have, and
     Unusable where nothing is left to build.
     """
-    structure, document = _open(given)
+    structure, document = open_given(given)
     placement = placement_of(given.tables, predicted.row)
     wanted = _wanted(given, structure, placement)
     placement, row = placement.select(wanted), predicted.row[wanted]
-    protein = _protein(identity, structure, placement)
+    protein, seen = protein_and_seen(identity, given.entry, structure, placement)
     chosen = select_rows(predicted, wanted)
     joint = joint_model(
         protein, densities_of(chosen, protein), chosen.heterogeneous, identity["min_weight"]
@@ -92,7 +109,7 @@ def build_ensemble(identity: Mapping[str, Any], given: Input, predicted: Predict
         identity, given, "ensemble", "predicted", dict(zip(row[built].tolist(), sure, strict=True))
     )
     model = finished(structure, origin)
-    return Ensemble(model, document, origin, is_built, row, joint, waters)
+    return Ensemble(model, document, origin, is_built, row, joint, waters, seen)
 
 
 def _depth(
@@ -114,19 +131,13 @@ def _depth(
     return np.where(joint.confidence >= least, num_chi, some)
 
 
-def build_draws(
-    identity: Mapping[str, Any], given: Input, drawn: Drawn
-) -> tuple[gemmi.Structure, gemmi.cif.Document | None, Origin, np.ndarray, np.ndarray]:
-    """Joint states of what was drawn, a model each, as one structure.
-
-    Returns the structure, the input's document, what the models say of themselves, rows (m,) of the
-    residues table that are built, and their chi (S,m,D) radians.
-    """
-    first, document = _open(given)
+def build_draws(identity: Mapping[str, Any], given: Input, drawn: Drawn) -> Draws:
+    """Joint states of what was drawn, a model each, as one structure."""
+    first, document = open_given(given)
     placement = placement_of(given.tables, drawn.row)
     wanted = _wanted(given, first, placement)
     placement, row = placement.select(wanted), drawn.row[wanted]
-    protein = _protein(identity, first, placement)
+    protein, seen = protein_and_seen(identity, given.entry, first, placement)
     densities = select_rows(drawn.densities, wanted)
     densities = replace(densities, token=protein.backbones.token)
     chi = sample_joint(protein, densities, drawn.chi[:, wanted], drawn.num, identity["seed"])
@@ -140,10 +151,11 @@ def build_draws(
         model.num = number
         first.add_model(model)
     origin = origin_of(identity, given, "samples", "drawn at random")
-    return finished(first, origin), document, origin, row, chi
+    return Draws(finished(first, origin), document, origin, row, chi, seen)
 
 
-def _open(given: Input) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
+def open_given(given: Input) -> tuple[gemmi.Structure, gemmi.cif.Document | None]:
+    """The structure with the types that are asked for, and the document of an mmCIF file."""
     structure, document = open_structure(given.path)
     change_types(structure, given.tables["residues"], given.chosen.was)
     return structure, document
@@ -166,11 +178,13 @@ def _wanted(given: Input, structure: gemmi.Structure, placement: Placement) -> n
     return wanted
 
 
-def _protein(
-    identity: Mapping[str, Any], structure: gemmi.Structure, placement: Placement
-) -> Protein:
-    crystal = structure if identity["crystal_neighbours"] else None
-    return protein_of(scene_of(structure, placement), placement, crystal)
+def protein_and_seen(
+    identity: Mapping[str, Any], entry: str, structure: gemmi.Structure, placement: Placement
+) -> tuple[Protein, pa.Table]:
+    """What the joint step is given, and what of its surroundings there was (``columns.SEEN``)."""
+    words, scene = words_of(identity["surroundings"]), scene_of(structure, placement)
+    protein, standing = protein_of(scene, placement, structure, words)
+    return protein, seen_in(entry, structure, scene, standing.row, standing.is_image, words)
 
 
 def densities_of(predicted: Predicted, protein: Protein) -> Densities:

@@ -86,7 +86,7 @@ def subject_of(given: Input, predicted: Predicted) -> Subject:
     structure, _ = open_structure(given.path)
     placement = placement_of(given.tables, predicted.row)
     scene = scene_of(structure, placement)
-    protein = protein_of(scene, placement)
+    protein, _ = protein_of(scene, placement)
     names = [key[3] for key in placement.key]
     metals = scene.element[scene.kind == Kind.METAL].tolist()
     return Subject(

@@ -24,6 +24,8 @@ from qfitlatent.prediction.ensemble import placement_of
 from qfitlatent.prediction.handover import Place
 from qfitlatent.prediction.records import Input, Scored
 from qfitlatent.prediction.scene import Scene, scene_of
+from qfitlatent.prediction.seen import seen_in
+from qfitlatent.prediction.surroundings import CRYSTAL
 from qfitlatent.structure.coordinates import NAMELESS, open_structure
 from qfitlatent.tables.columns import chi_columns
 from qfitlatent.tables.parquet import conform, write_csv
@@ -32,8 +34,12 @@ CLASH_NATS = 3.0
 """Of a contact that is called a clash: heavy atoms that overlap by a third of an angstrom."""
 
 
-def with_context(given: Input, scored: Scored, look_above: float) -> pa.Table:
-    """The table of all M side chains with all columns of ``columns.SCORES``.
+def with_context(
+    given: Input, scored: Scored, look_above: float, words: frozenset[str]
+) -> tuple[pa.Table, pa.Table]:
+    """The table of all M side chains with all columns of ``columns.SCORES``, and ``columns.SEEN``.
+
+    words: what counts beside the protein (``surroundings.words_of``).
 
     Those of which atoms are missing, or were placed without density, have no joint energy.
     """
@@ -42,7 +48,10 @@ def with_context(given: Input, scored: Scored, look_above: float) -> pa.Table:
     scene = scene_of(structure, placement)
     whole = np.flatnonzero(scored.is_whole)
     label = scored.table["altloc"].take(pa.array(whole)).to_pylist()
-    found = deposited_of(scene, placement, scored.residue[whole], label, scored.chi[whole])
+    crystal = structure if CRYSTAL in words else None
+    found = deposited_of(
+        scene, placement, scored.residue[whole], label, scored.chi[whole], words, crystal
+    )
     known = in_context(found.deposited, scored.densities, look_above)
     row, num = whole[found.row], len(scored.table)
     token = scored.densities.token[scored.residue]
@@ -74,7 +83,8 @@ def with_context(given: Input, scored: Scored, look_above: float) -> pa.Table:
         "is_worth_a_look": np.isin(np.arange(num), row[look >= look_above]),
         "reason": _texts(reasons, row, num),
     }
-    return conform(pa.table(table), SCORES, given.path)
+    seen = seen_in(given.entry, structure, scene, found.other, found.is_image, words)
+    return conform(pa.table(table), SCORES, given.path), seen
 
 
 def _spread(values: np.ndarray, row: np.ndarray, num: int) -> pa.Array:
@@ -100,11 +110,14 @@ def _contacts(
         for r in chain
     ]
     atoms = np.concatenate((found.other, found.atom.ravel()))
+    is_image = np.r_[found.is_image, np.zeros(found.atom.size, dtype=bool)]
     words = []
     for other in known.contact[:, 1].tolist():
         s = int(atoms[other])
         altloc = f" altloc {scene.altloc[s]}" if scene.altloc[s] else ""
-        words.append(f"{residues[scene.group[s]]} {scene.name[s]}{altloc}" if other >= 0 else "")
+        where = " in the crystal" if is_image[other] else ""
+        called = f"{residues[scene.group[s]]} {scene.name[s]}{altloc}{where}"
+        words.append(called if other >= 0 else "")
     return words
 
 

@@ -20,6 +20,7 @@ from qfitlatent.prediction.columns import (
     RESIDUES,
     SAMPLES,
     SCORES,
+    SEEN,
     embedding_schema,
 )
 from qfitlatent.prediction.ensemble import Ensemble, build_draws, build_ensemble
@@ -37,6 +38,8 @@ from qfitlatent.prediction.records import (
     Written,
 )
 from qfitlatent.prediction.results import COUNTS, Results
+from qfitlatent.prediction.seen import in_words
+from qfitlatent.prediction.surroundings import words_of
 from qfitlatent.structure.written import mmcif_text, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
 from qfitlatent.tables.parquet import conform, write_csv, write_table
@@ -46,6 +49,7 @@ PREDICTION = (
     ".mixture.csv",
     ".residues.csv",  # a row a residue: entropy, modes, or why there are none
     ".groups.csv",  # a row a group of residues and altloc: what belongs together
+    ".surroundings.csv",  # what stood around the side chains, and what of it counted
     "_ensemble.cif",  # the multiconformer model (placing.py)
     "_ensemble.pdb",
     ".html",  # a page to look at (page.py)
@@ -54,7 +58,7 @@ PREDICTION = (
 )
 """How the names of the files of one structure end, here and below, the record last."""
 
-SCORE = (".scores.parquet", ".scores.json")
+SCORE = (".scores.parquet", ".surroundings.parquet", ".scores.json")
 
 EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
@@ -96,6 +100,7 @@ def write_built(
         notes.append(f"{len(unsure)} residues have a confidence below {least:g}; {listed}")
     if waters:
         notes.append(f"{len(waters)} waters removed; {listed}")
+    notes.append(in_words(ensemble.seen))
     if pdb is None:
         notes.append("no PDB file: that format has no room for these names of chains or numbers")
     conformers = np.count_nonzero(states.occupancy, axis=1)
@@ -109,14 +114,17 @@ def write_built(
     )
     counts = {name: getattr(written, name) for name in COUNTS}
     about = {"left_as_they_were": left_out, "below_min_confidence": unsure}
-    record = {**counts, **about, "waters_removed": waters, "notes": notes}
+    seen = {"surroundings_seen": ensemble.seen.to_pylist()}
+    record = {**counts, **about, "waters_removed": waters, **seen, "notes": notes}
     with results.files(given, record) as (
-        mixture_path, mixture_csv, residues_csv, groups_csv, cif_path, pdb_path, page_path, *others,
+        mixture_path, mixture_csv, residues_csv, groups_csv, seen_csv, cif_path, pdb_path,
+        page_path, *others,
     ):  # fmt: skip
         write_table(mixture, mixture_path, MIXTURE, results.about_model())
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
         write_csv(groups_csv, groups)
+        write_csv(seen_csv, ensemble.seen)
         write_text(cif_path, cif)
         if pdb is not None:
             write_text(pdb_path, pdb)
@@ -124,8 +132,9 @@ def write_built(
         shown = _states_of_all(predicted, ensemble)
         model = ensemble.model[0]
         text = page(
-            given.entry, summary, predicted, shown, token, conformers, model, results.identity
-        )
+            given.entry, summary, predicted, shown, token, conformers, model, results.identity,
+            ensemble.seen,
+        )  # fmt: skip
         write_text(page_path, text)
         handed = hand_over(given.entry, results.identity["model"], ensemble.model, summary)
         for path, text in zip(others, handed.values(), strict=True):
@@ -136,7 +145,7 @@ def write_built(
 def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
     """Joint states of what was drawn; a row a residue and draw."""
     residues = given.tables["residues"]
-    model, document, origin, row, chi = build_draws(results.identity, given, drawn)
+    model, document, origin, row, chi, seen = build_draws(results.identity, given, drawn)
     token = residues["token"].to_numpy()[row]
     has_chi = NUM_CHI[token] > 0
     columns: dict[str, Any] = id_columns(residues, np.repeat(row[has_chi], len(chi)))
@@ -152,7 +161,8 @@ def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
             f"{given.path} has names of chains or numbers of residues for which the PDB format has "
             "no room: use --format cif.",
         )
-    with results.files(given, {"num_residues": len(row)}) as (table_path, model_path):
+    record = {"num_residues": len(row), "surroundings_seen": seen.to_pylist()}
+    with results.files(given, record) as (table_path, model_path):
         write_text(model_path, text)
         write_table(pa.table(columns), table_path, SAMPLES, results.about_model())
     return Written(given.entry, given.path, num_residues=len(row))
@@ -160,10 +170,12 @@ def write_samples(results: Results, given: Input, drawn: Drawn) -> Written:
 
 def write_scores(results: Results, given: Input, scored: Scored) -> Written:
     """Rows of ``columns.SCORES``."""
-    scores, num = with_context(given, scored, results.identity["look_above"]), len(scored.row)
-    with results.files(given, {"num_residues": num}) as (table_path,):
+    words, num = words_of(results.identity["surroundings"]), len(scored.row)
+    scores, seen = with_context(given, scored, results.identity["look_above"], words)
+    with results.files(given, {"num_residues": num}) as (table_path, seen_path):
         write_table(scores, table_path, SCORES)
-    return Written(given.entry, given.path, num_residues=num)
+        write_table(seen, seen_path, SEEN)
+    return Written(given.entry, given.path, notes=(in_words(seen),), num_residues=num)
 
 
 def write_embedding(

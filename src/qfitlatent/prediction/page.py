@@ -20,6 +20,7 @@ from qfitlatent.joint.states import States
 from qfitlatent.pages.render import render
 from qfitlatent.prediction.pane import packed_atoms, packed_viewer
 from qfitlatent.prediction.records import Predicted
+from qfitlatent.prediction.seen import in_words
 from qfitlatent.tables.columns import CHI_COLUMNS
 from qfitlatent.tables.keys import find_rows, row_keys
 
@@ -50,11 +51,13 @@ def page(
     conformers: pa.Table,
     model: gemmi.Model,
     identity: dict[str, Any],
+    seen: pa.Table,
 ) -> str:
     """The page as text.
 
     summary: all residues, ``columns.RESIDUES``; predicted: n of them, of types token (n,);
-    states: the side chains that were written; conformers: as deposited; model: as written.
+    states: the side chains that were written; conformers: as deposited; model: as written; seen:
+    what stood around them, ``columns.SEEN``.
     """
     has_chi = NUM_CHI[token] > 0
     slot = np.full(len(summary), -1)
@@ -111,6 +114,7 @@ def page(
         num_residues=int(has_chi.sum()),
         num_chains=len(set(columns["chain"])),
         num_heterogeneous=int((np.count_nonzero(occupancy, axis=1) > 1).sum()),
+        seen=in_words(seen),
         data=data,
         viewer=packed_viewer(),
         atoms=packed_atoms(model, summary),

@@ -29,7 +29,7 @@ from qfitlatent.prediction.settings import PredictionSettings
 
 IDENTITY = (
     *("min_weight", "merge_within_degrees", "heterogeneous_above", "ambiguous_above"),
-    *("crystal_neighbours", "residues", "fix", "mutate", "truncate", "min_confidence"),
+    *("surroundings", "residues", "fix", "mutate", "truncate", "min_confidence"),
     "b_factors",
 )
 """Settings that decide about a prediction."""

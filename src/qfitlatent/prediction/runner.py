@@ -50,6 +50,7 @@ from qfitlatent.prediction.records import (
 from qfitlatent.prediction.results import Results, conclude, output_folder
 from qfitlatent.prediction.selection import choice_of, choose
 from qfitlatent.prediction.settings import PredictionSettings, failures_table
+from qfitlatent.prediction.surroundings import words_of
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
@@ -183,6 +184,7 @@ class Runner:
         """``embeds``: ``encode`` is without dropout, not what the head of an average is given."""
         self.settings = settings or config.settings(PredictionSettings, "predict")
         self.choice = choice_of(self.settings)
+        words_of(self.settings.surroundings)  # what it cannot name is refused now
         self.device = choose_device(self.settings.device)  # first: no model is read in vain
         loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self.path, self.about, self.learnt = loaded.path, loaded.about, loaded.learnt

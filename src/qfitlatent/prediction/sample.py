@@ -59,7 +59,7 @@ def sample_structures(
     if file_format not in FORMATS:
         raise QfitLatentError(f"The format {file_format!r} is none of {', '.join(FORMATS)}.")
     runner = Runner(model, settings)
-    keys = ("merge_within_degrees", "crystal_neighbours", "seed", "residues", "fix", "mutate")
+    keys = ("merge_within_degrees", "surroundings", "seed", "residues", "fix", "mutate")
     identity = runner.identity(*keys) | {"format": file_format, "num_samples": num}
     return runner.run_into(
         Results("sample", Path(out), sample_suffixes(file_format), identity),

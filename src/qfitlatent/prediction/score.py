@@ -23,7 +23,7 @@ from qfitlatent.density.regions import hdr_level
 from qfitlatent.density.von_mises import circular_distance
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
-from qfitlatent.prediction.columns import SCORES
+from qfitlatent.prediction.columns import SCORES, SEEN
 from qfitlatent.prediction.handover import looks_for_coot
 from qfitlatent.prediction.looks import (
     label_of,
@@ -36,9 +36,14 @@ from qfitlatent.prediction.outputs import SCORE, write_scores
 from qfitlatent.prediction.records import Input, Scored, Written
 from qfitlatent.prediction.results import Results, output_folder
 from qfitlatent.prediction.runner import Runner, joint_densities
-from qfitlatent.prediction.settings import PredictionSettings, failures_table, look_list
+from qfitlatent.prediction.settings import (
+    PredictionSettings,
+    failures_table,
+    look_list,
+    surroundings_table,
+)
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.parquet import read_table, table_writer
+from qfitlatent.tables.parquet import read_table, table_writer, write_csv
 
 MATCH_RADIANS = math.radians(30.0)
 """An altloc is near a mode when every chi is (SPEC 8)."""
@@ -65,7 +70,8 @@ def score_structures(
     look says how much better, in its deposited surroundings, another rotamer is (``looks``); what
     is worth a look stands in lists, the worst first: ``scores.look.csv`` and ``scores.look.txt``
     beside ``scores.parquet``, and of one structure ``scores.look.coot.py`` for Coot. ``num_looks``
-    of a result is how many there are.
+    of a result is how many there are. What stood around the side chains, and what of it counted,
+    is in ``scores.surroundings.csv``.
 
     The rows of each structure are kept in a folder beside ``out`` as soon as they are there,
     ``scores.parts`` beside ``scores.parquet``, until all are: a run that was stopped goes on there.
@@ -76,7 +82,7 @@ def score_structures(
     out = Path(out)
     if out.is_dir():
         raise QfitLatentError(f"{out} is a folder: give the name of a Parquet file with --out.")
-    for path in (out, *look_paths(out)):
+    for path in (out, *look_paths(out), surroundings_table(out)):
         if path.exists() and not overwrite:
             raise QfitLatentError(
                 f"{path} exists already: add --overwrite, or choose another name."
@@ -99,7 +105,10 @@ def score_structures(
     return [_told(result, looks) for result in results]
 
 
-IDENTITY = ("min_weight", "merge_within_degrees", "surprising_above", "look_above")
+IDENTITY = (
+    *("min_weight", "merge_within_degrees", "surprising_above", "look_above"),
+    "surroundings",
+)
 """Settings that decide about a score."""
 
 
@@ -116,19 +125,21 @@ def _join(
 
     Raises QfitLatentError where there is no room.
     """
-    found = [looks_of(SCORES.empty_table())]
+    found, seen = [looks_of(SCORES.empty_table())], [SEEN.empty_table()]
     csv, text, coot = look_paths(out)
     by_entry: dict[str, list[dict[str, Any]]] = {}
     try:
         with table_writer(out, SCORES, about) as writer:
             for entry in sorted(result.entry for result in results):
-                scores = read_table(parts.paths(entry)[0])
+                scores, around = map(read_table, parts.paths(entry)[:2])
+                seen.append(around)
                 found.append(looks_of(scores))
                 writer.write(scores)
         looks = worst_first(pa.concat_tables(found))
         for look in looks.to_pylist():
             by_entry.setdefault(look["entry"], []).append(look)
         write_looks(looks, csv, text)
+        write_csv(surroundings_table(out), pa.concat_tables(seen))
         coot.unlink(missing_ok=True)
         if len(results) == 1:
             (one,) = results

@@ -29,6 +29,11 @@ def look_list(out: Path, suffix: str = ".txt") -> Path:
     return out.with_name(f"{out.stem}.look{suffix}")
 
 
+def surroundings_table(out: Path) -> Path:
+    """What stood around the side chains, beside the table ``out`` of scores."""
+    return out.with_name(f"{out.stem}.surroundings.csv")
+
+
 @dataclass(frozen=True)
 class PredictionSettings:
     """Section ``predict`` of the configuration; meanings, ranges and defaults are in its schema.
@@ -41,7 +46,7 @@ class PredictionSettings:
     merge_within_degrees: float
     heterogeneous_above: float
     ambiguous_above: float
-    crystal_neighbours: bool
+    surroundings: str
     surprising_above: float
     look_above: float
     residues: str | None

@@ -1,20 +1,40 @@
 """A structure as the joint step takes it: side chains to build, and what stays around them.
 
-Waters are not among the surroundings: those that a side chain leaves no room for go. Of alternate
-conformers of what stays the one with the highest occupancy counts. No torch here.
+What of the surroundings counts is the setting ``surroundings``: by default all that is no water,
+in the asymmetric unit alone; waters that a side chain leaves no room for then go. Residues of a
+protein that keep their side chains always count. Of alternate conformers of what stays the one with
+the highest occupancy counts. ``seen.py`` says what was there. No torch here.
 
-Shapes: N residues of a placement, A atoms of a scene.
+Shapes: N residues of a placement, A atoms of a scene, M atoms that stay.
 """
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import gemmi
 import numpy as np
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN, UNKNOWN_TOKEN
 from qfitlatent.joint.atoms import KIND, Backbones, Surroundings, kind_of, moved_names
 from qfitlatent.joint.bonds import SULPHUR_LONGER, Metals
 from qfitlatent.joint.model import Protein
 from qfitlatent.prediction.scene import Kind, Placement, Scene
+
+KIND_OF_WORD = {
+    "ligands": Kind.LIGAND,
+    "metals": Kind.METAL,
+    "nucleic": Kind.NUCLEIC,
+    "waters": Kind.WATER,
+}
+CRYSTAL = "crystal"
+WORDS = (*KIND_OF_WORD, CRYSTAL)
+"""What the setting ``surroundings`` may name, beside all and none."""
+
+USUAL = frozenset(("ligands", "metals", "nucleic"))
+"""What counts where nothing is said."""
 
 PEPTIDE_ANGSTROM = 2.0
 """C and N of neighbours are bonded below this (SPEC 2)."""
@@ -67,20 +87,61 @@ def attracts(element: gemmi.Element) -> bool:
     return element.name.upper() in _ATTRACTS
 
 
-def protein_of(
-    scene: Scene, placement: Placement, crystal: gemmi.Structure | None = None
-) -> Protein:
-    """What ``joint_model`` is given; a residue that is not built there is of the unknown type.
+@dataclass(frozen=True)
+class Standing:
+    """What stays around side chains.
 
-    ``crystal``, the structure of the scene before anything is built: what stays of its neighbours
-    in the crystal is among the surroundings, too.
+    row (M,): of the scene, -1 for a CB that is placed by its backbone; is_image (M,) bool: it is an
+    image in the crystal.
+    """
+
+    surroundings: Surroundings
+    row: np.ndarray
+    is_image: np.ndarray
+
+
+def words_of(text: str) -> frozenset[str]:
+    """What the setting ``surroundings`` names. Raises QfitLatentError for what it cannot name."""
+    words = {word.strip().lower() for word in text.split(",")}
+    if words == {"none"}:
+        return frozenset()
+    if words == {"all"}:
+        return frozenset(WORDS)
+    for word in sorted(words - set(WORDS)):
+        raise QfitLatentError(
+            f"--surroundings names {word!r}, which is none of {', '.join(WORDS)}: give some of "
+            "them separated by commas, or all, or none."
+        )
+    return frozenset(words)
+
+
+def no_crystal(structure: gemmi.Structure) -> str:
+    """Why the neighbours of a structure in its crystal are not known; empty where they are."""
+    if not structure.cell.is_crystal():
+        return "the file has no unit cell"
+    if structure.find_spacegroup() is None:
+        name = " ".join(structure.spacegroup_hm.split())
+        return f"the space group {name!r} is not known" if name else "the file has no space group"
+    return ""
+
+
+def protein_of(
+    scene: Scene,
+    placement: Placement,
+    structure: gemmi.Structure | None = None,
+    words: frozenset[str] = USUAL,
+) -> tuple[Protein, Standing]:
+    """What ``joint_model`` is given, and what stays; what is not built is of the unknown type.
+
+    ``structure``, that of the scene before anything is built, is asked for neighbours in the
+    crystal where the words name it: what stays of them is among the surroundings, too.
     """
     backbones = backbones_of(scene, placement)
-    return Protein(
-        backbones,
-        _surroundings(scene, backbones, crystal),
-        *_bonds(scene, backbones),
-    )
+    wanted = structure if CRYSTAL in words else None
+    residues = np.flatnonzero(NUM_CHI[backbones.token] > 0)
+    standing = standing_of(scene, backbones, words, wanted, residues)
+    protein = Protein(backbones, standing.surroundings, *bonds_of(scene, backbones, words))
+    return protein, standing
 
 
 def backbones_of(scene: Scene, placement: Placement) -> Backbones:
@@ -101,10 +162,18 @@ def backbones_of(scene: Scene, placement: Placement) -> Backbones:
     )
 
 
-def _surroundings(
-    scene: Scene, backbones: Backbones, crystal: gemmi.Structure | None
-) -> Surroundings:
-    stays = first_conformers(scene) & (scene.kind != Kind.GOES) & (scene.kind != Kind.WATER)
+def standing_of(
+    scene: Scene,
+    backbones: Backbones,
+    words: frozenset[str],
+    crystal: gemmi.Structure | None,
+    residues: np.ndarray,
+) -> Standing:
+    """What stays around the side chains on these backbones, and of what the words name.
+
+    crystal: the structure, where its images count; those near the residues are looked for.
+    """
+    stays = first_conformers(scene) & (scene.kind != Kind.GOES) & ~left_out(scene, words)
     rows = np.flatnonzero(stays)
     owner = np.where(scene.kind == Kind.BACKBONE, scene.residue, -1)
     excluded = np.stack((owner, peptide_neighbours(scene, owner, stays)), axis=1)
@@ -116,16 +185,25 @@ def _surroundings(
     )
     image, where = (_NONE, np.zeros((0, 3)))
     if crystal is not None:
-        image, where = _images(crystal, scene, backbones)
+        image, where = images(crystal, scene, backbones.translation[residues])
         image, where = image[stays[image]], where[stays[image]]
     nobody = np.full(len(image) + len(built), -1)
-    return Surroundings(
+    surroundings = Surroundings(
         np.concatenate((scene.position[rows], where, backbones.cb()[built])),
         np.r_[kinds_of(scene, np.r_[rows, image]), np.full(len(built), KIND["C"])],
         np.concatenate(
             (excluded[rows], np.stack((np.r_[np.full(len(image), -1), built], nobody), axis=1))
         ),
     )
+    row = np.r_[rows, image, np.full(len(built), -1)]
+    is_image = np.zeros(len(row), dtype=bool)
+    is_image[len(rows) : len(rows) + len(image)] = True
+    return Standing(surroundings, row, is_image)
+
+
+def left_out(scene: Scene, words: Iterable[str]) -> np.ndarray:
+    """(A,) bool: of a kind that the setting ``surroundings`` can name and does not."""
+    return np.isin(scene.kind, [kind for word, kind in KIND_OF_WORD.items() if word not in words])
 
 
 def peptide_neighbours(
@@ -154,10 +232,15 @@ def kinds_of(scene: Scene, rows: np.ndarray) -> np.ndarray:
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-def _images(
-    structure: gemmi.Structure, scene: Scene, backbones: Backbones
+def images(
+    structure: gemmi.Structure, scene: Scene, centres: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (K,) of the scene and positions (K,3) of its images that side chains can reach."""
+    """Rows (K,) of the scene and positions (K,3) of its images that are near the centres (C,3).
+
+    None where the crystal is not known (``no_crystal``).
+    """
+    if no_crystal(structure):
+        return _NONE, np.zeros((0, 3))
     structure.setup_cell_images()
     row_of: dict[tuple[int, int, int], int] = {}
     for c, chain in enumerate(structure[0]):
@@ -167,10 +250,10 @@ def _images(
                     row_of[c, r, a] = len(row_of)
     search = gemmi.NeighborSearch(structure[0], structure.cell, CRYSTAL_ANGSTROM)
     search.populate(include_h=False)
+    find = partial(search.find_atoms, radius=CRYSTAL_ANGSTROM)
     found: dict[tuple[int, tuple[float, ...]], None] = {}
-    for n in np.flatnonzero(NUM_CHI[backbones.token] > 0).tolist():
-        centre = gemmi.Position(*backbones.translation[n])
-        for mark in search.find_atoms(centre, radius=CRYSTAL_ANGSTROM):
+    for centre in centres.tolist():
+        for mark in find(gemmi.Position(*centre)):
             row = row_of[mark.chain_idx, mark.residue_idx, mark.atom_idx]
             place = tuple(mark.pos.tolist())
             if np.linalg.norm(scene.position[row] - place) > SAME_ANGSTROM:
@@ -197,9 +280,11 @@ def first_conformers(scene: Scene) -> np.ndarray:
     return chosen
 
 
-def _bonds(scene: Scene, backbones: Backbones) -> tuple[Metals, frozenset[tuple[int, int]]]:
+def bonds_of(
+    scene: Scene, backbones: Backbones, words: frozenset[str] = USUAL
+) -> tuple[Metals, frozenset[tuple[int, int]]]:
     """Metals with the side chains that a record binds to them, and the recorded disulfides."""
-    rows = np.flatnonzero(scene.kind == Kind.METAL)
+    rows = np.flatnonzero((scene.kind == Kind.METAL) & ~left_out(scene, words))
     elements = [gemmi.Element(int(number)) for number in scene.element[rows]]
     number_of = {row: m for m, row in enumerate(rows.tolist())}
     links, disulfides = set(), set()
