@@ -1,5 +1,7 @@
 """What stood around side chains is listed, and what did not count has its reason."""
 
+import itertools
+
 import gemmi
 import numpy as np
 import pytest
@@ -12,7 +14,16 @@ from qfitlatent.prediction.scene import Kind, scene_of
 from qfitlatent.prediction.score import score_structures
 from qfitlatent.prediction.seen import in_words, seen_in
 from qfitlatent.prediction.settings import PredictionSettings
-from qfitlatent.prediction.surroundings import CRYSTAL, USUAL, WORDS, protein_of, words_of
+from qfitlatent.prediction.surroundings import (
+    CRYSTAL,
+    CRYSTAL_ANGSTROM,
+    SAME_ANGSTROM,
+    USUAL,
+    WORDS,
+    images,
+    protein_of,
+    words_of,
+)
 from qfitlatent.structure.preprocess import read_entry
 from qfitlatent.tables.parquet import read_table
 
@@ -91,6 +102,29 @@ def test_turning_and_renaming_change_nothing(example, tmp_path):
         chain.name = f"Z{chain.name}"
     _, after, _ = seen(written(example, tmp_path / "y.cif"), words)
     assert before == after
+
+
+def test_images_are_those_that_all_operations_and_shifts_give(example, tmp_path):
+    # Prior bug: positions in the first cell were taken for those near a centre outside it.
+    example[0].transform_pos_and_adp(gemmi.Transform(gemmi.Mat33(), gemmi.Vec3(100, -70, 30)))
+    structure = with_cell(example, length=45.0)
+    scene, _, _ = seen(written(structure, tmp_path / "x.cif"), ALL)
+    centre = scene.position[scene.name == "CA"]
+    row, where = images(structure, scene, centre)
+    every = []
+    for operation in structure.find_spacegroup().operations():
+        turned = [operation.apply_to_xyz(x) for x in (scene.position / 45.0).tolist()]
+        for shift in itertools.product(range(-6, 7), repeat=3):
+            place = 45.0 * (np.array(turned) + shift)
+            if np.linalg.norm(place.mean(axis=0) - centre.mean(axis=0)) > 100:
+                continue
+            near = np.linalg.norm(place[:, None] - centre, axis=2).min(axis=1) <= CRYSTAL_ANGSTROM
+            same = np.linalg.norm(place - scene.position, axis=1) < SAME_ANGSTROM
+            every += [(n, *place[n]) for n in np.flatnonzero(near & ~same).tolist()]
+    found = np.column_stack((row, where))
+    assert len(found) == len(every) > 0
+    apart = np.abs(found[:, None] - np.array(every)).max(axis=2).min(axis=1)
+    assert apart.max() < 1e-3
 
 
 def test_score_sees_neighbours_in_the_crystal(example, tmp_path):

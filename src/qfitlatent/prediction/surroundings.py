@@ -251,15 +251,18 @@ def images(
     search = gemmi.NeighborSearch(structure[0], structure.cell, CRYSTAL_ANGSTROM)
     search.populate(include_h=False)
     find = partial(search.find_atoms, radius=CRYSTAL_ANGSTROM)
-    found: dict[tuple[int, tuple[float, ...]], None] = {}
-    for centre in centres.tolist():
-        for mark in find(gemmi.Position(*centre)):
+    found: dict[tuple[int, ...], tuple[float, ...]] = {}
+    cell = structure.cell
+    for centre in (gemmi.Position(*each) for each in centres.tolist()):
+        for mark in find(centre):
             row = row_of[mark.chain_idx, mark.residue_idx, mark.atom_idx]
-            place = tuple(mark.pos.tolist())
-            if np.linalg.norm(scene.position[row] - place) > SAME_ANGSTROM:
-                found[row, tuple(round(x, 2) for x in place)] = None
-    rows = np.array([row for row, _ in found], dtype=np.int64)
-    return rows, np.array([place for _, place in found], dtype=np.float64).reshape(-1, 3)
+            # A mark stands in the first cell, wherever the centre is.
+            near = cell.find_nearest_pbc_position(centre, mark.pos, 0)
+            if np.linalg.norm(scene.position[row] - near.tolist()) > SAME_ANGSTROM:
+                shift = (cell.fractionalize(near) - cell.fractionalize(mark.pos)).tolist()
+                found[row, mark.image_idx, *map(round, shift)] = tuple(near.tolist())
+    rows = np.array([row for row, *_ in found], dtype=np.int64)
+    return rows, np.array(list(found.values()), dtype=np.float64).reshape(-1, 3)
 
 
 def _kind(element: gemmi.Element) -> int:
