@@ -111,6 +111,7 @@ TITLES = {
     "simulate.TRUTH_SCHEMA": "simulated/truth/<id>.parquet",
     "prediction.MIXTURE": "<id>.mixture.parquet, which predict writes",
     "prediction.RESIDUES": "<id>.residues.csv, which predict writes",
+    "prediction.OBSERVABLES": "<id>.observables.csv, which predict writes",
     "prediction.GROUPS": "<id>.groups.csv, which predict writes",
     "prediction.SUMMARY": "summary.csv, a row a structure",
     "prediction.FAILURES": "failures.csv, a row a structure that could not be used",

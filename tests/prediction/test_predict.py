@@ -174,6 +174,13 @@ def test_the_ensemble_is_the_joint_model_of_the_tables(structures, model_path, t
     heterogeneity = 1 - modes.weight[:, 0].numpy()[has_chi]
     np.testing.assert_allclose(shown["heterogeneity"].astype(float), heterogeneity, atol=1e-5)
 
+    for name in ("conformational_entropy", "rotamer_entropy"):
+        assert np.isfinite(shown[name].astype(float)).all()
+    observed = pd.read_csv(tmp_path / f"{entry}.observables.csv", keep_default_na=False)
+    of_chi1 = observed[observed["quantity"] == "population"].groupby(["chain", "index"])
+    assert len(of_chi1) == np.count_nonzero(shown["name"] != "PRO")
+    np.testing.assert_allclose(of_chi1["value"].sum(), 1.0, atol=1e-5)
+
     again = read_entry(tmp_path / f"{entry}_ensemble.cif", "x")
     built = shown[shown["is_built"] == True]  # noqa: E712
     assert built["confidence"].astype(float).between(0.0, 1.0).all()

@@ -31,6 +31,8 @@ RESIDUES = make_schema(
     (
         *IDS,
         Column("entropy", F32, True, "nat", "differential entropy of the predicted density"),
+        Column("conformational_entropy", F32, True, "kB", "entropy, less that of free rotation"),
+        Column("rotamer_entropy", F32, True, "kB", "entropy of the joint thirds of the chi"),
         Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
         Column("num_modes", I8, True, "", "modes of at least the weight threshold"),
         Column("p_heterogeneous", F32, True, "1", "probability of two or more distinct rotamers"),
@@ -46,6 +48,18 @@ RESIDUES = make_schema(
         Column("note", TEXT, False, "", "why there is no prediction or no side chain; else empty"),
     )
 )
+
+OBSERVABLES = make_schema(
+    (
+        *IDS,
+        Column("quantity", TEXT, False, "", "S2 (methyl axis), 3J (coupling) or population"),
+        Column("site", TEXT, False, "", "the methyl carbon, the coupled atoms, or chi1 g+, t, g-"),
+        Column("value", F32, False, "", "predicted value"),
+        Column("unit", TEXT, False, "", "of value: 1, or Hz"),
+        Column("error", F32, True, "", "rms error of the Karplus relation itself, in the unit"),
+    )
+)
+"""``<id>.observables.csv``: what experiments in solution measure, from the density alone."""
 
 GROUPS = make_schema(
     (

@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from qfitlatent.base.files import write_text
 from qfitlatent.chemistry.names import residue_label
+from qfitlatent.chemistry.observables import kinds, kinds_of
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, parent_name
 from qfitlatent.joint.states import States
 from qfitlatent.pages.reasons import explain
 from qfitlatent.prediction.columns import (
     GROUPS,
     MIXTURE,
+    OBSERVABLES,
     RESIDUES,
     SAMPLES,
     SCORES,
@@ -48,6 +50,7 @@ PREDICTION = (
     ".mixture.parquet",  # a row a residue and component of its density
     ".mixture.csv",
     ".residues.csv",  # a row a residue: entropy, modes, or why there are none
+    ".observables.csv",  # a row a residue and quantity that experiments measure
     ".groups.csv",  # a row a group of residues and altloc: what belongs together
     ".surroundings.csv",  # what stood around the side chains, and what of it counted
     "_ensemble.cif",  # the multiconformer model (placing.py)
@@ -117,12 +120,13 @@ def write_built(
     seen = {"surroundings_seen": ensemble.seen.to_pylist()}
     record = {**counts, **about, "waters_removed": waters, **seen, "notes": notes}
     with results.files(given, record) as (
-        mixture_path, mixture_csv, residues_csv, groups_csv, seen_csv, cif_path, pdb_path,
-        page_path, *others,
+        mixture_path, mixture_csv, residues_csv, observables_csv, groups_csv, seen_csv,
+        cif_path, pdb_path, page_path, *others,
     ):  # fmt: skip
         write_table(mixture, mixture_path, MIXTURE, results.about_model())
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
+        write_csv(observables_csv, _observables_table(residues, predicted, token))
         write_csv(groups_csv, groups)
         write_csv(seen_csv, ensemble.seen)
         write_text(cif_path, cif)
@@ -231,6 +235,18 @@ def _mixture_table(
     return conform(pa.table(columns), MIXTURE, "the mixture")
 
 
+def _observables_table(residues: pa.Table, predicted: Predicted, token: np.ndarray) -> pa.Table:
+    number = kinds_of()[token]
+    residue, slot = np.nonzero(number >= 0)
+    known = [kinds()[n] for n in number[residue, slot].tolist()]
+    columns: dict[str, Any] = id_columns(residues, predicted.row[residue])
+    for name in ("quantity", "site", "unit"):
+        columns[name] = pa.array([getattr(kind, name) for kind in known], pa.string())
+    columns["value"] = predicted.observables[residue, slot].astype(np.float32)
+    columns["error"] = pa.array([kind.error for kind in known], pa.float32())
+    return conform(pa.table(columns), OBSERVABLES, "the observables")
+
+
 def _groups_table(residues: pa.Table, row: np.ndarray, states: States) -> pa.Table:
     names = residues.select(list(_LABEL)).take(pa.array(row)).to_pylist()
     rows = []
@@ -259,10 +275,12 @@ def summary_table(
     token = residues["token"].to_numpy()
     has_chi = NUM_CHI[token[predicted.row]] > 0
     turns = NUM_CHI[token[ensemble.row]] > 0  # of those that are built
-    entropy, heterogeneity = np.full((2, num), np.nan)
+    entropy, heterogeneity, free, of_rotamers = np.full((4, num), np.nan)
     num_modes = np.zeros(num, dtype=np.int8)
     rows = predicted.row[has_chi]
     entropy[rows] = predicted.entropy[has_chi]
+    free[rows] = entropy[rows] - NUM_CHI[token[rows]] * np.log(2.0 * np.pi)
+    of_rotamers[rows] = predicted.rotamer_entropy[has_chi]
     heterogeneity[rows] = 1.0 - predicted.top_weight[has_chi]
     heavy = np.count_nonzero(predicted.mode_weight[has_chi] >= min_weight, axis=1)
     num_modes[rows] = np.maximum(heavy, 1)  # the heaviest always counts
@@ -296,6 +314,8 @@ def summary_table(
     columns |= chi_columns("chi", chi, "_rad", defined)
     columns |= {
         "entropy": pa.array(entropy.astype(np.float32), mask=missing),
+        "conformational_entropy": pa.array(free.astype(np.float32), mask=missing),
+        "rotamer_entropy": pa.array(of_rotamers.astype(np.float32), mask=missing),
         "heterogeneity": pa.array(heterogeneity.astype(np.float32), mask=missing),
         "num_modes": pa.array(num_modes, mask=missing),
         "p_heterogeneous": pa.array(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
+from qfitlatent.density.observables import observables
 from qfitlatent.density.protocol import Density
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
@@ -99,6 +100,7 @@ def predicted_density(
         entropy = density.entropy()
         runner.timing.head += time.perf_counter() - start
         densities = joint_densities(mixture, protein, settings)
+        observed = observables(mixture, densities.token)
         p_heterogeneous = runner.p_heterogeneous(s, protein.token)
     top_weight = densities.mode_weight[:, 0].clip(max=1.0)  # a sum of rounded weights
     if p_heterogeneous is None:
@@ -112,6 +114,8 @@ def predicted_density(
         top_weight=top_weight,
         p_heterogeneous=p_heterogeneous,
         heterogeneous=heterogeneous,
+        rotamer_entropy=observed.rotamer_entropy,
+        observables=observed.values,
         **{name: getattr(densities, name) for name in _OF_DENSITIES},
     )
     for name in ("weight", "mean", "kappa", "entropy", "mode_chi"):
