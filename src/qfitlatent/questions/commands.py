@@ -3,7 +3,47 @@
 Imports wait until a command runs, so that ``qfitlatent --help`` answers at once.
 """
 
+import argparse
+from pathlib import Path
 from typing import Any
 
-COMMANDS: tuple[tuple[Any, ...], ...] = ()
+from qfitlatent.prediction.commands import add_settings, given_of
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("measured", type=Path, help="CSV file with a row a measurement")
+    parser.add_argument(
+        "predicted", nargs="+", type=Path, help="folder that predict wrote, or <id>.observables.csv"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("."), help="folder for the results")
+    add_settings("evaluate", ("bootstrap_samples", "seed"), parser)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from qfitlatent.base import config
+    from qfitlatent.evaluation.settings import EvaluationSettings
+    from qfitlatent.questions.experiment import as_text, compare_experiment
+
+    given = given_of(EvaluationSettings, options)
+    chosen = config.settings(EvaluationSettings, "evaluate", given)
+    compared = compare_experiment(
+        options.measured, options.predicted, options.out, chosen.bootstrap_samples, chosen.seed
+    )
+    print(as_text(compared))
+    if compared.num_unpaired:
+        print(
+            f"{compared.num_unpaired} of {len(compared.pairs)} measurements have no prediction: "
+            f"see {options.out / 'experiment.pairs.csv'}"
+        )
+    return 0
+
+
+COMMANDS: tuple[tuple[Any, ...], ...] = (
+    (
+        "compare-experiment",
+        "compare predicted order parameters, couplings and populations with measured ones",
+        _experiment_arguments,
+        _experiment,
+    ),
+)
 """Name, what it does, what adds its arguments, what runs it: as in the commands of prediction."""
