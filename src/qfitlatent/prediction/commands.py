@@ -78,7 +78,7 @@ def add_settings(section: str, keys: tuple[str, ...], parser: argparse.ArgumentP
     for key in keys:
         name = key.removesuffix("_degrees")
         default = known[key]["default"]
-        about = known[key]["description"].rstrip(".")
+        about = known[key]["description"].rstrip(".").replace("%", "%%")
         flag = f"--{name.replace('_', '-')}"
         if known[key].get("type") == "boolean":
             parser.add_argument(flag, dest=key, action="store_const", const=True, help=about)
