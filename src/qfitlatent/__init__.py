@@ -25,6 +25,8 @@ _PUBLIC = {
     "score": ("prediction.score", "score_structures"),
     "sample": ("prediction.sample", "sample_structures"),
     "embed": ("prediction.sample", "embed_structures"),
+    "scan": ("questions.scan", "scan"),
+    "scan_files": ("questions.scan", "scan_structures"),
 }
 """Name here -> module and name there."""
 

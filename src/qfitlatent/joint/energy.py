@@ -143,25 +143,35 @@ class Energy:
                 pair[i, j] = energy
         return Problem(own, pair)
 
+    def contacts(
+        self, state: Candidates, atoms: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(P,2) residues as of ``clashing``, (P,) nats of contacts, and (P,) bool: it is a clash.
+
+        ``state`` has one candidate of each residue, atoms (1,A_n,3) as ``atoms`` gives them.
+        """
+        pairs, apart, contact = self._contacts(state, atoms)
+        return pairs, nats(apart, contact), _is_clash(apart, contact)
+
     def strain(self, state: Candidates) -> np.ndarray:
         """(N,) nats of the contacts of each residue, ``state`` having one candidate of each."""
-        pairs, apart, contact = self._contacts(state)
+        pairs, apart, contact = self._contacts(state, self.atoms(state))
         each = np.repeat(nats(apart, contact), 2).reshape(pairs.shape)
         both = pairs >= 0
         return np.bincount(pairs[both], each[both], len(self.atom_kind))
 
     def clashing(self, state: Candidates) -> set[tuple[int, int]]:
         """Residues that clash in ``state``; the second is -1 for an atom that stays."""
-        pairs, apart, contact = self._contacts(state)
-        # Bonds of metals are shorter.
-        return set(map(tuple, pairs[(apart <= CLASH**2) & (contact > CLASH)].tolist()))
+        pairs, apart, contact = self._contacts(state, self.atoms(state))
+        return set(map(tuple, pairs[_is_clash(apart, contact)].tolist()))
 
-    def _contacts(self, state: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _contacts(
+        self, state: Candidates, atoms: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(P,2) residues as of ``clashing``, (P,) squared distance, and contact distance.
 
         Of atoms that may touch; those that make a bond with each other are none.
         """
-        atoms = self.atoms(state)
         residue = np.repeat(np.arange(len(atoms)), [own.shape[1] for own in atoms])
         position = np.concatenate([own[0] for own in atoms])
         kind = np.concatenate(self.atom_kind)
@@ -179,6 +189,11 @@ class Energy:
         )
         contact = CONTACT[kind[i], kind[j]], CONTACT[kind[k], self.kind[m]]
         return np.stack(pairs, axis=1), np.concatenate(square), np.concatenate(contact)
+
+
+def _is_clash(square: np.ndarray, contact: np.ndarray) -> np.ndarray:
+    """(P,) bool of atoms at these squared distances; bonds of metals are shorter."""
+    return (square <= CLASH**2) & (contact > CLASH)
 
 
 def nats(square: np.ndarray, contact: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def joint_model(
     bonds = find_bonds(protein.backbones, densities, protein.metals, protein.recorded)
     energy = Energy(protein.backbones, protein.around, bonds)
     candidates = candidates_of_modes(densities).joined(bonds.candidates)
-    candidates = _likely(energy, candidates)
+    candidates = likely(energy, candidates)
     problem = energy.problem(candidates, energy.atoms(candidates))
     chosen = best_state(problem, seed)
     support = _support(problem, candidates, chosen)
@@ -94,7 +94,7 @@ def joint_model(
     )
 
 
-def _likely(energy: Energy, candidates: Candidates) -> Candidates:
+def likely(energy: Energy, candidates: Candidates) -> Candidates:
     """Those within the window of the best of their residue, and all that make a bond."""
     own = energy.own(candidates, energy.atoms(candidates))
     above = np.concatenate([each - each.min() for each in own])

@@ -11,6 +11,8 @@ Shapes: N residues of the structure, n of them predicted, m built, L labels, D=4
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -92,17 +94,32 @@ def predict(
         QfitLatentError: the structure, the model or a setting cannot be used.
     """
     chosen = config.settings(PredictionSettings, "predict", settings)
-    runner = Runner(_shipped() if model is None else model, chosen)
+    runner = Runner(shipped() if model is None else model, chosen)
+    with as_input(structure) as given:
+        return _predict(runner, given)
+
+
+@contextmanager
+def as_input(structure: Source) -> Iterator[Input]:
+    """What is read of a structure, however it is given; its file is there until the block ends.
+
+    Raises QfitLatentError for a structure that cannot be used.
+    """
     if isinstance(structure, gemmi.Structure) or (
         isinstance(structure, str) and "\n" in structure.strip()
     ):
         with tempfile.TemporaryDirectory(prefix="qfitlatent-") as folder:
-            return _predict(runner, _as_file(structure, Path(folder)))
-    return _predict(runner, Path(structure))
+            yield read_input(_as_file(structure, Path(folder)))
+        return
+    path = Path(structure)
+    if not path.exists():
+        raise QfitLatentError(f"There is no file {path}: correct the path.")
+    yield read_input(path)
 
 
 @cache
-def _shipped() -> LoadedModel:
+def shipped() -> LoadedModel:
+    """The model inside the package, loaded once."""
     return load_model()
 
 
@@ -123,10 +140,8 @@ def _as_file(structure: str | gemmi.Structure, folder: Path) -> Path:
     return path
 
 
-def _predict(runner: Runner, path: Path) -> Prediction:
-    if not path.exists():
-        raise QfitLatentError(f"There is no file {path}: correct the path.")
-    given = choose(runner.choice, read_input(path))
+def _predict(runner: Runner, read: Input) -> Prediction:
+    given = choose(runner.choice, read)
     protein = protein_from_tables(given.tables)
     (s,) = runner.encode([protein])
     density, predicted = predicted_density(runner, given, protein, s)

@@ -99,7 +99,7 @@ def predicted_density(
         mixture = density.as_mixture()
         entropy = density.entropy()
         runner.timing.head += time.perf_counter() - start
-        densities = joint_densities(mixture, protein, settings)
+        densities = joint_densities(mixture, protein.token, settings)
         observed = observables(mixture, densities.token)
         p_heterogeneous = runner.p_heterogeneous(s, protein.token)
     top_weight = densities.mode_weight[:, 0].clip(max=1.0)  # a sum of rounded weights

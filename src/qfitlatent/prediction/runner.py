@@ -368,12 +368,13 @@ class Runner:
 
 def joint_densities(
     mixture: VonMisesMixture,
-    protein: Protein,
+    token: Tensor,
     settings: PredictionSettings,
     modes: Modes | None = None,
 ) -> Densities:
     """What the joint step takes, without torch: components, and modes as its candidates.
 
+    token (N,) of the residues of the mixture.
     ``modes``, where they are known: those of the mixture, whatever the weight from which on they
     are valid.
     """
@@ -383,7 +384,7 @@ def joint_densities(
     valid[:, :1] = modes.valid[:, :1]
     width = min(MAX_MODES, int(valid.sum(1).max()))
     return Densities(
-        token=protein.token.numpy(),
+        token=token.numpy(),
         weight=mixture.log_weight.exp().numpy(),
         mean=mixture.mean.numpy(),
         kappa=mixture.kappa.numpy(),

@@ -85,7 +85,7 @@ def _drawn(runner: Runner, num: int, given: Input, protein: Protein, s: Tensor) 
         density = runner.density(s, protein.token)
         generator = torch.Generator().manual_seed(runner.settings.seed)
         chi = density.sample(num_candidates(num), generator).numpy()
-        densities = joint_densities(density.as_mixture(), protein, runner.settings)
+        densities = joint_densities(density.as_mixture(), protein.token, runner.settings)
     return Drawn(protein.residue_row.numpy(), densities, chi, num)
 
 

@@ -195,7 +195,7 @@ def _score(runner: Runner, given: Input, protein: Protein, s: Tensor) -> Scored:
     columns |= chi_columns("missing_chi", missing_chi[rows].numpy(), "_rad", mask)
     return Scored(
         row=protein.residue_row.numpy(),
-        densities=joint_densities(mixture, protein, settings, modes),
+        densities=joint_densities(mixture, protein.token, settings, modes),
         table=pa.table(columns),
         residue=rows.numpy(),
         chi=chi.numpy().astype(float),

@@ -212,20 +212,22 @@ def _near(frames: pa.Table, rows: Sequence[int]) -> np.ndarray:
 def _check_change(given: Input, row: int, fixed: bool) -> None:
     residue = given.tables["residues"].slice(row, 1).to_pylist()[0]
     called = f"{residue['author_chain']}:{residue['author_number']}{residue['insertion_code']}"
-    why = ""
-    if fixed:
-        why = "--fix keeps it"
-    elif residue["is_d_residue"]:
-        why = "it is a D residue"
-    elif residue["is_microheterogeneous"]:
-        why = "the position holds several residue types"
-    elif not given.tables["frames"]["rotation"][row].is_valid:
-        why = "it lacks N, CA or C"
+    why = "--fix keeps it" if fixed else why_not_changed(given, row)
     if why:
         raise Unusable(
             "not_mutable",
             f"{given.path}: {called} ({residue['name']}) cannot be changed by --mutate: {why}.",
         )
+
+
+def why_not_changed(given: Input, row: int) -> str:
+    """Why the type of a residue cannot be changed, row of the residues table; else empty."""
+    residue = given.tables["residues"].slice(row, 1).to_pylist()[0]
+    if residue["is_d_residue"]:
+        return "it is a D residue"
+    if residue["is_microheterogeneous"]:
+        return "the position holds several residue types"
+    return "" if given.tables["frames"]["rotation"][row].is_valid else "it lacks N, CA or C"
 
 
 def _with_types(given: Input, changed: dict[int, str]) -> Input:

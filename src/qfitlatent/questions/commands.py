@@ -4,10 +4,42 @@ Imports wait until a command runs, so that ``qfitlatent --help`` answers at once
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from qfitlatent.prediction.commands import add_settings, given_of
+from qfitlatent.prediction.commands import (
+    FOLDER,
+    add_arguments,
+    add_settings,
+    asked,
+    given_of,
+    tell,
+)
+
+
+def _scan_arguments(parser: argparse.ArgumentParser) -> None:
+    keys = ("residues", "fix", "surroundings", "min_weight", "merge_within_degrees")
+    add_arguments(keys, (FOLDER,), parser)
+    add_settings("scan", ("types", "region"), parser)
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from qfitlatent.questions.scan import ScanSettings, scan_structures
+
+    ask = asked(options)
+    results = scan_structures(
+        ask.structures,
+        options.out,
+        ask.model,
+        ask.settings,
+        given_of(ScanSettings, options),
+        overwrite=options.overwrite,
+        resume=not options.overwrite and ask.has_folder,
+        stream=sys.stderr,
+    )
+    says = "{0.num_residues} positions scanned"
+    return tell(results, says, options.out / "scan.failures.csv", ask.model)
 
 
 def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +71,7 @@ def _experiment(options: argparse.Namespace) -> int:
 
 
 COMMANDS: tuple[tuple[Any, ...], ...] = (
+    ("scan", "give each residue each type, in context", _scan_arguments, _scan),
     (
         "compare-experiment",
         "compare predicted order parameters, couplings and populations with measured ones",
