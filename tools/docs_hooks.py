@@ -113,7 +113,7 @@ TITLES = {
     "prediction.RESIDUES": "<id>.residues.csv, which predict writes",
     "prediction.OBSERVABLES": "<id>.observables.csv, which predict writes",
     "prediction.GROUPS": "<id>.groups.csv, which predict writes",
-    "prediction.SEEN": "<id>.surroundings.csv, <id>.scan.surroundings.csv, <scores>.surroundings.csv",
+    "prediction.SEEN": "<id>.surroundings.csv of predict, and the like of score and scan",
     "questions.SCAN": "<id>.scan.parquet, which scan writes",
     "prediction.SUMMARY": "summary.csv, a row a structure",
     "prediction.FAILURES": "failures.csv, a row a structure that could not be used",

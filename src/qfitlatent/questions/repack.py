@@ -26,7 +26,6 @@ from qfitlatent.joint.search import best_state
 from qfitlatent.prediction.looks import CLASH_NATS
 from qfitlatent.questions.sites import Site
 
-
 METAL_ANGSTROM = 12.0
 """From CB: the reach of an arginine, and a bond."""
 
