@@ -59,21 +59,18 @@ def natives(paths: list[Path], number: int) -> None:
         print(f"{path.name}: {scans[-1]['is_native'].sum()} positions", flush=True)
     every = pd.concat(scans)
     keys = ["entry", "chain", "index"]
-    print(
-        "\n| ranked by | positions | median rank | upper half | first five | ranks 1-4 / 5-8 / ... |"
-    )
+    print("\n| ranked by | positions | median rank | upper half | first five | ranks by fours |")
     print("|---|---:|---:|---:|---:|---|")
     for kind, some in (("all", every), ("buried", every[every["burial"] >= BURIED])):
         for name, sign in RANKED.items():
             # Of equal values the mean rank counts: a type that changes nothing is none the better.
             rank = (-sign * some[name].round(4)).groupby([some[k] for k in keys]).rank("average")
             own = rank[some["is_native"]]
-            shares = np.histogram(own, np.arange(0.5, 21, 4))[0] / len(own)
-            print(
-                f"| {name}, {kind} | {len(own)} | {own.median():.1f} | {100 * (own <= 10.5).mean():.0f} % "
-                f"| {100 * (own <= 5.5).mean():.0f} % "
-                f"| {' / '.join(f'{100 * share:.0f}' for share in shares)} % |"
-            )
+            fours = 100 * np.histogram(own, np.arange(0.5, 21, 4))[0] / len(own)
+            upper, five = (f"{100 * (own <= most).mean():.0f} %" for most in (10.5, 5.5))
+            listed = " / ".join(f"{share:.0f}" for share in fours)
+            median = f"{own.median():.1f}"
+            print(f"| {name}, {kind} | {len(own)} | {median} | {upper} | {five} | {listed} % |")
     print("\n| changes | number | have no room |\n|---|---:|---:|")
     small = every["name"].isin(SMALL)
     large = every["type"].isin(LARGE)

@@ -177,8 +177,7 @@ def test_bad_input_is_one_sentence(structure, model, given, says):
 def test_positions_that_cannot_be_changed_are_left_out_with_their_reason(structure, model):
     other = structure.clone()
     residue = next(r for r in other[0]["A"] if r.seqid.num == 31)
-    for name in [atom.name for atom in residue if atom.name == "N"]:
-        del residue[name]
+    del residue[[atom.name for atom in residue].index("N")]
     scan = qfitlatent.scan(other, model, residues="A:31-32", types="ALA")
     assert len(scan.left_out) == 1
     assert "it lacks N, CA or C" in scan.left_out[0]
