@@ -132,6 +132,7 @@ TITLES = {
     "prediction.JUDGED_BONDS": "evaluation/predicted/bonds.parquet",
     "questions.PAIRS": "experiment.pairs.csv, which compare-experiment writes",
     "questions.AGREEMENT": "experiment.csv, which compare-experiment writes",
+    "questions.PACKING": "packing.csv, which packing writes",
     "questions.MEASURED": "A table of measurements for compare-experiment",
     "evaluation.COMPARE": "compare/compare.parquet",
     "evaluation.MIXTURES": "A table of mixtures for `evaluate.external`",

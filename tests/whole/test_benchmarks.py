@@ -28,7 +28,6 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
         ("download.py", ("--files", "8", "--atoms", "50", "--rounds", "1"), "eight connections"),
         ("joint.py", (str(EXAMPLE), "--rows"), "| example |"),
         ("order_parameters.py", (str(EXAMPLE), "--draws", "64"), "| example | 44 |"),
-        ("packing.py", (str(EXAMPLE),), "| all | per target | 1 |"),
         ("wrong_side_chains.py", (str(EXAMPLE), "--share", "0.5"), "| turned, another rotamer |"),
         ("score.py", ("--copies", "1", "--rounds", "1"), "| 44 |"),
         ("predict.py", ("--number", "2", "--rounds", "1", "--workers", "0"), "from start to end"),

@@ -1,5 +1,6 @@
 """The columns of the tables that questions are answered with."""
 
+from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.questions.agreement import FIGURES
 from qfitlatent.tables.columns import AUTHOR, F64, I32, TEXT, Column, make_schema
 
@@ -49,5 +50,32 @@ AGREEMENT = make_schema(
             for name, words in zip(FIGURES, _WORDS, strict=True)
             for column in _with_interval(name, "" if name == "rmse" else "1", words)
         ),
+    )
+)
+
+SHARES = {
+    "chi1_within_20": (1, 20),
+    "chi1_within_40": (1, 40),
+    "all_within_20": (NUM_CHI_MAX, 20),
+    "all_within_40": (NUM_CHI_MAX, 40),
+}
+"""Of the first so many chi, each within so many degrees."""
+
+ANGLES = tuple(f"chi{d}_error_degrees" for d in range(1, NUM_CHI_MAX + 1))
+
+PACKING = make_schema(
+    (
+        Column("method", TEXT, False, "", "heaviest modes, joint model, or that of --predicted"),
+        Column("residues", TEXT, False, "", "all, core or surface"),
+        Column("target", TEXT, False, "", "the native, pooled, or mean of targets"),
+        Column("num_targets", I32, False, "", "targets with such residues"),
+        Column("num_residues", I32, False, "", "residues that count"),
+        *(
+            Column(
+                name, F64, False, "1", f"share with {'chi1' if num == 1 else 'each chi'} so near"
+            )
+            for name, (num, _) in SHARES.items()
+        ),
+        *(Column(name, F64, True, "degree", "mean distance of this chi") for name in ANGLES),
     )
 )

@@ -5,9 +5,11 @@ Imports wait until a command runs, so that ``qfitlatent --help`` answers at once
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.prediction.commands import (
     FOLDER,
     add_arguments,
@@ -70,6 +72,44 @@ def _experiment(options: argparse.Namespace) -> int:
     return 0
 
 
+def _packing(options: argparse.Namespace) -> int:
+    from qfitlatent.questions.packing import as_text, score_packing
+
+    ask = asked(options)
+    predicted = {path.name: path for path in options.predicted}
+    if len(predicted) < len(options.predicted):
+        raise QfitLatentError("Two folders of --predicted have the same name: rename one.")
+    found = score_packing(
+        ask.structures, predicted, options.out, ask.model, ask.settings, sys.stderr
+    )
+    print(f"model {ask.model.about}")
+    print(as_text(found))
+    for name in ("learnt_from", "missing"):
+        num = sum(getattr(target, f"num_{name}") for target in found.targets.values())
+        if num:
+            print(f"{num} residues are left out: {_LEFT_OUT[name]}")
+    failed = [result for result in found.results if result.error]
+    for result in failed:
+        print(f"qfitlatent: {result.error}", file=sys.stderr)
+    return 2 if any(result.reason != "learnt_from" for result in failed) else 0
+
+
+_LEFT_OUT = {
+    "learnt_from": "the model was trained on their chains",
+    "missing": "a method has no side chain there",
+}
+_PACKING_OWN = (
+    (
+        "--predicted",
+        {
+            "action": "append",
+            "type": Path,
+            "default": [],
+            "help": "folder of models by another method, called as the natives; for each one more",
+        },
+    ),
+    ("-o", "--out", {"type": Path, "default": Path("packing.csv"), "help": "CSV file to write"}),
+)
 COMMANDS: tuple[tuple[Any, ...], ...] = (
     ("scan", "give each residue each type, in context", _scan_arguments, _scan),
     (
@@ -77,6 +117,12 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
         "compare predicted order parameters, couplings and populations with measured ones",
         _experiment_arguments,
         _experiment,
+    ),
+    (
+        "packing",
+        "score side chains of native structures as papers on packing do",
+        partial(add_arguments, (), _PACKING_OWN),
+        _packing,
     ),
 )
 """Name, what it does, what adds its arguments, what runs it: as in the commands of prediction."""
