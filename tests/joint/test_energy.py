@@ -7,53 +7,90 @@ import torch
 from helpers.crowded import crowded, densities_of
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, RESIDUE_TYPES
 from qfitlatent.density.mixture import VonMisesMixture
-from qfitlatent.joint import energy as module
+from qfitlatent.joint import contacts
+from qfitlatent.joint.atoms import KIND
 from qfitlatent.joint.bonds import find_bonds
 from qfitlatent.joint.candidates import MIN_MASS, candidates_of_modes
-from qfitlatent.joint.energy import CONTACT, Energy, overlaps
+from qfitlatent.joint.contacts import CONTACT
+from qfitlatent.joint.energy import Energy
 from qfitlatent.joint.search import energy_of
 
 
 def energy_and_candidates(seed=0):
     protein, densities = crowded(seed=seed)
     bonds = find_bonds(protein.backbones, densities, protein.metals)
-    return Energy(protein.backbones, protein.around, bonds), candidates_of_modes(densities)
+    energy = Energy(protein.backbones, protein.around, bonds)
+    return energy, energy.built(candidates_of_modes(densities))
 
 
-def test_overlaps_are_a_sum_over_atoms():
+def test_contacts_are_a_sum_over_atoms(monkeypatch):
+    """Of candidates of three residues, in blocks that end within a candidate."""
+    monkeypatch.setattr(contacts, "BLOCK", 5)
     rng = np.random.default_rng(0)
-    a, b = (rng.normal(scale=2.0, size=(3, size, 3)).astype(np.float32) for size in (2, 4))
-    contact = rng.uniform(2.5, 3.5, (2, 4))
-    expected = np.zeros((3, 3))
-    for i, j, x, y in np.ndindex(3, 3, 2, 4):
-        square = ((a[i, x] - b[j, y]) ** 2).sum()
-        overlap = max(contact[x, y] ** 2 - square, 0.0) / (2 * contact[x, y])
-        expected[i, j] += min(module.STIFFNESS * overlap**2, module.CAP)
-    assert overlaps(a, b, contact) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    start, kinds = np.array([0, 3, 5, 9]), rng.integers(0, 6, (3, 4))
+    num_atoms, kind = np.array([4, 2, 3]), np.repeat(kinds, np.diff(start), axis=0)
+    position = rng.normal(scale=1.5, size=(9, 4, 3)).astype(np.float32)
+    position[np.arange(4) >= np.repeat(num_atoms, np.diff(start))[:, None]] = np.nan
+    atoms = contacts.atoms_of(position, kinds, start)
+
+    def between(candidate, other, other_kind):
+        square = ((position[candidate][:, None] - other) ** 2).sum(axis=2)
+        energy = contacts.nats(square, CONTACT[kind[candidate][:, None], other_kind])
+        return np.nansum(energy)
+
+    tables = {(i, j): t for i, j, t in contacts.pair_tables(atoms, *contacts.near_residues(atoms))}
+    assert set(tables) == {(0, 1), (0, 2), (1, 2)}
+    for (i, j), table in tables.items():
+        for a, b in np.ndindex(table.shape):
+            expected = between(start[i] + a, position[start[j] + b], kind[start[j] + b])
+            assert table[a, b] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+    rest, rest_kind = rng.normal(scale=1.5, size=(7, 3)).astype(np.float32), rng.integers(0, 6, 7)
+    n, q = contacts.near_atoms(atoms, rest)
+    met = (n != 1) | (q != 2)  # one residue does not meet one atom
+    found = contacts.contacts_with(atoms, n[met], q[met], rest, rest_kind)
+    for c, energy in enumerate(found):
+        kept = np.arange(7) != (2 if 3 <= c < 5 else -1)
+        expected = between(c, rest[kept], rest_kind[kept])
+        assert energy == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_contacts_are_symmetric_and_leave_room_for_hydrogen_bonds():
     assert (CONTACT == CONTACT.T).all()
-    assert CONTACT[module.KIND["N"], module.KIND["O"]] < 2.65
-    assert CONTACT[module.KIND["metal"], module.KIND["S"]] < 2.3
+    assert CONTACT[KIND["N"], KIND["O"]] < 2.65
+    assert CONTACT[KIND["metal"], KIND["S"]] < 2.3
 
 
 def test_a_state_costs_what_its_atoms_cost():
     energy, candidates = energy_and_candidates()
-    problem = energy.problem(candidates, energy.atoms(candidates))
-    num = len(problem.own)
-    start = candidates.start(num)[:-1]
+    free, problem = energy.problem(candidates)
+    everyone = np.ones(len(energy), dtype=bool)
     rng = np.random.default_rng(1)
-    states = [rng.integers([len(own) for own in problem.own]) for _ in range(2)]
     by_problem, by_atoms = [], []
-    for state in states:
-        chosen = candidates.select(start + state)
+    for _ in range(2):
+        state = rng.integers([len(own) for own in problem.own])
+        rows = candidates.start(len(energy))[:-1]
+        rows[free] += state
+        chosen = candidates.select(rows)
+        cost, around = chosen.cost[free].sum(), chosen.contact[free].sum()
         by_problem.append(energy_of(problem, state))
-        own = energy.own(candidates, energy.atoms(candidates))
-        around = sum(own[n][s] for n, s in enumerate(state)) - chosen.cost.sum()
         # The strain counts a contact of two side chains for both.
-        by_atoms.append(chosen.cost.sum() + (energy.strain(chosen).sum() + around) / 2)
+        strain = energy.contacts(chosen, everyone).strain(len(energy))
+        by_atoms.append(cost + (strain.sum() + around) / 2)
     assert by_problem == pytest.approx(by_atoms, rel=1e-3)
+
+
+def test_who_has_no_choice_is_met_as_an_atom_that_stays():
+    energy, candidates = energy_and_candidates()
+    free, problem = energy.problem(candidates)
+    start, first = candidates.start(len(energy)), free[0]
+    rows = np.arange(len(candidates))
+    fewer = candidates.select(rows[(candidates.residue != first) | (rows == start[first] + 1)])
+    left, reduced = energy.problem(fewer)
+    assert left.tolist() == free[1:].tolist()
+    state = np.zeros(len(left), dtype=np.int64)
+    before = energy_of(problem, np.r_[1, state]) - problem.own[0][1]
+    assert energy_of(reduced, state) == pytest.approx(before, rel=1e-4)
 
 
 def test_log_density_is_that_of_the_mixture():

@@ -5,8 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from helpers.crowded import crowded, moved, near_pairs, reordered, turn
+from helpers.crowded import NO_METALS, crowded, moved, near_pairs, reordered, turn
 from qfitlatent.chemistry.residues import NUM_CHI
+from qfitlatent.joint import contacts
+from qfitlatent.joint.atoms import Backbones
+from qfitlatent.joint.bonds import find_bonds
+from qfitlatent.joint.candidates import candidates_of_modes
+from qfitlatent.joint.energy import Energy
 from qfitlatent.joint.model import joint_model
 from qfitlatent.joint.sampling import num_candidates, sample_joint
 from qfitlatent.joint.states import MAX_LABELS, hundredths, is_distinct
@@ -52,6 +57,42 @@ def test_two_runs_are_the_same():
     first, again = (model_of(protein, densities, seed=5) for _ in range(2))
     assert first.states.chi.tobytes() == again.states.chi.tobytes()
     assert first.states.occupancy.tobytes() == again.states.occupancy.tobytes()
+
+
+def test_side_chains_are_built_and_held_against_each_other_once(monkeypatch):
+    """Operations of a whole model: labels and relaxation add little to candidates and best state.
+
+    And they grow with the number of residues.
+    """
+    built, met = [], []
+    build, meet = Backbones.build, contacts._meet
+
+    def counted_build(self, residue, chi):
+        built.append(len(residue))
+        return build(self, residue, chi)
+
+    def counted_meet(a, kind_a, b, kind_b):
+        met.append(len(a) * len(b))
+        return meet(a, kind_a, b, kind_b)
+
+    per_residue = []
+    for num in (2, 4):
+        protein, densities = crowded(num_helices=num)
+        candidates = candidates_of_modes(densities)
+        monkeypatch.setattr(Backbones, "build", counted_build)
+        monkeypatch.setattr(contacts, "_meet", counted_meet)
+        energy = Energy(
+            protein.backbones, protein.around, find_bonds(protein.backbones, densities, NO_METALS)
+        )
+        built.clear(), met.clear()
+        energy.problem(energy.built(candidates))
+        once = sum(built), sum(met)
+        built.clear(), met.clear()
+        model_of(protein, densities)
+        assert sum(built) < 2 * once[0]
+        assert sum(met) < once[1]  # unlikely candidates are left out first
+        per_residue.append(sum(met) / len(densities))
+    assert per_residue[1] < 2 * per_residue[0]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,6 +13,7 @@ from qfitlatent.prediction.columns import LOOKS, SCORES
 from qfitlatent.prediction.commands import EXAMPLE
 from qfitlatent.prediction.looks import looks_of, with_context, worst_first, write_looks
 from qfitlatent.prediction.records import Scored, read_input
+from qfitlatent.prediction.surroundings import USUAL
 from qfitlatent.tables.columns import id_columns
 
 LOOK = 4.0
@@ -86,7 +87,7 @@ def test_a_clash_is_named_with_the_rotamer_that_fits_and_a_water_makes_way(crowd
     path, (beside_ligand, beside_water) = crowd
     given = read_input(path)
     scored = scored_as_deposited(given)
-    table = with_context(given, scored, LOOK)
+    table, _ = with_context(given, scored, LOOK, USUAL)
     assert table.schema.equals(SCORES, check_metadata=True)
     rows = {str(row["author_number"]): row for row in table.to_pylist()}
     row = rows[beside_ligand]
@@ -103,7 +104,7 @@ def test_a_clash_is_named_with_the_rotamer_that_fits_and_a_water_makes_way(crowd
     assert not rows[beside_water]["is_worth_a_look"]
     assert rows[beside_water]["reason"] == ""
     assert row["reason"] in looks_of(table)["reason"].to_pylist()
-    rare = with_context(given, scored_as_deposited(given, level=0.99), LOOK)
+    rare, _ = with_context(given, scored_as_deposited(given, level=0.99), LOOK, USUAL)
     reasons = looks_of(rare)["reason"].to_pylist()
     assert row["reason"].replace("; another", "; rare here; another") in reasons
 
@@ -113,7 +114,7 @@ def test_side_chains_without_all_atoms_have_no_joint_energy(crowd):
     given = read_input(path)
     scored = scored_as_deposited(given)
     scored.is_whole[:3] = False
-    table = with_context(given, scored, LOOK)
+    table, _ = with_context(given, scored, LOOK, USUAL)
     for name in ("own_energy", "strain", "gain", "look"):
         assert table[name].is_null().to_numpy().tolist() == [True] * 3 + [False] * (len(table) - 3)
     assert not any(table["is_worth_a_look"].to_pylist()[:3])

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-_SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+_SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
 
 
 def pairs_within(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -24,13 +24,14 @@ def pairs_within(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarra
     code_b = cell_b @ stride
     order = np.argsort(code_b, kind="stable")
     code_b = code_b[order]
-    codes = ((cell_a[:, None] + _SHIFTS) @ stride).ravel()
-    first, last = (np.searchsorted(code_b, codes, side=side) for side in ("left", "right"))
-    count = last - first
+    # Three cells that differ in the last axis alone stand in a row.
+    codes = ((cell_a @ stride)[:, None] + _SHIFTS @ stride[:2]).ravel()
+    first = np.searchsorted(code_b, codes - 1, side="left")
+    count = np.searchsorted(code_b, codes + 1, side="right") - first
     i = np.repeat(np.repeat(np.arange(len(a)), len(_SHIFTS)), count)
     within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
     j = order[np.repeat(first, count) + within]
-    near = ((a[i] - b[j]) ** 2).sum(axis=1) <= radius**2
-    i, j = rows_a[i[near]], rows_b[j[near]]
-    order = np.lexsort((j, i))
-    return i[order], j[order]
+    apart = a[i] - b[j]
+    near = np.einsum("ij,ij->i", apart, apart) <= radius**2
+    i, j = np.divmod(np.sort(i[near] * len(b) + j[near]), len(b))
+    return rows_a[i], rows_b[j]

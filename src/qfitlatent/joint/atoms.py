@@ -3,14 +3,12 @@
 Shapes: N residues, C candidates, A = 10 side-chain atoms of the largest type, M atoms that stay.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from qfitlatent.chemistry.building import MAX_SIDE_CHAIN_ATOMS, build_side_chains
 from qfitlatent.chemistry.residues import NUM_CHI, NUM_TOKENS, RESIDUE_TYPES, SIDE_CHAIN_ATOMS
-from qfitlatent.joint.candidates import Candidates
 
 KINDS = ("C", "N", "O", "S", "metal", "other")
 """Kinds of atoms that the energy tells apart; selenium counts as sulphur."""
@@ -74,19 +72,16 @@ class Backbones:
         """(N,3) CB of each residue, nan for glycine and unknown ones."""
         return self.build(np.arange(len(self)), np.zeros((len(self), 4)))[:, 0]
 
-    def moved_atoms(self, candidates: Candidates) -> Iterator[np.ndarray]:
-        """(C_n, A_n, 3) for each residue: the atoms beyond CB of its candidates."""
-        start = candidates.start(len(self))
-        first = 0
-        while first < len(self):
-            last = int(np.searchsorted(start, start[first] + CANDIDATES_AT_A_TIME, "right")) - 1
-            last = max(last, first + 1)
-            rows = slice(start[first], start[last])
-            coords = self.build(candidates.residue[rows], candidates.chi[rows])
-            for n in range(first, last):
-                own = coords[start[n] - start[first] : start[n + 1] - start[first]]
-                yield own[:, 1 : 1 + NUM_MOVED[self.token[n]]]
-            first = last
+    def moved(self, residue: np.ndarray, chi: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """(C,A-1,3) float32 about the centre (3,): the atoms beyond CB, nan where there is none.
+
+        Near zero, half the time of float64 is exact to 1e-4 angstrom.
+        """
+        atoms = np.empty((len(residue), MAX_SIDE_CHAIN_ATOMS - 1, 3), dtype=np.float32)
+        for first in range(0, len(residue), CANDIDATES_AT_A_TIME):
+            rows = slice(first, first + CANDIDATES_AT_A_TIME)
+            atoms[rows] = self.build(residue[rows], chi[rows])[:, 1:] - centre
+        return atoms
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,9 @@ _DISULFIDE_GRID = np.stack(np.meshgrid(_CHI1, _CHI1), axis=-1).reshape(-1, 2)
 
 _FINEST = np.deg2rad(0.3)
 
+_UNFAIR = 1e6
+"""Nats of what is too strained for a cost to make up for it: among such ones the strain decides."""
+
 _NO_GRID = np.zeros((0, 0))
 
 StrainAndCost = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -298,7 +301,7 @@ class _Ligand:
         for atom, m in self.bonds:
             strain += _metal_strain(coords, (name, atom), self.metals, m, on.count(m) > 1)
         fair = np.flatnonzero(strain <= strain.min() + 4 * _WORST)
-        cost = np.full(len(chi), np.inf)
+        cost = np.full(len(chi), _UNFAIR)
         cost[fair] = self.densities.cost(np.full(len(fair), self.n), _wide(chi[fair]))
         return strain, cost
 
@@ -335,7 +338,7 @@ def _minima(
     step: float,
     start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """(chi (d,), strain) of the best few minima of strain + cost, refined, best first.
+    """(chi (d,), strain) of the best few minima of strain + cost, best first, refined together.
 
     ``start`` is what ``strain_and_cost`` gives for the grid, where that is known.
     """
@@ -343,29 +346,33 @@ def _minima(
     total = strain + cost
     left = np.ones(len(grid), dtype=bool)
     best = total.min()
+    points: list[np.ndarray] = []
     for _ in range(MAX_STATES):
         total[~left] = np.inf
         at = int(total.argmin())
         if not total[at] <= best + 4 * _WORST:
-            return
+            break
         apart = np.abs((grid - grid[at] + np.pi) % (2 * np.pi) - np.pi).max(axis=1)
         left &= apart > _APART
-        yield _refined(grid[at], strain_and_cost, step)
+        points.append(grid[at])
+    yield from zip(*_refined(np.array(points), strain_and_cost, step), strict=True)
 
 
 def _refined(
-    point: np.ndarray, strain_and_cost: StrainAndCost, step: float
-) -> tuple[np.ndarray, float]:
-    """Down to half a degree and less, by grids of three points an axis that halve."""
-    moves = np.array(list(itertools.product((0.0, -1.0, 1.0), repeat=len(point))))
+    points: np.ndarray, strain_and_cost: StrainAndCost, step: float
+) -> tuple[np.ndarray, list[float]]:
+    """Points (P,d) down to half a degree and less, by grids of three points an axis that halve."""
+    num, width = points.shape
+    moves = np.array(list(itertools.product((0.0, -1.0, 1.0), repeat=width)))
+    every = np.arange(num)
     while True:
         step /= 2
-        grid = point + step * moves
-        strain, cost = strain_and_cost(grid)
-        at = int((strain + cost).argmin())
-        point = grid[at]
+        grid = points[:, None] + step * moves  # (P,3^d,d)
+        strain, cost = (x.reshape(num, -1) for x in strain_and_cost(grid.reshape(-1, width)))
+        at = (strain + cost).argmin(axis=1)
+        points = grid[every, at]
         if step < _FINEST:
-            return (point + np.pi) % (2 * np.pi) - np.pi, float(strain[at])
+            return (points + np.pi) % (2 * np.pi) - np.pi, strain[every, at].tolist()
 
 
 def _angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

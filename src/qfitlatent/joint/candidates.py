@@ -10,6 +10,7 @@ Shapes: N residues, K components, J modes, C candidates of all residues, D=4 chi
 import itertools
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -125,8 +126,9 @@ class Densities:
         """
         if mode is None:
             mode = self.nearest_mode(residue, chi)
-        loss = self.log_density(residue, self.mode_chi[residue, mode])
-        loss -= self.log_density(residue, chi)
+        of_mode, which = np.unique(residue * self.mode_weight.shape[1] + mode, return_inverse=True)
+        n, m = np.divmod(of_mode, self.mode_weight.shape[1])
+        loss = self.log_density(n, self.mode_chi[n, m])[which] - self.log_density(residue, chi)
         return np.clip(loss, 0.0, MAX_LOSS) - np.log(self.mode_weight[residue, mode])
 
     def nearest_mode(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
@@ -160,17 +162,20 @@ class Candidates:
         """(N+1,) where the candidates of each residue begin."""
         return np.searchsorted(self.residue, np.arange(num_residues + 1))
 
-    def select(self, rows: np.ndarray) -> "Candidates":
-        return Candidates(*(x[rows] for x in vars(self).values()))
+    def select(self, rows: np.ndarray) -> Self:
+        return type(self)(*(x[rows] for x in vars(self).values()))
 
-    def joined(self, other: "Candidates") -> "Candidates":
+    def joined(self, other: Self) -> Self:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        both = Candidates(*(np.concatenate(pair) for pair in pairs))
+        both = type(self)(*(np.concatenate(pair) for pair in pairs))
         return both.select(np.argsort(both.residue, kind="stable"))
 
 
-def candidates_of_modes(densities: Densities) -> Candidates:
-    """Modes and their sub-rotamers; a residue without chi has one candidate that has no atoms.
+Chosen = TypeVar("Chosen", bound=Candidates)
+
+
+def modes_of(densities: Densities) -> Candidates:
+    """The modes; a residue without chi has one candidate that has no atoms.
 
     A proline's chi are those with which its ring closes.
     """
@@ -179,17 +184,31 @@ def candidates_of_modes(densities: Densities) -> Candidates:
     is_mode[:, 0] = True
     residue, mode = np.nonzero(is_mode)
     chi = densities.mode_chi[residue, mode]
-    proline = densities.token[residue] == _PROLINE
+    cost = -np.log(densities.mode_weight[residue, mode])
+    proline = np.flatnonzero(densities.token[residue] == _PROLINE)
     chi[proline, :2] = closable_proline_chi(chi[proline])
-    none = np.full(len(chi), -1)
-    base = Candidates(residue, chi, np.zeros(len(chi)), mode, none, np.zeros(len(chi)))
-    base = replace(base, cost=densities.cost(residue, chi, mode))
+    cost[proline] = densities.cost(residue[proline], chi[proline], mode[proline])
+    return Candidates(residue, chi, cost, mode, np.full(len(chi), -1), np.zeros(len(chi)))
+
+
+def with_sub_rotamers(densities: Densities, modes: Chosen) -> tuple[Chosen, Candidates]:
+    """The modes, and beside them those with chi1 and chi2 displaced; both with their spread."""
     moves = np.array([(a, b, 0, 0) for a in (0, -STEP, STEP) for b in (0, -STEP, STEP)])[1:]
-    every = base.joined(displaced(densities, base, moves))
-    of_mode = every.residue * MAX_MODES + every.mode
-    total = np.bincount(of_mode, weights=np.exp(-every.cost))
-    mass = densities.mode_weight[every.residue, every.mode]
-    return replace(every, spread=np.log(total[of_mode] / mass))
+    moved = displaced(densities, modes, moves)
+    of_mode, of_moved = (x.residue * MAX_MODES + x.mode for x in (modes, moved))
+    total = np.bincount(np.r_[of_mode, of_moved], weights=np.exp(-np.r_[modes.cost, moved.cost]))
+    mass = densities.mode_weight[:, :MAX_MODES]
+    both = (
+        replace(x, spread=np.log(total[number] / mass[x.residue, x.mode]))
+        for x, number in ((modes, of_mode), (moved, of_moved))
+    )
+    return tuple(both)  # type: ignore[return-value]
+
+
+def candidates_of_modes(densities: Densities) -> Candidates:
+    """Modes and their sub-rotamers."""
+    modes, moved = with_sub_rotamers(densities, modes_of(densities))
+    return modes.joined(moved)
 
 
 def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Candidates:
@@ -202,10 +221,10 @@ def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Cand
     which, move = np.nonzero(
         ~used.any(axis=2) & (num != _PROLINE)[:, None] & (NUM_CHI[num] > 0)[:, None]
     )
-    new = base.select(which)
-    chi = new.chi + moves[move]
-    chi = (chi + np.pi) % (2 * np.pi) - np.pi
-    return replace(new, chi=chi, cost=densities.cost(new.residue, chi, new.mode))
+    residue, mode = base.residue[which], base.mode[which]
+    chi = (base.chi[which] + moves[move] + np.pi) % (2 * np.pi) - np.pi
+    cost = densities.cost(residue, chi, mode)
+    return Candidates(residue, chi, cost, mode, base.bond[which], base.spread[which])
 
 
 _LOG_2PI = np.log(2 * np.pi)

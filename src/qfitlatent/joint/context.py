@@ -19,17 +19,19 @@ import numpy as np
 
 from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import NUM_CHI
-from qfitlatent.joint.atoms import NUM_MOVED, SIDE_CHAIN_KIND, Backbones
+from qfitlatent.joint.atoms import SIDE_CHAIN_KIND, Backbones
 from qfitlatent.joint.candidates import Candidates, Densities, candidates_of_modes
-from qfitlatent.joint.energy import (
+from qfitlatent.joint.contacts import (
     CONTACT,
     MAX_CONTACT,
-    NEGLIGIBLE,
-    Problem,
+    atoms_of,
+    contacts_with,
     nats,
-    overlaps,
-    spheres,
+    near_atoms,
+    near_residues,
+    pair_tables,
 )
+from qfitlatent.joint.energy import NEGLIGIBLE, Problem
 from qfitlatent.joint.search import (
     best_state,
     components,
@@ -234,11 +236,11 @@ def _released(
     own, backbones = densities.select(residue), deposited.backbones.select(residue)
     candidates = _candidates(deposited, own, released, cost, energy)
     start = candidates.start(len(released))
-    atoms = list(backbones.moved_atoms(candidates))
-    for r, m in enumerate(released.tolist()):
-        # The deposited one is the last, and stands where it is deposited.
-        atoms[r][-1] = rows.position[m, : atoms[r].shape[1]]
-    problem = _problem(deposited, released, candidates, start, atoms)
+    centre = backbones.translation.mean(axis=0)
+    position = backbones.moved(candidates.residue, candidates.chi, centre)
+    # The deposited one is the last, and stands where it is deposited.
+    position[start[1:] - 1] = rows.position[released] - centre
+    problem = _problem(deposited, released, candidates, position, centre)
     chosen = best_state(problem, seed)
     reached = [each[c] for each, c in zip(problem.own, chosen, strict=True)]
     for (i, j), pair in problem.pair.items():
@@ -304,49 +306,28 @@ def _problem(
     deposited: Deposited,
     released: np.ndarray,
     candidates: Candidates,
-    start: np.ndarray,
-    atoms: list[np.ndarray],
+    position: np.ndarray,
+    centre: np.ndarray,
 ) -> Problem:
-    """Of the released side chains among all that stays."""
+    """Of the released side chains among all that stays; position (C,A,3) about the centre (3,)."""
     rows, sight = deposited.side_chains, _Sight(deposited)
-    token = deposited.backbones.token
-    kinds = [SIDE_CHAIN_KIND[t, 1 : 1 + NUM_MOVED[t]] for t in token[rows.residue[released]]]
+    start = candidates.start(len(released))
+    kind = SIDE_CHAIN_KIND[deposited.backbones.token[rows.residue[released]], 1:]
+    atoms = atoms_of(position, kind, start)
     stays = _all_but(deposited, released)
-    centre, reach = spheres(atoms)
-    r, q = pairs_within(centre, stays.position, float(reach.max()) + MAX_CONTACT)
-    near = ((centre[r] - stays.position[q]) ** 2).sum(axis=1) <= (reach[r] + MAX_CONTACT) ** 2
-    r, q = r[near], q[near]
+    where = (stays.position - centre).astype(np.float32)
+    r, q = near_atoms(atoms, where)
     met = sight.meets(released[r], stays.group[q], stays.label[q], stays.is_main[q])
     met &= stays.beside[q] != rows.group[released[r]]
-    r, q = r[met], q[met]
-    first = np.searchsorted(r, np.arange(len(released) + 1))
-    own = []
-    for n, (low, high) in enumerate(itertools.pairwise(first.tolist())):
-        energy = candidates.cost[start[n] : start[n + 1]].copy()
-        if high > low:
-            there = q[low:high]
-            contact = CONTACT[kinds[n][:, None], stays.kind[there]]
-            where = stays.position[None, there] - centre[n]
-            energy += _overlaps(atoms[n] - centre[n], where, contact)[:, 0]
-        own.append(energy)
+    energy = candidates.cost + contacts_with(atoms, r[met], q[met], where, stays.kind)
+    own = [energy[first:last] for first, last in itertools.pairwise(start.tolist())]
 
-    i, j = pairs_within(centre, centre, 2 * float(reach.max()) + MAX_CONTACT)
-    near = np.linalg.norm(centre[i] - centre[j], axis=1) <= reach[i] + reach[j] + MAX_CONTACT
+    i, j = near_residues(atoms)
     a, b = released[i], released[j]
     met = sight.meets(a, rows.group[b], rows.label[b], rows.is_main[b])
     met |= sight.meets(b, rows.group[a], rows.label[a], rows.is_main[a])
-    pair = {}
-    for x, y in np.stack((i, j), axis=1)[near & met & (i < j)].tolist():
-        contact = CONTACT[kinds[x][:, None], kinds[y]]
-        energy = _overlaps(atoms[x] - centre[x], atoms[y] - centre[x], contact)
-        if energy.max() > NEGLIGIBLE:
-            pair[x, y] = energy
-    return Problem(own, pair)
-
-
-def _overlaps(a: np.ndarray, b: np.ndarray, contact: np.ndarray) -> np.ndarray:
-    """Near zero, half the time of float64 is exact to 1e-4 angstrom."""
-    return overlaps(a.astype(np.float32), b.astype(np.float32), contact)
+    tables = pair_tables(atoms, i[met], j[met])
+    return Problem(own, {(x, y): table for x, y, table in tables if table.max() > NEGLIGIBLE})
 
 
 def _all_but(deposited: Deposited, released: np.ndarray) -> Others:

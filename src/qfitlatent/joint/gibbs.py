@@ -17,14 +17,17 @@ def draw_states(
     """(S,N) states of num independent chains, and (C_n,) the marginal of each candidate.
 
     Residues that can be bonded move two by two as well. A marginal is the mean of the conditional
-    probabilities over chains and sweeps, which varies less than a count of states does.
+    probabilities over chains and sweeps, which varies less than a count of states does; that of a
+    residue without neighbours is its own probability.
     """
     near = neighbours(problem)
     state = np.zeros((num, len(problem.own)), dtype=np.int64)
-    for n, own in enumerate(problem.own):
-        state[:, n] = _choose(np.broadcast_to(_weight(own), (num, len(own))), rng)
-    marginal = [np.zeros(len(own)) for own in problem.own]
-    several = [n for n, own in enumerate(problem.own) if len(own) > 1]
+    marginal = [_weight(own) for own in problem.own]
+    for n, weight in enumerate(marginal):
+        state[:, n] = _choose(np.broadcast_to(weight, (num, len(weight))), rng)
+    several = [n for n, own in enumerate(problem.own) if len(own) > 1 and near[n]]
+    for n in several:
+        marginal[n] = np.zeros(len(problem.own[n]))
     pairs = attracting(problem)
     for sweep in range(SWEEPS):
         for i, j in pairs:
@@ -39,9 +42,7 @@ def draw_states(
             if sweep >= SWEEPS // 2:
                 marginal[n] += (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
     for each in marginal:
-        each /= max(float(each.sum()), 1e-300)
-        if len(each) == 1:
-            each[:] = 1.0
+        each /= each.sum()
     return state, marginal
 
 

@@ -11,14 +11,20 @@ from qfitlatent.chemistry.geometry import circular_distance
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.joint.atoms import Backbones, Surroundings
 from qfitlatent.joint.bonds import Metals, find_bonds
-from qfitlatent.joint.candidates import Candidates, Densities, candidates_of_modes
-from qfitlatent.joint.energy import Energy, Problem
+from qfitlatent.joint.candidates import Densities, modes_of, with_sub_rotamers
+from qfitlatent.joint.energy import NEGLIGIBLE, Built, Energy
 from qfitlatent.joint.relax import relax
-from qfitlatent.joint.search import best_state
+from qfitlatent.joint.search import best_of
 from qfitlatent.joint.states import DISTINCT, States, joint_states
 
 WINDOW = 6.0
 """Nats above the best of a residue, by itself, from which on a candidate is left out."""
+
+NARROW = 3.0
+"""The same where the best state is first looked for."""
+
+STRAINED = 0.5
+"""Nats of contacts from which on a side chain looks for a way out among all candidates."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +83,60 @@ def joint_model(
     """The best joint state, and altlocs where heterogeneous (N,) bool allows them."""
     bonds = find_bonds(protein.backbones, densities, protein.metals, protein.recorded)
     energy = Energy(protein.backbones, protein.around, bonds)
-    candidates = candidates_of_modes(densities).joined(bonds.candidates)
-    candidates = likely(energy, candidates)
-    problem = energy.problem(candidates, energy.atoms(candidates))
-    chosen = best_state(problem, seed)
-    support = _support(problem, candidates, chosen)
-    del problem  # the largest thing here, and there is another to come
-    best = candidates.select(candidates.start(len(chosen))[:-1] + chosen)
-    best = relax(energy, densities, best, seed, np.ones(len(best), dtype=bool))
+    candidates = likely_candidates(energy, densities)
+    few = likely(candidates, NARROW)
+    best = few.select(best_of(energy, few, seed))
+    best = _given_way(energy, candidates, best, seed)
+    support = _support(energy, candidates, best)
+    everyone = np.ones(len(best), dtype=bool)
+    best = relax(energy, densities, best, seed, everyone)
     states = joint_states(energy, densities, best, candidates, heterogeneous, min_population, seed)
     return JointModel(
         states,
         mass=mass_within(densities, best.chi),
         support=support,
-        strain=energy.strain(best),
+        strain=energy.contacts(best, everyone).strain(len(best)),
     )
 
 
-def likely(energy: Energy, candidates: Candidates) -> Candidates:
-    """Those within the window of the best of their residue, and all that make a bond."""
-    own = energy.own(candidates, energy.atoms(candidates))
-    above = np.concatenate([each - each.min() for each in own])
-    return candidates.select(np.flatnonzero((above <= WINDOW) | (candidates.bond >= 0)))
+def likely_candidates(energy: Energy, densities: Densities) -> Built:
+    """Modes, their sub-rotamers and side chains that make a bond: those within the window.
+
+    What costs more than the best mode of its residue and the window is not built.
+    """
+    modes = energy.built(modes_of(densities))
+    most = _least(modes) + WINDOW
+    mass = densities.mode_weight[modes.residue, modes.mode]
+    modes = modes.select(np.flatnonzero(-np.log(mass) <= most[modes.residue]))
+    modes, moved = with_sub_rotamers(densities, modes)
+    moved = moved.select(np.flatnonzero(moved.cost <= most[moved.residue]))
+    return likely(modes.joined(energy.built(moved.joined(energy.bonds.candidates))), WINDOW)
+
+
+def likely(candidates: Built, window: float) -> Built:
+    """Those within the window of the best of their residue by itself, and all that make a bond."""
+    above = candidates.cost + candidates.contact - _least(candidates)[candidates.residue]
+    return candidates.select(np.flatnonzero((above <= window) | (candidates.bond >= 0)))
+
+
+def _least(candidates: Built) -> np.ndarray:
+    """(N,) nats of the best candidate of each residue by itself; all have one."""
+    first = np.flatnonzero(np.diff(candidates.residue, prepend=-1))
+    return np.minimum.reduceat(candidates.cost + candidates.contact, first)
+
+
+def _given_way(energy: Energy, candidates: Built, best: Built, seed: int) -> Built:
+    """The best state where side chains that are strained, and whom they touch, have all candidates.
+
+    The others stay.
+    """
+    contacts = energy.contacts(best, np.ones(len(best), dtype=bool))
+    free = contacts.strain(len(best)) > STRAINED
+    touching = contacts.residue[(contacts.nats > NEGLIGIBLE) & (contacts.residue[:, 1] >= 0)]
+    free[touching[free[touching[:, 0]], 1]] = True
+    stay = best.select(np.flatnonzero(~free))
+    every = stay.joined(candidates.select(np.flatnonzero(free[candidates.residue])))
+    return every.select(best_of(energy, every, seed))
 
 
 def mass_within(densities: Densities, chi: np.ndarray) -> np.ndarray:
@@ -109,17 +147,15 @@ def mass_within(densities: Densities, chi: np.ndarray) -> np.ndarray:
     return np.where(apart <= DISTINCT, densities.mode_weight, 0.0).sum(axis=1)
 
 
-def _support(problem: Problem, candidates: Candidates, chosen: np.ndarray) -> np.ndarray:
-    """(N,) probability of each residue's chosen mode, the others being as chosen."""
-    energy = [own.copy() for own in problem.own]
-    for (i, j), pair in problem.pair.items():
-        energy[i] += pair[:, chosen[j]]
-        energy[j] += pair[chosen[i]]
-    start = candidates.start(len(chosen))
-    support = np.ones(len(chosen))
-    for n, each in enumerate(energy):
-        rows = slice(start[n], start[n + 1])
-        weight = np.exp(each.min() - each - candidates.spread[rows])
-        same = candidates.mode[rows] == candidates.mode[start[n] + chosen[n]]
-        support[n] = weight[same].sum() / weight.sum()
-    return support
+def _support(energy: Energy, candidates: Built, best: Built) -> np.ndarray:
+    """(N,) probability of each residue's mode in the best state, the others being as there.
+
+    That of a bond is 1.
+    """
+    total = candidates.cost + candidates.contact + energy.contact_with(best, candidates)
+    first = np.flatnonzero(np.diff(candidates.residue, prepend=-1))
+    n = candidates.residue
+    weight = np.exp(np.minimum.reduceat(total, first)[n] - total - candidates.spread)
+    same = candidates.mode == best.mode[n]
+    support = np.bincount(n, weight * same, len(best)) / np.bincount(n, weight, len(best))
+    return np.where(best.bond >= 0, 1.0, support)

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 
 from qfitlatent.chemistry.residues import NUM_CHI
-from qfitlatent.joint.candidates import Candidates, Densities, displaced
-from qfitlatent.joint.energy import Energy
-from qfitlatent.joint.search import best_state
+from qfitlatent.joint.candidates import Densities, displaced
+from qfitlatent.joint.energy import Built, Energy
+from qfitlatent.joint.search import best_of
 
 STEPS = np.deg2rad((8.0, 4.0))
 """Displacements of all chi at once, a search each."""
@@ -20,8 +20,8 @@ _MAX_MOVED = 3
 
 
 def relax(
-    energy: Energy, densities: Densities, state: Candidates, seed: int, movable: np.ndarray
-) -> Candidates:
+    energy: Energy, densities: Densities, state: Built, seed: int, movable: np.ndarray
+) -> Built:
     """One candidate a residue, as ``state`` and near it, with less strain.
 
     Only the movable (N,) bool residues move; those that make a bond stay.
@@ -30,11 +30,11 @@ def relax(
     directions = np.array(list(itertools.product((0, -1, 1), repeat=_MAX_MOVED)))[1:]
     moves = np.column_stack((directions, np.zeros(len(directions))))
     for step in STEPS:
-        strained = (energy.strain(state) > STRAINED) & movable
+        strain = energy.contacts(state, movable).strain(len(state))
+        strained = (strain > STRAINED) & movable
         if not strained.any():
             break
         moved = displaced(densities, state.select(np.flatnonzero(strained)), step * moves)
-        candidates = state.joined(moved)
-        chosen = best_state(energy.problem(candidates, energy.atoms(candidates)), seed)
-        state = candidates.select(candidates.start(len(chosen))[:-1] + chosen)
+        candidates = state.joined(energy.built(moved))
+        state = candidates.select(best_of(energy, candidates, seed))
     return state

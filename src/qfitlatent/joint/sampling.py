@@ -39,10 +39,11 @@ def sample_joint(
     rng = np.random.default_rng(seed)
     states = []
     for pool in np.split(drawn, len(drawn) // (BATCH * CANDIDATES_PER_DRAW)):
-        candidates = _equal(pool).joined(bonds.candidates)
-        problem = energy.problem(candidates, energy.atoms(candidates))
+        candidates = energy.built(_equal(pool).joined(bonds.candidates))
+        free, problem = energy.problem(candidates)
         state, _ = draw_states(problem, BATCH, rng)
-        rows = candidates.start(len(densities))[:-1] + state
+        rows = np.tile(candidates.start(len(densities))[:-1], (BATCH, 1))
+        rows[:, free] += state
         states.append(candidates.chi[rows])
     return np.concatenate(states)[:num]
 

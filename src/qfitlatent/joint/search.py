@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qfitlatent.joint.energy import Problem
+from qfitlatent.joint.energy import Built, Energy, Problem
 
 MAX_TABLE = 200_000
 """Entries of the largest table of an exact elimination; a component that needs more is annealed."""
@@ -19,6 +19,14 @@ TEMPERATURES = np.geomspace(3.0, 0.15, 30)
 """Of the annealing, nats."""
 
 
+def best_of(energy: Energy, candidates: Built, seed: int) -> np.ndarray:
+    """(N,) the rows of the candidates that are the best joint state of all residues."""
+    free, problem = energy.problem(candidates)
+    rows = candidates.start(len(energy))[:-1]
+    rows[free] += best_state(problem, seed)
+    return rows
+
+
 def best_state(problem: Problem, seed: int) -> np.ndarray:
     """(N,) the candidate of each residue in the state of lowest energy.
 
@@ -27,8 +35,10 @@ def best_state(problem: Problem, seed: int) -> np.ndarray:
     """
     kept = eliminate_dead_ends(problem)
     reduced = restrict(problem, kept)
-    state = np.zeros(len(problem.own), dtype=np.int64)
+    state = np.array([own.argmin() for own in reduced.own], dtype=np.int64)
     for component in components(reduced):
+        if len(component) == 1:
+            continue
         part = eliminate(reduced, component)
         if part is None:
             part = anneal(reduced, component, seed)
@@ -47,7 +57,7 @@ def restrict(problem: Problem, kept: list[np.ndarray]) -> Problem:
     own = [energy[kept[n]] for n, energy in enumerate(problem.own)]
     pair = {}
     for (i, j), energy in problem.pair.items():
-        part = energy[np.ix_(kept[i], kept[j])]
+        part = _part(energy, kept[i], kept[j])
         if len(kept[i]) == 1:
             own[j] = own[j] + part[0]
         elif len(kept[j]) == 1:
@@ -57,6 +67,13 @@ def restrict(problem: Problem, kept: list[np.ndarray]) -> Problem:
         else:
             own[i] = own[i] + part[0, 0]
     return Problem(own, pair)
+
+
+def _part(table: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """These rows and columns, ascending; the table itself where they are all."""
+    if len(columns) < table.shape[1]:
+        table = table[:, columns]
+    return table[rows] if len(rows) < len(table) else table
 
 
 def problem_of(problem: Problem, part: list[int]) -> Problem:
@@ -84,24 +101,28 @@ def eliminate_dead_ends(problem: Problem) -> list[np.ndarray]:
     A candidate r goes when another t is better whatever the neighbours do: E(r) - E(t) + sum_j
     min_s [E(r,s) - E(t,s)] > 0 (Goldstein, Biophys J 66 (1994) 1335).
     """
-    near = neighbours(problem)
-    kept = [np.arange(len(own)) for own in problem.own]
+    near, owns = neighbours(problem), list(problem.own)  # of those that are kept
+    kept = [np.arange(len(own)) for own in owns]
     waiting = set(range(len(kept)))
     while waiting:
         changed: set[int] = set()
         for n in sorted(waiting):
             if len(kept[n]) == 1:
                 continue
-            own = problem.own[n][kept[n]]
-            tables = [table[np.ix_(kept[n], kept[j])] for j, table in near[n].items()]
-            mean = own + sum((table.mean(axis=1) for table in tables), np.zeros(len(own)))
+            own = owns[n]
+            mean = own.copy()
+            for table in near[n].values():
+                mean += table.sum(axis=1) / table.shape[1]
             against = np.argsort(mean, kind="stable")[:COMPARED]
             gap = own[:, None] - own[against]
-            for table in tables:
+            for table in near[n].values():
                 gap += (table[:, None] - table[against]).min(axis=2)
-            dead = (gap > 1e-9).any(axis=1)
-            if dead.any():
-                kept[n] = kept[n][~dead]
+            alive = np.flatnonzero(~(gap > 1e-9).any(axis=1))
+            if len(alive) < len(own):
+                kept[n], owns[n] = kept[n][alive], own[alive]
+                for j, table in near[n].items():
+                    near[n][j] = table[alive]
+                    near[j][n] = near[n][j].T
                 changed |= {n, *near[n]}
         waiting = changed
     return kept

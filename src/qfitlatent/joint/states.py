@@ -15,11 +15,11 @@ import numpy as np
 
 from qfitlatent.chemistry.geometry import circular_distance
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC
-from qfitlatent.joint.candidates import Candidates, Densities
-from qfitlatent.joint.energy import Energy, Problem
+from qfitlatent.joint.candidates import Densities
+from qfitlatent.joint.energy import Built, Energy
 from qfitlatent.joint.gibbs import draw_states
 from qfitlatent.joint.relax import relax
-from qfitlatent.joint.search import best_state, components, restrict
+from qfitlatent.joint.search import best_of, components, restrict
 
 MAX_LABELS = 4
 """A to D: deposited models hardly have more."""
@@ -67,7 +67,7 @@ class States:
 class _Label:
     """A joint state, one candidate a residue; first (N,) is the first label of each side chain."""
 
-    state: Candidates
+    state: Built
     first: np.ndarray
 
 
@@ -100,8 +100,8 @@ def hundredths(weight: np.ndarray) -> np.ndarray:
 def joint_states(
     energy: Energy,
     densities: Densities,
-    best: Candidates,
-    candidates: Candidates,
+    best: Built,
+    candidates: Built,
     heterogeneous: np.ndarray,
     min_population: float,
     seed: int,
@@ -142,37 +142,33 @@ def joint_states(
     return States(chi, occupancy, tuple(groups))
 
 
-def _problem(energy: Energy, candidates: Candidates, cost: np.ndarray) -> Problem:
-    return energy.problem(replace(candidates, cost=cost), energy.atoms(candidates))
-
-
 def _marginals(
-    energy: Energy, best: Candidates, choice: Candidates, several: np.ndarray, seed: int
-) -> tuple[Candidates, np.ndarray, list[list[int]]]:
+    energy: Energy, best: Built, choice: Built, several: np.ndarray, seed: int
+) -> tuple[Built, np.ndarray, list[list[int]]]:
     """The plausible ones of the candidates, their marginals (C,), and the groups that touch.
 
     A mode counts by its mass, over its sub-rotamers: hence the spread beside the cost.
     """
     has_choice = np.isin(np.arange(len(several)), choice.residue)
     every = best.select(np.flatnonzero(~has_choice)).joined(choice)
-    problem = _problem(energy, every, every.cost + every.spread)
-    problem = restrict(problem, [np.arange(len(own)) for own in problem.own])
+    free, problem = energy.problem(replace(every, cost=every.cost + every.spread))
     _, marginals = draw_states(problem, CHAINS, np.random.default_rng(seed))
     kept = [np.flatnonzero(each >= PLAUSIBLE * each.max()) for each in marginals]
-    parts = components(restrict(problem, kept))
-    touching = [part for part in parts if has_choice[part].all()]
-    marginal = np.concatenate(marginals)
-    start = every.start(len(several))
-    rows = np.concatenate([start[n] + kept[n] for n in range(len(several))])
-    rows = rows[has_choice[every.residue[rows]]]
-    return every.select(rows), marginal[rows], touching
+    parts = [free[part] for part in components(restrict(problem, kept))]
+    touching = [part.tolist() for part in parts if has_choice[part].all()]
+    start = every.start(len(several))[free]
+    none = np.zeros(0, dtype=np.int64)
+    rows = np.concatenate([none, *(first + some for first, some in zip(start, kept, strict=True))])
+    marginal = np.concatenate([none, *(m[k] for m, k in zip(marginals, kept, strict=True))])
+    chosen = has_choice[every.residue[rows]]
+    return every.select(rows[chosen]), marginal[chosen], touching
 
 
 def _labels(
     energy: Energy,
     densities: Densities,
-    best: Candidates,
-    choice: Candidates,
+    best: Built,
+    choice: Built,
     marginal: np.ndarray,
     min_population: float,
     seed: int,
@@ -180,7 +176,8 @@ def _labels(
     """A, B, ... of all groups at once, while any residue finds a rotamer that it has not yet."""
     num = len(best)
     labels = [_Label(best, np.zeros(num, dtype=np.int64))]
-    at_rest, clashing = energy.strain(best), energy.clashing(best)
+    rest = energy.contacts(best, np.isin(np.arange(num), choice.residue))
+    at_rest, clashing = rest.strain(num), rest.clashing()
     unused = np.ones(len(choice), dtype=bool)
     for number in range(1, MAX_LABELS):
         last = labels[-1].state.chi[choice.residue]
@@ -191,8 +188,9 @@ def _labels(
             new = choice.select(np.flatnonzero(unused & active[choice.residue]))
             label = _next_label(energy, densities, labels, new, seed)
             taken = label.first == number
-            strained = taken & (energy.strain(label.state) > at_rest + MAX_STRAIN)
-            new_clash = np.array(list(energy.clashing(label.state) - clashing), dtype=np.int64)
+            contacts = energy.contacts(label.state, taken)
+            strained = taken & (contacts.strain(num) > at_rest + MAX_STRAIN)
+            new_clash = np.array(list(contacts.clashing() - clashing), dtype=np.int64)
             strained |= taken & np.isin(np.arange(num), new_clash)
             if not strained.any():
                 break
@@ -204,7 +202,7 @@ def _labels(
 
 
 def _next_label(
-    energy: Energy, densities: Densities, labels: list[_Label], new: Candidates, seed: int
+    energy: Energy, densities: Densities, labels: list[_Label], new: Built, seed: int
 ) -> _Label:
     """The best state in which a residue has a new side chain or that of an earlier label."""
     fresh = np.array([label.first == number for number, label in enumerate(labels)])  # (L,N)
@@ -216,11 +214,12 @@ def _next_label(
     every = every.joined(new)
     start = every.start(len(num_known))
     is_new = np.arange(len(every)) - start[every.residue] >= num_known[every.residue]
-    chosen = best_state(_problem(energy, every, every.cost - REWARD * is_new), seed)
+    rows = best_of(energy, replace(every, cost=every.cost - REWARD * is_new), seed)
+    chosen = rows - start[:-1]
     taken = chosen >= num_known
     order = np.argsort(~fresh, axis=0, kind="stable")
     earlier = order[np.minimum(chosen, len(labels) - 1), np.arange(len(chosen))]
-    state = relax(energy, densities, every.select(start[:-1] + chosen), seed, taken)
+    state = relax(energy, densities, every.select(rows), seed, taken)
     return _Label(state, np.where(taken, len(labels), earlier))
 
 
@@ -228,7 +227,7 @@ def _targets(
     token: np.ndarray,
     chi: np.ndarray,
     first: np.ndarray,
-    choice: Candidates,
+    choice: Built,
     marginal: np.ndarray,
 ) -> np.ndarray:
     """(N,L) marginal of the side chain that each label is the first to have, 0 under the others.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from qfitlatent.chemistry.geometry import wrap
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, ONE_LETTER, PI_SYMMETRIC
-from qfitlatent.joint.energy import STIFFNESS
+from qfitlatent.joint.contacts import STIFFNESS
 from qfitlatent.joint.states import States
 from qfitlatent.pages.render import render
 from qfitlatent.prediction.pane import packed_atoms, packed_viewer

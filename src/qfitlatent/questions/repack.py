@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from qfitlatent.chemistry.residues import NUM_CHI, TOKEN
-from qfitlatent.joint.atoms import KIND, NUM_MOVED, SIDE_CHAIN_KIND, Surroundings
+from qfitlatent.joint.atoms import KIND, Surroundings
 from qfitlatent.joint.bonds import Bonds, find_bonds
 from qfitlatent.joint.candidates import MIN_MASS, Candidates, Densities, candidates_of_modes
-from qfitlatent.joint.energy import CONTACT, MAX_CONTACT, NEGLIGIBLE, Energy, Problem, overlaps
-from qfitlatent.joint.model import WINDOW, likely
+from qfitlatent.joint.contacts import contacts_with, near_atoms, near_residues, pair_tables
+from qfitlatent.joint.energy import NEGLIGIBLE, Built, Energy, Problem
+from qfitlatent.joint.model import WINDOW, likely, likely_candidates
 from qfitlatent.joint.search import best_state
 from qfitlatent.prediction.looks import CLASH_NATS
 from qfitlatent.questions.sites import Site
@@ -60,10 +61,9 @@ class Packing:
         known = replace(densities, token=without.backbones.token, mode_weight=one)
         bonds = find_bonds(without.backbones, known, without.metals, without.recorded)
         energy = Energy(without.backbones, without.around, bonds)
-        self.candidates = likely(energy, candidates_of_modes(known).joined(bonds.candidates))
-        self.atoms = energy.atoms(self.candidates)
-        self.problem = energy.problem(self.candidates, self.atoms)
-        self.start = self.candidates.start(len(site.rows))
+        found = likely_candidates(energy, known)
+        self.candidates = found.select(np.flatnonzero(found.residue > 0))
+        self.free, self.problem = energy.problem(found)
         self.bonds = bonds
 
     def __call__(self, token: int, own: Densities) -> Repacked:
@@ -74,22 +74,22 @@ class Packing:
             every = _first_of(own, self.densities)
             bonds = find_bonds(site.backbones, every, site.metals, site.recorded)
             energy = Energy(site.backbones, site.around, bonds)
-            found = likely(energy, candidates_of_modes(every).joined(bonds.candidates))
-            atoms = energy.atoms(found)
-            problem = energy.problem(found, atoms)
+            found = likely_candidates(energy, every)
+            free, problem = energy.problem(found)
         else:
             energy = Energy(site.backbones, site.around, self.bonds)
-            found, atoms, problem = self._around(energy, candidates_of_modes(own))
-        chosen = best_state(problem, 0)
-        best = found.select(found.start(len(chosen))[:-1] + chosen)
-        own_atoms = [each[[c]] for each, c in zip(atoms, chosen.tolist(), strict=True)]
-        pairs, nats, is_clash = energy.contacts(best, own_atoms)
-        strain, contacts = float(nats[(pairs == 0).any(axis=1)].sum()), float(nats.sum())
+            found, free, problem = self._around(energy, candidates_of_modes(own))
+        rows = found.start(len(energy))[:-1]
+        rows[free] += best_state(problem, 0)
+        best = found.select(rows)
+        met = energy.contacts(best, np.ones(len(best), dtype=bool))
+        once = (met.residue[:, 1] < 0) | (met.residue[:, 0] < met.residue[:, 1])
+        strain, contacts = float(met.strain(len(best))[0]), float(met.nats[once].sum())
         return Repacked(
             energy=float(best.cost.sum()) + contacts + _disulfides(energy.bonds, best),
             contacts=contacts,
             strain=strain,
-            num_clashes=len(set(map(tuple, pairs[is_clash].tolist()))),
+            num_clashes=len(met.clashing()),
             chi=best.chi[0],
             fitting_mass=_fitting_mass(problem, found, own, strain),
         )
@@ -101,48 +101,37 @@ class Packing:
         metals = self.site.metals.position
         return bool((np.linalg.norm(metals - self.site.cb, axis=1) <= METAL_ANGSTROM).any())
 
-    def _around(
-        self, energy: Energy, own: Candidates
-    ) -> tuple[Candidates, list[np.ndarray], Problem]:
-        """All candidates, their atoms and problem, those of the neighbours being known."""
-        token = int(energy.backbones.token[0])
-        kind = SIDE_CHAIN_KIND[token, 1 : 1 + NUM_MOVED[token]]
-        (atoms,) = energy.backbones.select(np.array([0])).moved_atoms(own)
-        atoms = (atoms - energy.centre).astype(np.float32)
-        cost = own.cost.copy()
-        if len(own) > 1:
-            reach = np.linalg.norm(atoms - atoms.mean(axis=(0, 1)), axis=2).max() + MAX_CONTACT
-            near = np.linalg.norm(energy.position - atoms.mean(axis=(0, 1)), axis=1) <= reach
-            near &= (energy.excluded != 0).all(axis=1)
-            contact = CONTACT[kind[:, None], energy.kind[near]]
-            if contact.size:
-                cost += overlaps(atoms, energy.position[None, near], contact)[:, 0]
-            kept = np.flatnonzero(cost <= cost.min() + WINDOW)
-            own, atoms, cost = own.select(kept), atoms[kept], cost[kept]
-        each, pair = [cost], dict(self.problem.pair)
-        for j in range(1, len(self.site.rows)):
-            each.append(self.problem.own[j])
-            if token != TOKEN["GLY"]:
-                each[j] = each[j] + self._with_cb[j]
-            if len(kind):
-                contact = CONTACT[kind[:, None], energy.atom_kind[j]]
-                met = overlaps(atoms, self.atoms[j], contact)
-                if met.max() > NEGLIGIBLE:
-                    pair[0, j] = met
-        rest = self.candidates.select(np.arange(self.start[1], len(self.candidates)))
-        return own.joined(rest), [atoms, *self.atoms[1:]], Problem(each, pair)
+    def _around(self, energy: Energy, own: Candidates) -> tuple[Built, np.ndarray, Problem]:
+        """All candidates, and who has a choice, the first always; the neighbours are known."""
+        first, rest = likely(energy.built(own), WINDOW), self.candidates
+        if energy.backbones.token[0] != TOKEN["GLY"]:
+            rest = replace(rest, contact=rest.contact + self._with_cb)
+        every = first.joined(rest)
+        has_choice = np.isin(every.residue, self.free)
+        stay = every.select(np.flatnonzero((every.residue > 0) & ~has_choice))
+        free = np.append(0, self.free)
+        some = every.select(np.flatnonzero((every.residue == 0) | has_choice))
+        atoms = energy.atoms(some, free)
+        alone = energy.contact_with(stay, first)
+        each = [first.cost + first.contact + alone]
+        start = rest.start(len(energy))
+        for j, known in zip(self.free.tolist(), self.problem.own, strict=True):
+            rows = slice(start[j], start[j + 1])
+            each.append(known + rest.contact[rows] - self.candidates.contact[rows])
+        i, j = near_residues(atoms)
+        pair = {(i + 1, j + 1): table for (i, j), table in self.problem.pair.items()}
+        for _, k, table in pair_tables(atoms, i[i == 0], j[i == 0]):
+            if table.max() > NEGLIGIBLE:
+                pair[0, k] = table
+        return every, free, Problem(each, pair)
 
     @cached_property
-    def _with_cb(self) -> list[np.ndarray]:
-        """(C_j,) of each neighbour's candidates, nats of its contacts with CB of the first."""
+    def _with_cb(self) -> np.ndarray:
+        """(C,) nats of the neighbours' candidates with CB of the first."""
         energy = Energy(self.site.backbones, self.site.around, self.bonds)
-        cb = (self.site.cb - energy.centre).astype(np.float32)[None, None]
-        nats = []
-        for atoms, kinds in zip(self.atoms, energy.atom_kind, strict=True):
-            contact = CONTACT[kinds[:, None], [KIND["C"]]]
-            known = len(atoms) > 1 and contact.size
-            nats.append(overlaps(atoms, cb, contact)[:, 0] if known else np.zeros(len(atoms)))
-        return nats
+        cb = (self.site.cb - energy.centre).astype(np.float32)[None]
+        atoms = energy.atoms(self.candidates, np.arange(1, len(energy)))
+        return contacts_with(atoms, *near_atoms(atoms, cb), cb, np.array([KIND["C"]]))
 
 
 def _as(site: Site, token: int) -> Site:
