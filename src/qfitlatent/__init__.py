@@ -25,6 +25,8 @@ _PUBLIC = {
     "score": ("prediction.score", "score_structures"),
     "sample": ("prediction.sample", "sample_structures"),
     "embed": ("prediction.sample", "embed_structures"),
+    "compare_structures": ("questions.compare", "compare_structures"),
+    "predict_ensemble": ("questions.ensemble", "predict_ensemble"),
     "scan": ("questions.scan", "scan"),
     "scan_files": ("questions.scan", "scan_structures"),
 }

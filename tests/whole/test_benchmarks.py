@@ -1,5 +1,6 @@
 """Benchmarks are run by hand; here each runs once, as small as it can be, so that none decays."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
         ("download.py", ("--files", "8", "--atoms", "50", "--rounds", "1"), "eight connections"),
         ("joint.py", (str(EXAMPLE), "--rows"), "| example |"),
         ("order_parameters.py", (str(EXAMPLE), "--draws", "64"), "| example | 44 |"),
+        ("ensemble.py", ("--models", "2"), "| 2 |"),
         ("wrong_side_chains.py", (str(EXAMPLE), "--share", "0.5"), "| turned, another rotamer |"),
         ("score.py", ("--copies", "1", "--rounds", "1"), "| 44 |"),
         ("predict.py", ("--number", "2", "--rounds", "1", "--workers", "0"), "from start to end"),
@@ -67,3 +69,15 @@ def test_robustness_is_measured_on_displaced_backbones_and_other_crystals(tmp_pa
     ]  # fmt: skip
     assert rows[-1][1:] == rows[-2][1:]  # and so nothing is lost
     assert rows[5][1:] != rows[2][1:]
+
+
+def test_changes_between_crystals_are_ranked(tmp_path):
+    (tmp_path / "files").mkdir()
+    for name in ("one", "two"):
+        shutil.copy(EXAMPLE, tmp_path / f"files/{name}.cif.gz")
+    (tmp_path / "pairs.csv").write_text("id1,chain1,id2,chain2\none,A,two,A\n")
+    (tmp_path / "split.csv").write_text("entry,split\none,validation\n")
+    given = (str(tmp_path / "files"), "--pairs", str(tmp_path / "pairs.csv"))
+    done = run("structures.py", *given, "--split", str(tmp_path / "split.csv"))
+    assert "1 pairs" in done.stdout, done.stderr
+    assert "| predicted distance |" in done.stdout

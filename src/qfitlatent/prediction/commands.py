@@ -52,10 +52,23 @@ def add_arguments(
 
     own: of each argument the flags, and at the end its options.
     """
+    add_structures(parser)
+    add_shared(parser)
+    add_settings("predict", ("pattern", *settings, "device", "workers"), parser)
+    for *flags, how in own:
+        parser.add_argument(*flags, **how)
+
+
+def add_structures(parser: argparse.ArgumentParser) -> None:
+    """The structures that a command takes."""
     parser.add_argument(
         "structures", nargs="*", metavar="STRUCTURE", type=Path, help="PDB or mmCIF file, or folder"
     )
     parser.add_argument("--example", action="store_true", help="the simulated structure that ships")
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """What all commands have beside their structures: the model, the threads, writing over."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -65,9 +78,6 @@ def add_arguments(
     parser.add_argument(
         "--threads", type=number, help="threads of the network (default: all cores)"
     )
-    add_settings("predict", ("pattern", *settings, "device", "workers"), parser)
-    for *flags, how in own:
-        parser.add_argument(*flags, **how)
 
 
 def add_settings(section: str, keys: tuple[str, ...], parser: argparse.ArgumentParser) -> None:
@@ -105,24 +115,32 @@ def asked(options: argparse.Namespace) -> Asked:
 
     Raises QfitLatentError where no structure is named, and for a model or settings of no use.
     """
+    structures = [*options.structures, *[EXAMPLE] * options.example]
+    if not structures:
+        raise QfitLatentError(
+            "No structure is named: give PDB or mmCIF files, folders of them, or --example."
+        )
+    return Asked(structures, *loaded(options))
+
+
+def loaded(options: argparse.Namespace) -> "tuple[LoadedModel, PredictionSettings]":
+    """The model and the settings that the command line names; torch has as many threads.
+
+    Raises QfitLatentError for threads, a model or settings of no use.
+    """
     import torch
 
     from qfitlatent.base import config
     from qfitlatent.model.checkpoint import load_model
     from qfitlatent.model.device import choose_device
 
-    structures = [*options.structures, *[EXAMPLE] * options.example]
-    if not structures:
-        raise QfitLatentError(
-            "No structure is named: give PDB or mmCIF files, folders of them, or --example."
-        )
     threads = num_cores() if options.threads is None else options.threads
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         raise QfitLatentError(f"--threads is {threads}, but must be 1 to {MAX_THREADS}.")
     torch.set_num_threads(threads)
     chosen = config.settings(PredictionSettings, "predict", given_of(PredictionSettings, options))
     choose_device(chosen.device)  # before a model is read
-    return Asked(structures, load_model(options.model), chosen)
+    return load_model(options.model), chosen
 
 
 def given_of(settings: type, options: argparse.Namespace) -> dict[str, Any]:

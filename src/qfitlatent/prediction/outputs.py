@@ -86,7 +86,7 @@ def write_built(
     states, waters = ensemble.joint.states, ensemble.waters_removed
     cif = mmcif_text(ensemble.model, ensemble.origin, ensemble.document)
     pdb = pdb_text(ensemble.model)
-    mixture = _mixture_table(residues, predicted, token, has_chi)
+    mixture = mixture_table(residues, predicted, token, has_chi)
     summary = summary_table(given, predicted, ensemble, results.identity["min_weight"])
     groups = _groups_table(residues, ensemble.row, states)
     rows = summary.to_pylist()
@@ -221,7 +221,7 @@ def _states_of_all(predicted: Predicted, ensemble: Ensemble) -> States:
 _LABEL = ("chain", "name", "author_number", "insertion_code")
 
 
-def _mixture_table(
+def mixture_table(
     residues: pa.Table, predicted: Predicted, token: np.ndarray, has_chi: np.ndarray
 ) -> pa.Table:
     # Components of weight 0 only fill up the array.

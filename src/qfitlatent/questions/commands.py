@@ -18,6 +18,7 @@ from qfitlatent.prediction.commands import (
     given_of,
     tell,
 )
+from qfitlatent.questions.structure_commands import OF_STRUCTURES
 
 
 def _scan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +112,7 @@ _PACKING_OWN = (
     ("-o", "--out", {"type": Path, "default": Path("packing.csv"), "help": "CSV file to write"}),
 )
 COMMANDS: tuple[tuple[Any, ...], ...] = (
+    *OF_STRUCTURES,
     ("scan", "give each residue each type, in context", _scan_arguments, _scan),
     (
         "compare-experiment",
