@@ -57,7 +57,7 @@ def natives(paths: list[Path], number: int) -> None:
         table = qfitlatent.scan(path, residues=names(path, number)).table.to_pandas()
         scans.append(table[table.groupby("index")["type"].transform("size") == len(RESIDUE_TYPES)])
         print(f"{path.name}: {scans[-1]['is_native'].sum()} positions", flush=True)
-    every = pd.concat(scans)
+    every = pd.concat(scans, ignore_index=True)
     keys = ["entry", "chain", "index"]
     print("\n| ranked by | positions | median rank | upper half | first five | ranks by fours |")
     print("|---|---:|---:|---:|---:|---|")

@@ -68,7 +68,7 @@ def test_every_position_has_every_type_and_one_is_native(scan):
         assert max(row["rank"] for row in place) <= 20
         assert sum(row["rank"] == 1 for row in place) >= 1
     for row in rows:
-        assert row["fit"] == pytest.approx(row["neighbour_change"] - row["strain_change"], abs=1e-4)
+        assert row["fit"] == pytest.approx(row["neighbour_change"] - row["energy_change"], abs=1e-4)
         num_chi = NUM_CHI[TOKEN[row["type"]]]
         assert sum(row[f"chi{d}_rad"] is not None for d in range(1, 5)) == num_chi
         assert (row["entropy"] is None) == (row["fitting_mass"] is None) == (num_chi == 0)

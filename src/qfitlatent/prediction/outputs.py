@@ -103,7 +103,7 @@ def write_built(
         notes.append(f"{len(unsure)} residues have a confidence below {least:g}; {listed}")
     if waters:
         notes.append(f"{len(waters)} waters removed; {listed}")
-    notes.append(in_words(ensemble.seen))
+    notes.append(f"around: {in_words(ensemble.seen)}")
     if pdb is None:
         notes.append("no PDB file: that format has no room for these names of chains or numbers")
     conformers = np.count_nonzero(states.occupancy, axis=1)
@@ -179,7 +179,7 @@ def write_scores(results: Results, given: Input, scored: Scored) -> Written:
     with results.files(given, {"num_residues": num}) as (table_path, seen_path):
         write_table(scores, table_path, SCORES)
         write_table(seen, seen_path, SEEN)
-    return Written(given.entry, given.path, notes=(in_words(seen),), num_residues=num)
+    return Written(given.entry, given.path, notes=(f"around: {in_words(seen)}",), num_residues=num)
 
 
 def write_embedding(

@@ -107,4 +107,4 @@ def in_words(seen: pa.Table) -> str:
         if row["num_used"] < row["num_atoms"] or (row["note"] and not row["num_used"]):
             not_counted.append(f"{called}: {row['note']}")
     left = f"; not used: {', '.join(not_counted)}" if not_counted else ""
-    return f"surroundings: {', '.join(counted) or 'none'}{left}"
+    return f"{', '.join(counted) or 'nothing'}{left}"

@@ -201,12 +201,15 @@ class _Work:
         """All rows of one structure; s (N,d_s)."""
         row = protein.residue_row.numpy()
         left_out = _left_out(given, protein)
-        positions = [n for n, r in enumerate(row.tolist()) if r not in left_out]
-        positions = [n for n in positions if given.chosen.rebuilt[row[n]]]
-        if not positions:
+        wanted = [n for n, r in enumerate(row.tolist()) if r not in left_out]
+        wanted = [n for n in wanted if given.chosen.rebuilt[row[n]]]
+        at = _Structure(self, given, protein, s) if wanted else None
+        positions = [n for n in wanted if at and np.isfinite(at.cb[n]).all()]
+        for n in {*wanted} - {*positions}:
+            left_out[row[n]] = f"{_labels(given)[row[n]]}: its backbone is not found in the file"
+        if at is None or not positions:
             words = "; ".join(left_out.values()) or "--residues names none with a backbone"
             raise Unusable("nothing_to_scan", f"{given.path} has no position to scan: {words}.")
-        at = _Structure(self, given, protein, s)
         with Progress(len(positions), "positions", self.stream or io.StringIO()) as progress:
             tables = []
             for n in positions:
@@ -231,16 +234,21 @@ def _left_out(given: Input, protein: Protein) -> dict[int, str]:
     """Of the rows that were asked for those that have no variants, each with the reason."""
     token = np.full(len(given.tables["residues"]), -1)
     token[protein.residue_row.numpy()] = protein.token.numpy()
-    labels = ("author_chain", "name", "author_number", "insertion_code")
-    rows = given.tables["residues"].select(list(labels)).to_pylist()
-    found = {}
+    labels, found = _labels(given), {}
     for row in np.flatnonzero(given.chosen.rebuilt).tolist():
         why = why_not_changed(given, row)
         if not why and token[row] == UNKNOWN_TOKEN:
             why = "it is a modified residue whose parent is not known"
         if why:
-            found[row] = f"{residue_label(*(rows[row][name] for name in labels))}: {why}"
+            found[row] = f"{labels[row]}: {why}"
     return found
+
+
+def _labels(given: Input) -> list[str]:
+    """How each row of the residues table is called."""
+    names = ("author_chain", "name", "author_number", "insertion_code")
+    rows = given.tables["residues"].select(list(names)).to_pylist()
+    return [residue_label(*row.values()) for row in rows]
 
 
 class _Structure:
@@ -278,7 +286,8 @@ class _Structure:
         first = states[own]
         change = likelihood - likelihood[own]
         strain = np.array([state.contacts - first.contacts for state in states])
-        fit = change - strain
+        energy = np.array([state.energy - first.energy for state in states])
+        fit = change - energy
         has_chi = NUM_CHI[types] > 0
         columns: dict[str, Any] = id_columns(
             self.given.tables["residues"],
@@ -299,7 +308,7 @@ class _Structure:
             "num_modes": pa.array(modes, mask=~has_chi),
             "fitting_mass": pa.array([state.fitting_mass for state in states], mask=~has_chi),
             **chi_columns("chi", chi, "_rad", CHI_DEFINED[types]),
-            "energy_change": [state.energy - first.energy for state in states],
+            "energy_change": energy,
             "strain": [state.strain for state in states],
             "strain_change": strain,
             "num_clashes": clashes,

@@ -7,7 +7,7 @@ SCAN = make_schema(
         *IDS,
         Column("type", TEXT, False, "", "what the residue is taken to be"),
         Column("is_native", FLAG, False, "", "the type that the file has"),
-        Column("fit", F32, False, "nat", "neighbour_change - strain_change; 0 of the native type"),
+        Column("fit", F32, False, "nat", "neighbour_change - energy_change; 0 of the native type"),
         Column("rank", I8, False, "", "of the types that were scanned by fit, 1 the best"),
         Column("neighbour_change", F32, False, "nat", "log density of the neighbours' conformers"),
         Column("num_neighbours", I16, False, "", "residues with chi, CB within 10 angstrom"),

@@ -39,7 +39,7 @@ def write_scan(results: Results, given: Input, scanned: Scanned) -> Written:
     notes = [f"{without} of {len(table) - num} changes have no room"]
     if left_out:
         notes.append(f"{len(left_out)} positions left out; see {given.entry}.scan.json")
-    notes.append(in_words(seen))
+    notes.append(f"around: {in_words(seen)}")
     record = {
         "num_residues": num,
         "positions_left_out": left_out,

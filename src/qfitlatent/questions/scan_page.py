@@ -85,6 +85,7 @@ def _words_of(row: dict[str, Any]) -> list[str]:
     return [
         f"{_called(row)} as {row['type']}",
         f"{row['fit']:.1f}",
+        f"{row['energy_change']:.1f}",
         f"{row['strain_change']:.1f}",
         f"{row['neighbour_change']:.2f}",
         str(row["clash_change"]),
