@@ -81,3 +81,9 @@ def test_changes_between_crystals_are_ranked(tmp_path):
     done = run("structures.py", *given, "--split", str(tmp_path / "split.csv"))
     assert "1 pairs" in done.stdout, done.stderr
     assert "| predicted distance |" in done.stdout
+
+
+def test_ignorance_is_held_against_the_loss():
+    tiny = evaluated_tiny()
+    arguments = (str(tiny.tables.parent), "--split", "test", "--number", "2", "--passes", "2")
+    assert "| all | " in run("ignorance.py", *arguments).stdout

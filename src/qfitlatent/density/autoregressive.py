@@ -27,7 +27,9 @@ from qfitlatent.density.protocol import Head
 from qfitlatent.density.quantiles import Points, even_points, mixture_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
+    LOG_NOTHING,
     categorical_entropy,
+    exp_of_share,
     kernel_entropy,
     log_i0e,
     log_sum_and_entropy,
@@ -46,6 +48,9 @@ chi alone. The more chi come before it, the more paths to it a figure needs."""
 
 ENTROPY_POINTS = 256
 """S where the entropy alone is asked for: its mean error is below 0.003 nats."""
+
+DISAGREEMENT_POINTS = 64
+"""S where the terms of an average are compared, of which each point is a mean itself."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,22 @@ class AutoregressiveDensity:
         """(N,) differential entropy in nats; 0 for a residue without chi."""
         return self.points(ENTROPY_POINTS).entropy
 
+    @torch.no_grad()
+    def disagreement(self, num_terms: int) -> Tensor:
+        """(N,) nats by which the terms of an average disagree: 0, or up to D log num_terms.
+
+        The head's components are those of num_terms densities of equal weight, one after the
+        other. For each chi it is the Jensen-Shannon divergence of the terms, given the chi before
+        it, which stand at points of the average; with r = p_term / p_average it is the mean of
+        r log r over terms and points, no point of which is below 0.
+        """
+        total = self.s.new_zeros(len(self))
+        for at, few in self._alike(DISAGREEMENT_POINTS):
+            for d, mixture, angle in few._conditionals(DISAGREEMENT_POINTS):
+                gap = _divergence(angle, *mixture, bool(few.symmetric[0, d]), num_terms)
+                total[at] += gap.view(len(at), -1).mean(1)
+        return total
+
     def _alike(self, num: int) -> Iterator[tuple[Tensor, AutoregressiveDensity]]:
         """Residues (n,) long with the same chi, and their density; those without chi are left out.
 
@@ -227,6 +248,18 @@ class AutoregressiveDensity:
     def modes(self, min_weight: float, merge_within: float) -> Modes:
         """Joint modes by beam search, components within ``merge_within`` (radians) merged."""
         return self.as_mixture().modes(min_weight, merge_within)
+
+
+def _divergence(
+    angle: Tensor, log_weight: Tensor, mean: Tensor, kappa: Tensor, symmetric: bool, num_terms: int
+) -> Tensor:
+    """(M,) Jensen-Shannon divergence at angle (M,q) of the terms whose components these are."""
+    is_symmetric = torch.tensor(symmetric, device=angle.device)
+    kernel = log_von_mises(angle[..., None] - mean[:, None], kappa[:, None], is_symmetric)
+    joint = (log_weight[:, None] + kernel).unflatten(-1, (num_terms, -1))
+    of_term = log_sum_exp(joint) + math.log(num_terms)  # (M,q,terms)
+    log_ratio = of_term - (log_sum_exp(of_term) - math.log(num_terms))[..., None]
+    return (exp_of_share(log_ratio) * log_ratio.clamp(min=LOG_NOTHING)).mean((1, 2))
 
 
 def _at_points(

@@ -219,7 +219,7 @@ _FORMAT = (
     },
 )
 WHAT = ("residues", "fix", "surroundings", "mutate")
-_HOW = ("truncate", "min_confidence", "b_factors")
+_HOW = ("truncate", "min_confidence", "b_factors", "passes")
 _OF_MODES = ("min_weight", "merge_within_degrees")
 _OF_ALTLOCS = ("heterogeneous_above", "ambiguous_above")
 COMMANDS = (

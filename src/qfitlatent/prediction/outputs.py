@@ -275,12 +275,13 @@ def summary_table(
     token = residues["token"].to_numpy()
     has_chi = NUM_CHI[token[predicted.row]] > 0
     turns = NUM_CHI[token[ensemble.row]] > 0  # of those that are built
-    entropy, heterogeneity, free, of_rotamers = np.full((4, num), np.nan)
+    entropy, heterogeneity, free, of_rotamers, apart = np.full((5, num), np.nan)
     num_modes = np.zeros(num, dtype=np.int8)
     rows = predicted.row[has_chi]
     entropy[rows] = predicted.entropy[has_chi]
     free[rows] = entropy[rows] - NUM_CHI[token[rows]] * np.log(2.0 * np.pi)
     of_rotamers[rows] = predicted.rotamer_entropy[has_chi]
+    apart[rows] = predicted.disagreement[has_chi]
     heterogeneity[rows] = 1.0 - predicted.top_weight[has_chi]
     heavy = np.count_nonzero(predicted.mode_weight[has_chi] >= min_weight, axis=1)
     num_modes[rows] = np.maximum(heavy, 1)  # the heaviest always counts
@@ -316,6 +317,7 @@ def summary_table(
         "entropy": pa.array(entropy.astype(np.float32), mask=missing),
         "conformational_entropy": pa.array(free.astype(np.float32), mask=missing),
         "rotamer_entropy": pa.array(of_rotamers.astype(np.float32), mask=missing),
+        "disagreement": _null_where_nan(apart),
         "heterogeneity": pa.array(heterogeneity.astype(np.float32), mask=missing),
         "num_modes": pa.array(num_modes, mask=missing),
         "p_heterogeneous": pa.array(

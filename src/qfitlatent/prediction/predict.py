@@ -31,7 +31,7 @@ from qfitlatent.prediction.settings import PredictionSettings
 IDENTITY = (
     *("min_weight", "merge_within_degrees", "heterogeneous_above", "ambiguous_above"),
     *("surroundings", "residues", "fix", "mutate", "truncate", "min_confidence"),
-    "b_factors",
+    *("b_factors", "passes"),
 )
 """Settings that decide about a prediction."""
 
@@ -102,6 +102,9 @@ def predicted_density(
         densities = joint_densities(mixture, protein.token, settings)
         observed = observables(mixture, densities.token)
         p_heterogeneous = runner.p_heterogeneous(s, protein.token)
+    disagreement = np.full(len(protein), np.nan, dtype=np.float32)
+    if runner.passes is not None:
+        disagreement = runner.passes.disagreement(protein).numpy()
     top_weight = densities.mode_weight[:, 0].clip(max=1.0)  # a sum of rounded weights
     if p_heterogeneous is None:
         heterogeneous = 1.0 - top_weight >= settings.ambiguous_above
@@ -114,6 +117,7 @@ def predicted_density(
         top_weight=top_weight,
         p_heterogeneous=p_heterogeneous,
         heterogeneous=heterogeneous,
+        disagreement=disagreement,
         rotamer_entropy=observed.rotamer_entropy,
         observables=observed.values,
         **{name: getattr(densities, name) for name in _OF_DENSITIES},

@@ -79,8 +79,9 @@ class Predicted:
     row (n,) of the residues table; weight (n,K), mean and kappa (n,K,4); entropy (n,);
     mode_weight (n,J) heaviest first and 0 where not valid; mode_chi (n,J,4); top_weight (n,) of the
     heaviest mode; p_heterogeneous (n,), nan of a model without it; heterogeneous (n,) bool: the
-    residue may have altlocs. rotamer_entropy (n,); observables (n,W), values of the kinds that
-    the residue's type has (``chemistry/observables.py``), then nan.
+    residue may have altlocs. disagreement (n,) of passes, nan without; rotamer_entropy (n,);
+    observables (n,W), values of the kinds that the residue's type has
+    (``chemistry/observables.py``), then nan.
     """
 
     row: np.ndarray
@@ -93,6 +94,7 @@ class Predicted:
     mode_chi: np.ndarray
     p_heterogeneous: np.ndarray
     heterogeneous: np.ndarray
+    disagreement: np.ndarray
     rotamer_entropy: np.ndarray
     observables: np.ndarray
 

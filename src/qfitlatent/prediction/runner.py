@@ -37,6 +37,7 @@ from qfitlatent.model.batch import Protein, collate
 from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.device import choose_device
+from qfitlatent.model.passes import Passes
 from qfitlatent.prediction.forecast import Forecast
 from qfitlatent.prediction.records import (
     Input,
@@ -197,6 +198,7 @@ class Runner:
             )
         # Densities are small and are evaluated on the CPU; the trunk is what needs the device.
         self.head = copy.deepcopy(self.model.head)
+        self.passes = Passes(self.model, self.settings.passes) if self.settings.passes else None
         self.model = self.model.to(self.device)
         self._network = self.model.embed if embeds else self.model.encode
         self.timing = timing or Timing()

@@ -54,6 +54,7 @@ class PredictionSettings:
     mutate: str | None
     truncate: bool
     min_confidence: float
+    passes: int
     b_factors: str
     seed: int
     device: str
