@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from qfitlatent.chemistry import neighbours
 from qfitlatent.chemistry.neighbours import pairs_within
 
 
+@pytest.mark.parametrize("at_a_time", [1 << 21, 50])
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_all_against_all(seed):
+def test_equals_all_against_all(seed, at_a_time, monkeypatch):
+    monkeypatch.setattr(neighbours, "PAIRS_AT_A_TIME", at_a_time)
     rng = np.random.default_rng(seed)
     a, b = rng.normal(scale=8.0, size=(60, 3)) + 1000, rng.normal(scale=8.0, size=(90, 3)) + 1000
     a[3] = np.nan

@@ -4,6 +4,9 @@ import itertools
 
 import numpy as np
 
+PAIRS_AT_A_TIME = 1 << 21
+"""Of points in cells side by side, whose distances are held at a time."""
+
 _SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
 
 
@@ -25,13 +28,19 @@ def pairs_within(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarra
     order = np.argsort(code_b, kind="stable")
     code_b = code_b[order]
     # Three cells that differ in the last axis alone stand in a row.
-    codes = ((cell_a @ stride)[:, None] + _SHIFTS @ stride[:2]).ravel()
+    codes = (cell_a @ stride)[:, None] + _SHIFTS @ stride[:2]
     first = np.searchsorted(code_b, codes - 1, side="left")
     count = np.searchsorted(code_b, codes + 1, side="right") - first
-    i = np.repeat(np.repeat(np.arange(len(a)), len(_SHIFTS)), count)
-    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-    j = order[np.repeat(first, count) + within]
-    apart = a[i] - b[j]
-    near = np.einsum("ij,ij->i", apart, apart) <= radius**2
-    i, j = np.divmod(np.sort(i[near] * len(b) + j[near]), len(b))
+    total = count.sum(axis=1).cumsum()
+    parts = np.searchsorted(total, np.arange(PAIRS_AT_A_TIME, total[-1], PAIRS_AT_A_TIME))
+    found = []
+    for low, high in itertools.pairwise([0, *np.unique(parts).tolist(), len(a)]):
+        num = count[low:high].ravel()
+        i = np.repeat(np.repeat(np.arange(low, high), len(_SHIFTS)), num)
+        within = np.arange(len(i)) - np.repeat(np.cumsum(num) - num, num)
+        j = order[np.repeat(first[low:high].ravel(), num) + within]
+        apart = a[i] - b[j]
+        near = np.einsum("ij,ij->i", apart, apart) <= radius**2
+        found.append(np.sort(i[near] * len(b) + j[near]))
+    i, j = np.divmod(np.concatenate(found), len(b))
     return rows_a[i], rows_b[j]

@@ -126,9 +126,15 @@ class Densities:
         """
         if mode is None:
             mode = self.nearest_mode(residue, chi)
-        of_mode, which = np.unique(residue * self.mode_weight.shape[1] + mode, return_inverse=True)
-        n, m = np.divmod(of_mode, self.mode_weight.shape[1])
-        loss = self.log_density(n, self.mode_chi[n, m])[which] - self.log_density(residue, chi)
+        width = self.mode_weight.shape[1]
+        modes, which = np.unique(residue * width + mode, return_inverse=True)
+        n, m = np.divmod(modes, width)
+        every = np.concatenate((n, residue))
+        order = np.argsort(every, kind="stable")
+        points = np.concatenate((self.mode_chi[n, m], chi))
+        log = np.empty(len(every))
+        log[order] = self.log_density(every[order], points[order])
+        loss = log[: len(n)][which] - log[len(n) :]
         return np.clip(loss, 0.0, MAX_LOSS) - np.log(self.mode_weight[residue, mode])
 
     def nearest_mode(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:

@@ -23,6 +23,9 @@ WINDOW = 6.0
 NARROW = 3.0
 """The same where the best state is first looked for."""
 
+PLAUSIBLE = 4.0
+"""The same for altlocs: what is left out weighs less than 0.02 of the best."""
+
 STRAINED = 0.5
 """Nats of contacts from which on a side chain looks for a way out among all candidates."""
 
@@ -90,7 +93,8 @@ def joint_model(
     support = _support(energy, candidates, best)
     everyone = np.ones(len(best), dtype=bool)
     best = relax(energy, densities, best, seed, everyone)
-    states = joint_states(energy, densities, best, candidates, heterogeneous, min_population, seed)
+    some = likely(candidates, PLAUSIBLE)
+    states = joint_states(energy, densities, best, some, heterogeneous, min_population, seed)
     return JointModel(
         states,
         mass=mass_within(densities, best.chi),
