@@ -55,7 +55,7 @@ def natives(paths: list[Path], number: int) -> None:
     scans = []
     for path in paths:
         table = qfitlatent.scan(path, residues=names(path, number)).table.to_pandas()
-        scans.append(table[table.groupby("index")["type"].transform("size") == len(RESIDUE_TYPES)])
+        scans.append(table)
         print(f"{path.name}: {scans[-1]['is_native'].sum()} positions", flush=True)
     every = pd.concat(scans, ignore_index=True)
     keys = ["entry", "chain", "index"]

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 import qfitlatent
-from helpers.browser import check_self_contained
+from helpers.browser import check_in_browser, check_self_contained
 from helpers.predictions import TINY, make_model, settings_of
 from helpers.simulated import simulator
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI, RESIDUE_TYPES, TOKEN
+from qfitlatent.questions.repack import Packing
 from qfitlatent.questions.scan import scan_structures
 from qfitlatent.questions.scan_columns import SCAN
 from qfitlatent.questions.scan_files import SCAN_FILES
@@ -183,3 +184,29 @@ def test_positions_that_cannot_be_changed_are_left_out_with_their_reason(structu
     assert "it lacks N, CA or C" in scan.left_out[0]
     with pytest.raises(QfitLatentError, match=r"no position to scan: A/.* lacks N, CA or C"):
         qfitlatent.scan(other, model, residues="A:31", types="ALA")
+
+
+def test_what_neighbours_do_by_themselves_is_the_same_worked_out_once(
+    structure, model, scan, monkeypatch
+):
+    monkeypatch.setattr(Packing, "_may_bond", lambda *_: True)
+    found = qfitlatent.scan(structure, model, residues=PLACES).table
+    for name in ("energy_change", "strain", "strain_change", "fitting_mass"):
+        one, two = (np.array(table[name].to_pylist(), dtype=float) for table in (scan.table, found))
+        np.testing.assert_allclose(one, two, atol=1e-2, err_msg=name)
+
+
+def test_a_residue_alone_is_scanned(structure, model):
+    alone = structure.clone()
+    chain = alone[0]["A"]
+    for n in reversed(range(len(chain))):
+        if chain[n].seqid.num != 31:
+            del chain[n]
+    table = qfitlatent.scan(alone, model, types="ALA,TRP").table.to_pylist()
+    assert {row["num_neighbours"] for row in table} == {0}
+    assert all(row["strain"] == row["neighbour_change"] == 0 for row in table)
+
+
+def test_the_page_opens_on_desk_phone_and_paper(scan, tmp_path):
+    scan.write(tmp_path)
+    check_in_browser(tmp_path / f"{scan.entry}.scan.html")

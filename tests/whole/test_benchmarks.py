@@ -31,6 +31,11 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
         ("order_parameters.py", (str(EXAMPLE), "--draws", "64"), "| example | 44 |"),
         ("ensemble.py", ("--models", "2"), "| 2 |"),
         ("wrong_side_chains.py", (str(EXAMPLE), "--share", "0.5"), "| turned, another rotamer |"),
+        (
+            "scan.py",
+            (str(EXAMPLE), "--natives", "1", "--times", "1", "--regions", "8"),
+            "| residues of the region |",
+        ),
         ("score.py", ("--copies", "1", "--rounds", "1"), "| 44 |"),
         ("predict.py", ("--number", "2", "--rounds", "1", "--workers", "0"), "from start to end"),
     ],
