@@ -173,7 +173,8 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
     distance = torch.from_numpy(cost).permute(1, 0, 2).reshape(num_samples, -1)
     np.testing.assert_allclose(wasserstein(distance, observed).numpy(), exact, atol=2e-6)
     if num_atoms > 1:
-        value = transport_cost(torch.from_numpy(cost), torch.from_numpy(demand))
+        costs = torch.from_numpy(cost).permute(2, 0, 1)
+        value = transport_cost(costs, torch.from_numpy(demand).T)
         np.testing.assert_allclose(value.numpy(), exact, atol=2e-6)
 
 
@@ -300,17 +301,16 @@ def test_auroc_of_random_entropies_is_one_half_within_its_interval():
 
 def test_bootstrap_interval_is_that_of_the_normal_for_one_residue_an_entry():
     rng = np.random.default_rng(3)
-    values = rng.normal(size=(400, 1))
-    figures = bootstrap_means(values, np.arange(400), bootstrap_weights(400, 4000, 1))
+    values = rng.normal(size=400)
+    figures = bootstrap_means([values], np.arange(400), bootstrap_weights(400, 4000, 1))
     assert figures.value[0, 0] == pytest.approx(values.mean())
     expected = 2 * 1.96 * values.std() / 20
     assert figures.high[0, 0] - figures.low[0, 0] == pytest.approx(expected, rel=0.08)
 
 
 def test_group_means_ignore_nan_and_one_entry_has_no_interval():
-    values = np.array([[1.0], [3.0], [np.nan], [10.0]])
     figures = bootstrap_means(
-        values,
+        [np.array([1.0, 3.0, np.nan, 10.0])],
         np.array([0, 1, 1, 1]),
         bootstrap_weights(2, 100, 0),
         level=np.array([0, 0, 0, 1]),

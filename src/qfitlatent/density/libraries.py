@@ -156,11 +156,12 @@ class Library:
 
     def density(self, token: Tensor, phi_psi: Tensor) -> VonMisesMixture:
         """The mixtures of N residues: token (N,), phi_psi (N,2) radians, nan where unknown."""
-        num = max(len(c.weight) for c in self.components.values())
+        present = {kind: self.components[kind] for kind in token.unique().tolist()}
+        num = max((len(components.weight) for components in present.values()), default=1)
         weight = torch.zeros(len(token), num)
         weight[:, 0] = 1.0
         eta = torch.zeros(len(token), num, NUM_CHI_MAX, 2)
-        for kind, components in self.components.items():
+        for kind, components in present.items():
             rows = torch.nonzero(token == kind)[:, 0]
             size, num_chi = components.eta.shape[:2]
             weight[rows, :size] = components.weight

@@ -87,6 +87,11 @@ class VonMisesMixture:
         """The mixtures of these residues: rows (n,) long, or (N,) bool."""
         return VonMisesMixture(*(x[rows] for x in vars(self).values()))
 
+    def first(self, num: int) -> VonMisesMixture:
+        """The mixtures of the first num components, where those behind have no weight."""
+        own = (x[:, :num] for x in (self.log_weight, self.mean, self.kappa))
+        return VonMisesMixture(*own, self.chi_mask, self.symmetric)
+
     def to(self, *args: Any, **kwargs: Any) -> VonMisesMixture:
         """Parameters to a device or dtype; masks follow the device only."""
         moved = VonMisesMixture(*(x.to(*args, **kwargs) for x in vars(self).values()))
@@ -109,7 +114,7 @@ class VonMisesMixture:
         delta = torch.where(used, chi[:, None, :] - at(self.mean), 0.0)  # (M,K,D)
         symmetric = at(self.symmetric)[:, None, :] & used
         kernel = log_von_mises(delta, at(self.kappa), symmetric, folded)
-        return log_sum_exp(at(self.log_weight) + torch.where(used, kernel, 0.0).sum(-1))
+        return log_sum_exp(at(self.log_weight) + (kernel * used.to(kernel.dtype)).sum(-1))
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """(S,N,D) exact independent draws from the proper form; 0 where the type has no such chi.
@@ -138,10 +143,11 @@ class VonMisesMixture:
         order = ((3 * turn).floor() * place).sum(-1).add(turn[..., 0]).argsort(dim=1, stable=True)
         chosen, _ = choose(share, self.log_weight.detach().exp().gather(1, order))
         component = order.gather(1, chosen)  # (N,S)
-        at = component[..., None].expand(-1, -1, self.mean.shape[-1])
-        mean, kappa = self.mean.detach().gather(1, at), self.kappa.detach().gather(1, at)
-        chi = wrap(mean + von_mises_quantile(cube[:, 1:].expand_as(mean), kappa))
-        chi = torch.where(self.chi_mask[:, None], chi, 0.0).transpose(0, 1).contiguous()
+        chi = self.mean.new_zeros((num, *self.chi_mask.shape))
+        for d in self.chi_mask.any(0).nonzero()[:, 0].tolist():
+            mean, kappa = (x.detach()[..., d].gather(1, component) for x in (self.mean, self.kappa))
+            angle = wrap(mean + von_mises_quantile(cube[:, 1 + d], kappa))
+            chi[..., d] = (angle * self.chi_mask[:, d, None]).T
         found = [log_sum_and_entropy(x) for x in self._component_log_prob(chi)]
         log_prob, doubt = (torch.cat(x) for x in zip(*found, strict=True))
         entropy = self._known_entropy() - doubt.mean(1)

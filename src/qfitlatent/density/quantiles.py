@@ -73,7 +73,10 @@ def _table() -> Tensor:
 
 
 def von_mises_quantile(share: Tensor, kappa: Tensor) -> Tensor:
-    """Radians from the mean below which vM(0, kappa) has this share of its mass; elementwise."""
+    """Radians from the mean below which vM(0, kappa) has this share of its mass.
+
+    Elementwise; a share that many kappa have in common may be given once, to be broadcast.
+    """
     z = torch.special.ndtri(share.clamp(1e-9, 1.0 - 1e-7))
     across = (z.abs() * ((Z_NODES - 1) / Z_MAX)).clamp(max=Z_NODES - 1.001)
     down = torch.log1p(kappa) * ((KAPPA_NODES - 1) / math.log1p(KAPPA_LARGE))

@@ -21,16 +21,22 @@ _PAIR_BLOCK = 1 << 18
 
 @torch.no_grad()
 def hdr_level(
-    density: Density, points: Points, chi: Tensor, defined: Tensor, rows: Tensor
+    density: Density,
+    points: Points,
+    chi: Tensor,
+    defined: Tensor,
+    rows: Tensor,
+    own: Tensor | None = None,
 ) -> Tensor:
     """(M,) probability mass of the region denser than each observed chi (M,D).
 
     A chi lies inside its residue's highest-density region of mass p where this is below p. points
-    are those of the density; defined (M,D), rows (M,) long. A row with a chi missing is judged by
-    the density of those it has, so that its residue's points are weighed again without it.
+    are those of the density; defined (M,D), rows (M,) long; own (M,) log densities of chi where
+    they are known. A row with a chi missing is judged by the density of those it has, so that its
+    residue's points are weighed again without it.
     """
     used = defined & density.chi_mask[rows]
-    own = density.log_prob(chi, used, rows)
+    own = density.log_prob(chi, used, rows) if own is None else own
     level = (points.log_prob[:, rows] > own).to(own.dtype).mean(0)
     partial = torch.nonzero((used != density.chi_mask[rows]).any(1))[:, 0]
     if len(partial):

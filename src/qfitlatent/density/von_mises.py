@@ -117,13 +117,15 @@ def log_von_mises(
         log_norm = log_i0e(kappa) + LOG_2PI
     if symmetric is None or not symmetric.any():
         return -2.0 * kappa * square - log_norm
-    far = half.cos().square()
-    near = torch.where(symmetric, torch.minimum(square, far), square)
+    # Arithmetic in the place of torch.where, which takes ten times as long. Both squares are at
+    # most 1, so that the far lobe of a chi without one is never the nearer.
+    far, has_far = half.cos().square(), symmetric.to(square.dtype)
+    near = torch.minimum(square, far + 2.0 * (1.0 - has_far))
     value = -2.0 * kappa * near - log_norm
     if folded:
         return value
     lobe = exp_of_share(-2.0 * kappa * (far - square).abs()).log1p() - math.log(2.0)
-    return value + torch.where(symmetric, lobe, 0.0)
+    return value + lobe * has_far
 
 
 def wrap(angle: Tensor) -> Tensor:
@@ -186,9 +188,9 @@ def categorical_entropy(log_weight: Tensor) -> Tensor:
     return log_sum_and_entropy(log_weight)[1]
 
 
-_QUADRATURE_POINTS = 256
-_SEPARATE_LOBES_FROM_KAPPA = 50.0
-"""From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-43."""
+_QUADRATURE_STEPS = 32
+_SEPARATE_LOBES_FROM_KAPPA = 20.0
+"""From here a lobe at mu and one at mu + pi overlap by less than exp(-2 kappa) = 1e-17."""
 
 
 def kernel_entropy(kappa: Tensor, log_norm: Tensor) -> Tensor:
@@ -201,18 +203,20 @@ def von_mises_entropy(kappa: Tensor, symmetric: Tensor) -> Tensor:
     """Entropy of one von Mises kernel in nats, elementwise; of both lobes where symmetric.
 
     Two lobes apart add log 2; where they overlap, the trapezoid rule over the circle, which
-    converges exponentially for a periodic function.
+    converges exponentially for a periodic function: over a quarter of it, as all four are alike.
     """
     single = kernel_entropy(kappa, log_i0e(kappa) + LOG_2PI)
     symmetric = symmetric.expand_as(kappa)
     entropy = torch.where(symmetric, single + math.log(2.0), single)
     overlapping = symmetric & (kappa < _SEPARATE_LOBES_FROM_KAPPA)
     if overlapping.any():
-        step = 2.0 * math.pi / _QUADRATURE_POINTS
-        delta = torch.arange(_QUADRATURE_POINTS, device=kappa.device, dtype=kappa.dtype) * step
-        both = torch.ones((), dtype=torch.bool, device=kappa.device)
-        log_p = log_von_mises(delta, kappa[overlapping][:, None], both)
-        entropy[overlapping] = -(exp_of_share(log_p) * log_p).sum(-1) * step
+        own = kappa[overlapping][:, None]
+        step = 0.5 * math.pi / _QUADRATURE_STEPS
+        delta = step * torch.arange(_QUADRATURE_STEPS + 1, device=kappa.device, dtype=kappa.dtype)
+        log_p = log_von_mises(delta, own, torch.ones_like(own, dtype=torch.bool))
+        weight = torch.full_like(delta, 4.0 * step)
+        weight[[0, -1]] *= 0.5
+        entropy[overlapping] = -(exp_of_share(log_p) * log_p) @ weight
     return entropy
 
 

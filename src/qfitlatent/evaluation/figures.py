@@ -87,7 +87,6 @@ def figures_with_intervals(
     ``bootstrap_weights`` gives them; apply as ``map``, or side by side. The columns are those of
     ``columns.BY_GROUP``.
     """
-    matrix = np.stack(list(values.values()), axis=1).astype(np.float64)
     found = {
         Figure(method, None, figure): table[score]
         for method, table in scores.items()
@@ -101,8 +100,9 @@ def figures_with_intervals(
         mask = masks[population]
         level, size = group.level[mask], len(group.levels)
         # An entry has no interval over entries.
-        weights = draws if group.name != "entry" else draws[:1]
-        means = bootstrap_means(matrix[mask], entry[mask], weights, level, size)
+        weights = draws if group.name != "entry" else None
+        own = [x[mask] for x in values.values()]
+        means = bootstrap_means(own, entry[mask], weights, level, size)
         rows = [_rows(list(values), means, population, group)]
         if found and group.name in AUROC_GROUPS:
             ranks = np.stack([score[mask] for score in found.values()], axis=1)
@@ -144,7 +144,8 @@ def calibration_table(scores: Scores, data: EvaluationSet, draws: np.ndarray) ->
         rows = mask[residue]
         for method, table in scores.items():
             hdr = table["hdr"][rows]
-            inside = np.where(np.isfinite(hdr)[:, None], hdr[:, None] <= NOMINAL, np.nan)
+            known = np.isfinite(hdr)
+            inside = [np.where(known, hdr <= nominal, np.nan) for nominal in NOMINAL]
             figures = bootstrap_means(inside, entry[rows], draws, row_weight=occupancy[rows])
             columns = {
                 "population": pa.repeat(population, len(NOMINAL)),

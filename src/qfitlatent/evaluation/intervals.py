@@ -3,9 +3,13 @@
 Shapes: N residues, E entries, B bootstrap resamples, F figures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 def bootstrap_weights(num_entries: int, num_samples: int, seed: int) -> np.ndarray:
@@ -29,59 +33,67 @@ class Interval:
 
 
 def bootstrap_means(
-    values: np.ndarray,
+    values: Sequence[np.ndarray],
     entry: np.ndarray,
-    weights: np.ndarray,
+    weights: np.ndarray | None,
     level: np.ndarray | None = None,
     num_levels: int = 1,
     row_weight: np.ndarray | None = None,
 ) -> Interval:
-    """Means of values (N,F) per level, each array of the result (L,F).
+    """Means of F values, each (N,), per level, each array of the result (L,F).
 
     nan values are left out of their own figure only. entry (N,) number of the entry, level (N,)
-    number of the level. A level with one entry has no interval.
+    number of the level. A level with one entry has no interval; weights None: every level is one.
     """
-    num, num_figures = values.shape
-    num_entries = weights.shape[1]
-    level = np.zeros(num, dtype=np.int64) if level is None else level
-    cell = level * num_entries + entry
+    num_entries = 1 if weights is None else weights.shape[1]
+    level = np.zeros(len(entry), dtype=np.int64) if level is None else level
+    cell = level if weights is None else level * num_entries + entry
     shape = (num_levels, num_entries)
-    value, low, high = np.full((3, num_levels, num_figures), np.nan)
-    count, entries = np.zeros((2, num_levels, num_figures), dtype=np.int64)
+    value, low, high = np.full((3, num_levels, len(values)), np.nan)
+    count, entries = np.zeros((2, num_levels, len(values)), dtype=np.int64)
 
-    def of_cells(values: np.ndarray) -> np.ndarray:
+    def of_cells(cell: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(cell, values, num_levels * num_entries).reshape(shape)
 
-    # Most figures are known for the same residues: what depends on these alone is made once.
-    of_known: dict[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for f in range(num_figures):
-        known = np.isfinite(values[:, f])
-        w = known.astype(float) if row_weight is None else known * row_weight
-        key = known.tobytes()
-        if key not in of_known:
-            mass = of_cells(w)
-            of_known[key] = of_cells(known), mass, weights @ mass.T
-        present, mass, drawn_mass = of_known[key]
-        sums = of_cells(np.where(known, values[:, f], 0.0) * w)
-        count[:, f] = present.sum(1)
-        entries[:, f] = (present > 0).sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            value[:, f] = sums.sum(1) / mass.sum(1)
-            drawn = (weights @ sums.T) / drawn_mass  # (B,L)
-        several = entries[:, f] > 1
-        low[several, f], high[several, f] = (end[several] for end in _percentiles(drawn))
+    # Most figures are known for the same residues: they are summed and drawn together.
+    alike: dict[bytes, list[int]] = {}
+    for f, of_figure in enumerate(values):
+        alike.setdefault(np.isfinite(of_figure).tobytes(), []).append(f)
+    for known_bytes, figures in alike.items():
+        known = np.frombuffer(known_bytes, dtype=bool)
+        own, w = cell[known], None if row_weight is None else row_weight[known]
+        present, mass = of_cells(own), of_cells(own, w)
+        count[:, figures] = present.sum(1)[:, None]
+        entries[:, figures] = (present > 0).sum(1)[:, None]
+        several = np.flatnonzero((present > 0).sum(1) > 1)
+        drawn_mass = None if weights is None else mass[several] @ weights.T  # (l,B)
+        for f in figures:
+            of_figure = values[f][known]
+            sums = of_cells(own, of_figure if w is None else of_figure * w)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value[:, f] = sums.sum(1) / mass.sum(1)
+                if weights is None or not len(several):
+                    continue
+                drawn = (sums[several] @ weights.T) / drawn_mass
+            low[several, f], high[several, f] = _percentiles(drawn)
     return Interval(value, low, high, count, entries)
 
 
 def _percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 and 97.5 % of drawn (B,L) along the resamples; those without the level are left out."""
-    empty = ~np.isfinite(drawn).any(0)
-    safe = np.where(empty[None], 0.0, drawn)
-    if np.isfinite(safe).all():
-        low, high = np.percentile(safe, [2.5, 97.5], axis=0)
-    else:
-        low, high = np.nanpercentile(safe, [2.5, 97.5], axis=0)
-    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+    """2.5 and 97.5 % of drawn (L,B) along the resamples; those without the level are left out.
+
+    One sort, in which nan come last, for both: a quarter of the time of numpy's percentiles.
+    """
+    drawn = np.sort(drawn, axis=1)
+    last = np.maximum(np.isfinite(drawn).sum(1) - 1, 0)
+    ends = []
+    for share in (0.025, 0.975):
+        place = share * last
+        below = np.floor(place).astype(int)
+        above = np.minimum(below + 1, last)
+        lower, upper = (drawn[np.arange(len(drawn)), at] for at in (below, above))
+        ends.append(lower + (place - below) * (upper - lower))
+    return ends[0], ends[1]
 
 
 def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float:
@@ -94,15 +106,15 @@ def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None
     _, first = np.unique(score[order], return_index=True)
     positive = np.add.reduceat((weight * label)[order], first) if len(first) else np.zeros(0)
     negative = np.add.reduceat((weight * ~label)[order], first) if len(first) else np.zeros(0)
-    return float(_auroc_of_bins(positive[None], negative[None])[0])
+    return float(_auroc_of_bins(positive[:, None], negative[:, None])[0])
 
 
 def _auroc_of_bins(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """positive, negative (B,T) mass at ascending scores: (B,)."""
-    below = np.cumsum(negative, 1) - 0.5 * negative
-    total = positive.sum(1) * negative.sum(1)
+    """positive, negative (T,B) mass at ascending scores: (B,)."""
+    below = np.cumsum(negative, 0) - 0.5 * negative
+    total = positive.sum(0, dtype=float) * negative.sum(0, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, (positive * below).sum(1) / total, np.nan)
+        return np.where(total > 0, np.einsum("tb,tb->b", positive, below) / total, np.nan)
 
 
 def bootstrap_auroc(
@@ -122,22 +134,34 @@ def bootstrap_auroc(
     shape = (num_levels, scores.shape[1])
     value, low, high = np.full((3, *shape), np.nan)
     count, num_entries = np.zeros((2, *shape), dtype=np.int64)
+    of_entries = torch.from_numpy(np.ascontiguousarray(weights.T, dtype=np.float32))  # (E,B)
     for at in np.ndindex(*shape):
         keep = (level == at[0]) & np.isfinite(scores[:, at[1]])
         score, positive, of_entry = scores[keep, at[1]], label[keep], entry[keep]
         if not positive.any() or positive.all():
             continue
-        rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
-        cell = of_entry * num_bins + rank * num_bins // len(score)
+        order = np.argsort(score, kind="stable")
+        positive, of_entry = positive[order], of_entry[order]
+        bins = np.arange(len(order)) * num_bins // len(order)
         mass = [
-            np.bincount(cell, kind, weights.shape[1] * num_bins).reshape(-1, num_bins)
+            _mass_of_bins(bins[kind], of_entry[kind], of_entries, num_bins)
             for kind in (positive, ~positive)
         ]
-        drawn = _auroc_of_bins(weights @ mass[0], weights @ mass[1])
-        value[at] = auroc(score, positive)
-        low[at], high[at] = (end[0] for end in _percentiles(drawn[:, None]))
-        count[at], num_entries[at] = len(score), len(np.unique(of_entry))
+        low[at], high[at] = (end[0] for end in _percentiles(_auroc_of_bins(*mass)[None]))
+        value[at] = auroc(score[order], positive)
+        count[at], num_entries[at] = len(score), np.count_nonzero(np.bincount(of_entry))
     return Interval(value, low, high, count, num_entries)
+
+
+def _mass_of_bins(
+    bins: np.ndarray, entry: np.ndarray, weights: Tensor, num_bins: int
+) -> np.ndarray:
+    """(num_bins,B) how often residues of a bin are drawn: bins (n,) ascending, weights (E,B).
+
+    Only rows of weights are added up; a product with all entries would be mostly with zeros.
+    """
+    start = torch.from_numpy(np.searchsorted(bins, np.arange(num_bins)))
+    return embedding_bag(torch.from_numpy(entry), weights, start, mode="sum").numpy()
 
 
 def roc_curve(score: np.ndarray, label: np.ndarray, num_points: int = 201) -> np.ndarray:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI_MAX, NUM_TOKENS, PI_SYMMETRIC
+from qfitlatent.chemistry.residues import (
+    CHI_DEFINED,
+    NUM_CHI,
+    NUM_CHI_MAX,
+    NUM_TOKENS,
+    PI_SYMMETRIC,
+)
 from qfitlatent.density.libraries import Library
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.protocol import Density
@@ -46,9 +52,13 @@ class Method:
     chunk: Callable[[np.ndarray], Chunk]
 
 
-def _parts(num: int, size: int) -> list[np.ndarray]:
-    """0 to num - 1, so many at a time."""
-    return [np.arange(start, min(start + size, num)) for start in range(0, num, size)]
+def _parts(num_components: np.ndarray, token: np.ndarray, size: int) -> list[np.ndarray]:
+    """0 to n - 1 by their num_components (n,) and their chi, so many at a time, each ascending.
+
+    The residues of a part are alike, so that little of what is computed for all is padding.
+    """
+    order = np.lexsort((NUM_CHI[token], num_components))
+    return [np.sort(order[start : start + size]) for start in range(0, len(order), size)]
 
 
 def library_method(library: Library, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:
@@ -59,11 +69,15 @@ def library_method(library: Library, data: EvaluationSet, size: int = CHUNK_RESI
         if library.backbone:
             own = library.density(token[rows], phi_psi[rows])
             return Chunk(rows, own, torch.arange(len(rows)))
-        types = torch.arange(NUM_TOKENS)
-        shared = library.density(types, torch.full((NUM_TOKENS, 2), math.nan))
-        return Chunk(rows, shared, token[rows])
+        types, of_type = token[rows].unique(return_inverse=True)
+        shared = library.density(types, torch.full((len(types), 2), math.nan))
+        return Chunk(rows, shared, of_type)
 
-    return Method(library.name, _parts(data.num, size), chunk)
+    sizes = np.zeros(NUM_TOKENS, dtype=np.int64)
+    for kind, components in library.components.items():
+        sizes[kind] = len(components.weight)
+    kinds = token.numpy()
+    return Method(library.name, _parts(sizes[kinds], kinds, size), chunk)
 
 
 def model_method(model: DensityNetwork, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:
@@ -99,9 +113,9 @@ def table_method(
             "its columns entry, chain and index must be those of the residues table."
         )
     table, residue = table.take(rank), residue[rank]
-    covered, first, row, count = np.unique(residue, True, True, True)
+    covered, first, row, num_components = np.unique(residue, True, True, True)
     slot = np.arange(len(residue)) - first[row]
-    shape = (len(covered), int(count.max()))
+    shape = (len(covered), int(num_components.max()))
     weight = np.zeros(shape)
     weight[row, slot] = table["weight"].to_numpy()
     if not (weight >= 0).all() or not (weight.sum(1) > 0).all():
@@ -126,10 +140,10 @@ def table_method(
     mixture = VonMisesMixture(*parameters, *masks)
 
     def chunk(part: np.ndarray) -> Chunk:
-        own = mixture.select(torch.from_numpy(part))
+        own = mixture.select(torch.from_numpy(part)).first(int(num_components[part].max()))
         return Chunk(covered[part], own, torch.arange(len(part)))
 
-    return Method(name, _parts(len(covered), size), chunk)
+    return Method(name, _parts(num_components, token, size), chunk)
 
 
 def external_method(

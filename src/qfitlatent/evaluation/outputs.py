@@ -97,7 +97,7 @@ def _b_rank(said: Said, data: EvaluationSet, draws: np.ndarray, mask: np.ndarray
     half = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(LEVELS) / 2 + 0.5).numpy()
     values = [np.abs(truth - mean), z**2 / 2 + np.log(spread * np.sqrt(2 * np.pi))]
     values += [np.abs(z) <= width for width in half]
-    means = bootstrap_means(np.stack(values, axis=1).astype(float), entry, draws)
+    means = bootstrap_means(values, entry, draws)
     names = ["absolute_error", "nll", *(f"coverage_{round(100 * level)}" for level in LEVELS)]
     return {
         "num_residues": int(known.sum()),

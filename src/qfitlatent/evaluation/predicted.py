@@ -71,7 +71,7 @@ class _Means:
         values = values.astype(np.float64)
         if where is not None:
             values = np.where(where, values, np.nan)
-        found = bootstrap_means(values[:, None], self._entry, self._draws)
+        found = bootstrap_means([values], self._entry, self._draws)
         figure = {name: float(getattr(found, name)[0, 0]) for name in ("value", "low", "high")}
         return {name: x if np.isfinite(x) else None for name, x in figure.items()} | {
             "num": int(found.count[0, 0])

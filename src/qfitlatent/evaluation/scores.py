@@ -46,14 +46,19 @@ def score_density(
     nan.
     """
     rows = index[observed.row_residue]
-    out: dict[str, Tensor] = {}
-    for name, folded in (("nll", False), ("nll_folded", True)):
-        log_prob = density.log_prob(observed.chi, observed.defined, rows, folded)
-        out[name] = -observed.sum_rows(observed.occupancy * log_prob)
+    log_prob = density.log_prob(observed.chi, observed.defined, rows)
+    out = {"nll": -observed.sum_rows(observed.occupancy * log_prob)}
+    # Without a pi-symmetric chi the two forms are one.
+    at = torch.nonzero(density.symmetric.any(1)[rows])[:, 0]
+    folded = density.log_prob(observed.chi[at], observed.defined[at], rows[at], folded=True)
+    both = log_prob.index_copy(0, at, folded)
+    out["nll_folded"] = -observed.sum_rows(observed.occupancy * both)
 
     points = density.points(num_samples)
     out["entropy"] = points.entropy[index]
-    out["hdr"] = hdr_level(density, points, observed.chi, observed.defined, rows)
+    out["hdr"] = hdr_level(
+        density, points, observed.chi, observed.defined, rows, log_prob
+    )
     out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
 
     distance, near = _distances(points.chi, observed, rows)

@@ -52,6 +52,7 @@ def save(figure: Figure, stem: Path) -> Path:
         path = stem.with_name(stem.name + suffix)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+        figure.set_layout_engine("none")  # where things stand is found once
     return path
 
 
