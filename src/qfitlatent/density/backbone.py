@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.density.components import Components, TypeRows
-from qfitlatent.density.von_mises import kappa_of_resultant
+from qfitlatent.density.merging import kappa_of
 
 GRID_NODES = 36
 """G: 10 degrees between the nodes of phi and psi, interpolated bilinearly."""
@@ -153,7 +153,7 @@ class BackboneFit:
         length = resultant.norm(dim=-1)
         mean_length = length / count.unflatten(-1, (num, num_chi)).clamp(min=1e-12)
         eta = resultant / length.clamp(min=1e-12)[..., None]
-        eta = eta * kappa_of_resultant(mean_length, steps=1)[..., None]
+        eta = eta * kappa_of(mean_length)[..., None]
         eta[:, :, 0] = 0.0
         weight = weight.clamp(min=1e-6)
         return BackboneComponents(weight / weight.sum(-1, keepdim=True), eta)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, TOKEN
+from qfitlatent.density.merging import kappa_of
 from qfitlatent.density.rows import Observed
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     exp_of_share,
-    kappa_of_resultant,
     log_i0,
     log_sum_exp,
 )
@@ -191,7 +191,7 @@ def eta_of(total: Tensor, count: Tensor) -> Tensor:
     """Natural parameters (...,K,D,2) from summed resultants and their counts (...,K,D)."""
     length = total.norm(dim=-1)
     mean_length = (length + PRIOR_ROWS * PRIOR_RESULTANT) / (count + PRIOR_ROWS)
-    kappa = kappa_of_resultant(mean_length)
+    kappa = kappa_of(mean_length)
     return total / length.clamp(min=1e-12)[..., None] * kappa[..., None]
 
 

@@ -156,7 +156,8 @@ class Library:
 
     def density(self, token: Tensor, phi_psi: Tensor) -> VonMisesMixture:
         """The mixtures of N residues: token (N,), phi_psi (N,2) radians, nan where unknown."""
-        present = {kind: self.components[kind] for kind in token.unique().tolist()}
+        kinds = set(token.tolist()) & self.components.keys()
+        present = {kind: self.components[kind] for kind in sorted(kinds)}
         num = max((len(components.weight) for components in present.values()), default=1)
         weight = torch.zeros(len(token), num)
         weight[:, 0] = 1.0

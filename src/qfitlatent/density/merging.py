@@ -13,13 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from qfitlatent.density.von_mises import (
-    KAPPA_MAX,
-    bessel_ratio_minus_one,
-    kappa_of_resultant,
-    log_i0e,
-    wrap,
-)
+from qfitlatent.density.bessel import bessel_ratio_minus_one, log_i0e_of
+from qfitlatent.density.von_mises import KAPPA_MAX, kappa_of_resultant, wrap
 
 MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 2.5
 """Components are merged within so many standard deviations and up to this ratio of their kappa."""
@@ -27,47 +22,26 @@ MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 2.5
 NODES = 2048
 """Of a table, even in a logarithm: interpolation is right to 1e-5 of the value."""
 
-KAPPA_LARGE = 1e6
-"""The last node."""
-
-
-@cache
-def _of_kappa() -> Tensor:
-    """(NODES,4): 1 - A and log i0e of kappa at a node, even in log(1 + kappa), and at the next."""
-    kappa = torch.linspace(0.0, math.log1p(KAPPA_LARGE), NODES, dtype=torch.float64).expm1()
-    values = torch.stack([-bessel_ratio_minus_one(kappa), log_i0e(kappa)], dim=1)
-    return torch.cat([values, values.roll(-1, 0)], dim=1).float()
-
 
 @cache
 def _of_lack() -> Tensor:
-    """(NODES,2): kappa by -log(1 - A) at a node and at the next."""
+    """(NODES,) kappa by -log(1 - A)."""
     fall = torch.linspace(0.0, math.log(2.2 * KAPPA_MAX), NODES, dtype=torch.float64)
-    kappa = kappa_of_resultant(-torch.expm1(-fall), steps=20)
-    return torch.stack([kappa, kappa.roll(-1)], dim=1).float()
-
-
-def _at(table: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the table at place (...,), in nodes, and how far between them and the next."""
-    place = place.clamp(0.0, NODES - 1.001)
-    node = place.floor()
-    rows = table.to(place).index_select(0, node.long().flatten()).view(*place.shape, -1)
-    lower, upper = rows.chunk(2, dim=-1)
-    return lower, upper, (place - node)[..., None]
+    return kappa_of_resultant(-torch.expm1(-fall), steps=20).float()
 
 
 def resultant_and_log_i0e(kappa: Tensor) -> tuple[Tensor, Tensor]:
-    """A(kappa) and log(I0(kappa) exp(-kappa)), elementwise, to 1e-5; a sixth of their time."""
-    place = torch.log1p(kappa) * ((NODES - 1) / math.log1p(KAPPA_LARGE))
-    lack, log_norm = torch.lerp(*_at(_of_kappa(), place)).unbind(-1)
-    return 1.0 - lack, log_norm
+    """A(kappa) and log(I0(kappa) exp(-kappa)), elementwise."""
+    return 1.0 + bessel_ratio_minus_one(kappa), log_i0e_of(kappa)
 
 
 def kappa_of(resultant: Tensor) -> Tensor:
     """kappa with A(kappa) = resultant, elementwise, at most ``KAPPA_MAX``; to 1e-5 of it."""
     fall = -torch.log1p(-resultant.clamp(max=1.0 - 1e-7))
-    place = fall * ((NODES - 1) / math.log(2.2 * KAPPA_MAX))
-    return torch.lerp(*_at(_of_lack(), place)).squeeze(-1)
+    place = (fall * ((NODES - 1) / math.log(2.2 * KAPPA_MAX))).clamp(0.0, NODES - 1.001)
+    node, table = place.long(), _of_lack().to(place)
+    lower, upper = table.take(node), table.take(node + 1)
+    return torch.lerp(lower, upper, place - node)
 
 
 def times(symmetric: Tensor) -> Tensor:

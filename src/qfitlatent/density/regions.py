@@ -12,8 +12,8 @@ from torch import Tensor
 from qfitlatent.density.protocol import Density
 from qfitlatent.density.quantiles import Points
 
-PARTNERS = 256
-"""Points that all points are compared with: the first 256 fill the density evenly, too."""
+PARTNERS = 128
+"""Points that all points are compared with: the first 128 fill the density evenly, too."""
 
 _PAIR_BLOCK = 1 << 18
 """Pairs of points held at once."""

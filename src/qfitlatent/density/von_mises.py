@@ -11,24 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qfitlatent.density.bessel import bessel_ratio_minus_one, log_i0e_of
+
 LOG_2PI = math.log(2.0 * math.pi)
 LOG_NOTHING = -60.0
 """Logarithm of a share that no sum notices. A CPU takes ninety times as long over an exponential
 that underflows, and as long again over every product with what is left of it."""
 
-SERIES_FROM_KAPPA = 30.0
-"""Above this, A(kappa) - 1 comes from its asymptotic series: I1/I0 - 1 cancels."""
-
-
-def _bessel_ratio_series(num_terms: int) -> tuple[float, ...]:
-    """c_1, c_2, ... of I1/I0 = 1 + sum_n c_n kappa^-n, from A' = 1 - A/kappa - A^2 term by term."""
-    c = [1.0]
-    for n in range(1, num_terms + 1):
-        c.append(((n - 2) * c[n - 1] - sum(c[i] * c[n - i] for i in range(1, n))) / 2.0)
-    return tuple(c[1:])
-
-
-_SERIES = _bessel_ratio_series(12)
 KAPPA_MAX = 2000.0
 """Narrowest component that is fitted, 1.3 degrees: below what coordinates tell."""
 
@@ -63,23 +52,11 @@ def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a, b) + exp_of_share(-apart).log1p()
 
 
-def bessel_ratio_minus_one(kappa: Tensor) -> Tensor:
-    """A(kappa) - 1 = I1(kappa)/I0(kappa) - 1, accurate for every kappa >= 0; elementwise."""
-    large = kappa > SERIES_FROM_KAPPA
-    inverse = 1.0 / torch.where(large, kappa, SERIES_FROM_KAPPA)
-    series = torch.zeros_like(inverse)
-    for c in reversed(_SERIES):
-        series = (series + c) * inverse
-    small = torch.where(large, 1.0, kappa)
-    ratio = torch.special.i1e(small) / torch.special.i0e(small) - 1.0
-    return torch.where(large, series, ratio)
-
-
 class _LogI0e(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kappa: Tensor) -> Tensor:
         ctx.save_for_backward(kappa)
-        return torch.special.i0e(kappa).log()
+        return log_i0e_of(kappa)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -69,9 +69,10 @@ def library_method(library: Library, data: EvaluationSet, size: int = CHUNK_RESI
         if library.backbone:
             own = library.density(token[rows], phi_psi[rows])
             return Chunk(rows, own, torch.arange(len(rows)))
-        types, of_type = token[rows].unique(return_inverse=True)
-        shared = library.density(types, torch.full((len(types), 2), math.nan))
-        return Chunk(rows, shared, of_type)
+        # Of all types, whichever are here: residues of a type stay equal to the last digit.
+        types = torch.arange(NUM_TOKENS)
+        shared = library.density(types, torch.full((NUM_TOKENS, 2), math.nan))
+        return Chunk(rows, shared, token[rows])
 
     sizes = np.zeros(NUM_TOKENS, dtype=np.int64)
     for kind, components in library.components.items():

@@ -56,9 +56,7 @@ def score_density(
 
     points = density.points(num_samples)
     out["entropy"] = points.entropy[index]
-    out["hdr"] = hdr_level(
-        density, points, observed.chi, observed.defined, rows, log_prob
-    )
+    out["hdr"] = hdr_level(density, points, observed.chi, observed.defined, rows, log_prob)
     out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
 
     distance, near = _distances(points.chi, observed, rows)

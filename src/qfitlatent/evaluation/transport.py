@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qfitlatent.density.rows import Observed
 
-PRICE_SWEEPS = 8
+PRICE_SWEEPS = 12
 """Rounds over the altlocs that find the prices from which optimal transport starts."""
 
 MASS_TOLERANCE = 1e-7
