@@ -70,7 +70,9 @@ class TypeRows:
 
         log_weight is (K,) or (M,K); eta (K,D,2) or (M,K,D,2).
         """
-        norm = LOG_2PI + log_i0(eta.norm(dim=-1))
+        # Of so few numbers double precision is the faster of the two.
+        kappa = eta.norm(dim=-1)
+        norm = LOG_2PI + log_i0(kappa.double() if eta.dim() == 3 else kappa).to(kappa)
         copies = [eta, eta * self.sign[:, None]] if self.symmetric else [eta]
         if eta.dim() == 3:
             base = log_weight - self.defined @ norm.T
