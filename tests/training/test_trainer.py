@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -98,6 +99,27 @@ def test_the_running_mean_of_the_weights_and_dropout_resume_too(data):
         with pytest.raises(Killed):
             run(data, config, "parts")
     assert sha256_file(run(data, config, "parts") / "model.safetensors") == expected
+
+
+def test_the_rate_after_a_resume_is_that_of_new_work(data, monkeypatch):
+    """Of a clock that goes on by a second whenever it is asked; one protein a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, "Trainer:train_epoch", 3)
+        with pytest.raises(Killed):
+            run(data, make_config())
+    rates = []
+
+    class Ticking(Progress):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, clock=itertools.count().__next__, **options)
+
+        def update(self, *arguments, **options):
+            super().update(*arguments, **options)
+            rates.append(self.rate())
+
+    monkeypatch.setattr("qfitlatent.training.trainer.Progress", Ticking)
+    run(data, make_config())
+    assert 0 < max(rate for rate in rates if rate is not None) <= 1
 
 
 def test_outputs_are_trained_resumed_and_validated(data):

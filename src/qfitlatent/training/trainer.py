@@ -130,8 +130,7 @@ class Trainer:
         total = self.settings["epochs"] * len(self.train)
         if self.distance is not None and not self.history:
             self._begin(run_dir)
-        with Progress(total, "proteins", log) as progress:
-            progress.update(self.epoch * len(self.train))
+        with Progress(total, "proteins", log, done=self.epoch * len(self.train)) as progress:
             while self.epoch < self.settings["epochs"] and not self._exhausted():
                 row = self.train_epoch(progress)
                 self.history.append(row)
