@@ -17,7 +17,7 @@ from helpers.evaluated import evaluate_tiny, evaluated_tiny, make_run, settings
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.evaluation.evaluate import evaluate_run, score_method
-from qfitlatent.evaluation.methods import model_method
+from qfitlatent.evaluation.methods import model_method, table_method
 from qfitlatent.evaluation.residues import read_evaluation_set
 from qfitlatent.model.checkpoint import load_model, save_model
 from qfitlatent.model.learnt import COLUMNS, Learnt
@@ -226,6 +226,26 @@ def test_the_network_sees_a_protein_once_and_its_head_a_residue_a_few_hundred_ti
     seen = np.isfinite(scores["nll"])
     assert np.isfinite(scores["p_heterogeneous"][seen]).all()
     assert head_rows < 2 * 256 * NUM_CHI[data.observed.token.numpy()[seen]].sum()
+
+
+def test_little_of_what_is_computed_for_a_table_is_padding(tiny, truth, tmp_path):
+    """A part has the components and the chi of its largest residue: counted, not timed."""
+    data = read_evaluation_set(tiny.tables, tiny.split, "test")
+    method = table_method("truth", truth, data, size=64)
+    num_chi = NUM_CHI[data.observed.token.numpy()].astype(int)
+    computed = needed = 0
+    seen = []
+    for part in method.parts:
+        rows, density, index, _ = method.chunk(part)
+        own = (density.log_weight.exp() > 1e-9).sum(1).numpy()[index]
+        computed += len(rows) * density.num_components * int(density.chi_mask.any(0).sum())
+        needed += int((own * num_chi[rows]).sum())
+        assert (np.diff(rows) > 0).all()
+        seen.append(rows)
+    assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(data.num))
+    whole = method.chunk(np.arange(data.num)).density
+    every = whole.mean.numel()
+    assert computed < 1.3 * needed < 0.7 * every
 
 
 def test_the_autoregressive_head_goes_through_the_same_code(tiny, tmp_path):

@@ -12,8 +12,10 @@ from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, TOKEN
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.rows import DISTINCT_DEGREES, Observed, altloc_spread
 from qfitlatent.density.von_mises import circular_distance
+from qfitlatent.evaluation import transport
 from qfitlatent.evaluation.columns import RESIDUE_METRICS
 from qfitlatent.evaluation.intervals import (
+    _percentiles,
     auroc,
     bootstrap_auroc,
     bootstrap_means,
@@ -178,6 +180,26 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
         np.testing.assert_allclose(value.numpy(), exact, atol=2e-6)
 
 
+@pytest.mark.parametrize(("num_atoms", "most"), [(3, 5), (4, 25), (6, 80)])
+def test_prices_leave_few_paths_to_transport(num_atoms, most, monkeypatch):
+    """Of 100 residues with 256 points each: rounds of paths, of which the time is made."""
+    rounds = []
+
+    def counted(*problem):
+        rounds.append(1)
+        move(*problem)
+
+    move = transport._move_along_cheapest_path
+    monkeypatch.setattr(transport, "_move_along_cheapest_path", counted)
+    generator = torch.Generator().manual_seed(num_atoms)
+    rotamer = 4.0 * torch.randint(0, 3, (100, 256, 1), generator=generator)
+    points = rotamer + torch.randn(100, 256, 2, generator=generator)
+    atoms = 3.0 + 3.0 * torch.randn(num_atoms, 100, 1, 2, generator=generator)
+    demand = torch.rand(num_atoms, 100, generator=generator)
+    transport_cost((points - atoms).norm(dim=-1), demand / demand.sum(0))
+    assert 0 < len(rounds) <= most
+
+
 def test_occupancies_and_distances_are_those_of_points_taken_one_by_one(own):
     density, observed, scores = own
     points = density.points(256).chi
@@ -270,6 +292,28 @@ def test_two_draws_of_two_equal_rotamers_differ_half_of_the_time():
 
 
 # --- Intervals --------------------------------------------------------------------------------
+
+
+def test_percentiles_are_those_of_numpy_without_what_is_not_there():
+    drawn = np.random.default_rng(4).normal(size=(5, 101))
+    drawn[1, 7:20] = drawn[2] = np.nan
+    low, high = _percentiles(drawn)
+    for row in (0, 1, 3, 4):
+        assert [low[row], high[row]] == pytest.approx(np.nanpercentile(drawn[row], [2.5, 97.5]))
+    assert np.isnan([low[2], high[2]]).all()
+
+
+def test_resampled_areas_are_those_of_resampled_residues():
+    """Each resample by its residues, written out; ranks of fewer residues than bins are exact."""
+    rng = np.random.default_rng(5)
+    score, label, entry = rng.random(200), rng.random(200) < 0.3, np.arange(200) // 10
+    weights = bootstrap_weights(20, 50, 0)
+    found = bootstrap_auroc(
+        score[:, None], label, entry, weights, np.zeros(200, dtype=int), 1, num_bins=200
+    )
+    drawn = [auroc(score, label, w[entry]) for w in weights]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert [found.low[0, 0], found.high[0, 0]] == pytest.approx([low, high], abs=1e-6)
 
 
 def test_auroc_against_all_pairs():

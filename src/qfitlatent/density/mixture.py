@@ -89,8 +89,8 @@ class VonMisesMixture:
 
     def first(self, num: int) -> VonMisesMixture:
         """The mixtures of the first num components, where those behind have no weight."""
-        own = (x[:, :num] for x in (self.log_weight, self.mean, self.kappa))
-        return VonMisesMixture(*own, self.chi_mask, self.symmetric)
+        log_weight, mean, kappa = (x[:, :num] for x in (self.log_weight, self.mean, self.kappa))
+        return replace(self, log_weight=log_weight, mean=mean, kappa=kappa)
 
     def to(self, *args: Any, **kwargs: Any) -> VonMisesMixture:
         """Parameters to a device or dtype; masks follow the device only."""
