@@ -14,23 +14,23 @@ import argparse
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import gemmi
 import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from qfitlatent.chemistry.geometry import dihedral, frames, wrap
-from qfitlatent.chemistry.residues import RESIDUE_TYPES
+from qfitlatent.chemistry.residues import UNKNOWN_TOKEN
 from qfitlatent.density.protocol import Density
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.features import LOCAL_ATOMS
 from qfitlatent.model.network import DensityNetwork
+from qfitlatent.questions.alignment import aligned
+from qfitlatent.questions.coordinate_error import on_atoms
 from qfitlatent.tables.names import EXCLUDED, SPLITS
 from qfitlatent.tables.parquet import read_table
 
@@ -69,26 +69,7 @@ def displaced(protein: Protein, rms: float, rng: np.random.Generator) -> Protein
     phase = rng.uniform(0, 2 * math.pi, NUM_WAVES)
     moved = np.sin(atoms @ wave.T + phase) @ rng.normal(size=(NUM_WAVES, 3))
     moved *= rms / np.sqrt((moved[:, 1] ** 2).sum(-1).mean())
-    after = atoms + moved
-    new_rotation, new_ca, _ = frames(after[:, 0], after[:, 1], after[:, 2])
-    turned = _torsions(after) - _torsions(atoms)
-    torsion = wrap(protein.torsion.double().numpy() + turned)
-    return replace(
-        protein,
-        rotation=torch.from_numpy(new_rotation).float(),
-        translation=torch.from_numpy(new_ca).float(),
-        torsion=torch.from_numpy(torsion).float(),
-    )
-
-
-def _torsions(atoms: np.ndarray) -> np.ndarray:
-    """(N,3) phi, psi and omega of atoms (N,3,3), 0 where there is no neighbour in the list."""
-    n, ca, c = atoms[:, 0], atoms[:, 1], atoms[:, 2]
-    torsion = np.zeros((len(atoms), 3))
-    torsion[1:, 0] = dihedral(c[:-1], n[1:], ca[1:], c[1:])
-    torsion[:-1, 1] = dihedral(n[:-1], ca[:-1], c[:-1], n[1:])
-    torsion[1:, 2] = dihedral(ca[:-1], c[:-1], n[1:], ca[1:])
-    return torsion
+    return on_atoms(protein, atoms, atoms + moved)
 
 
 def on_displaced(model: DensityNetwork, dataset: Dataset, rms: float) -> Scores:
@@ -153,16 +134,8 @@ def _directed(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def _aligned(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of equal types in a global alignment of two sequences of tokens."""
-    names = [*RESIDUE_TYPES, "UNK"]
-    a, b = ([names[t] for t in tokens.tolist()] for tokens in (one, two))
-    result = gemmi.align_string_sequences(a, b, [], gemmi.AlignmentScoring("b"))
-    i = j = 0
-    pairs = []
-    gapped = zip(result.add_gaps("x" * len(a), 1), result.add_gaps("x" * len(b), 2), strict=True)
-    for left, right in gapped:
-        if left == right == "x" and a[i] == b[j] != "UNK":
-            pairs.append((i, j))
-        i, j = i + (left == "x"), j + (right == "x")
+    a, b = tuple(one.tolist()), tuple(two.tolist())
+    pairs = [(i, j) for i, j in aligned(a, b) if a[i] == b[j] != UNKNOWN_TOKEN]
     found = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
     return found[:, 0], found[:, 1]
 

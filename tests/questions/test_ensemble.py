@@ -127,12 +127,18 @@ def test_frames_of_a_trajectory_are_averaged_as_models_are(nmr, model, tmp_path)
 
 
 def test_what_cannot_be_averaged_is_one_sentence(nmr, model, tmp_path, capsys):
-    structure = gemmi.read_structure(str(nmr))
+    structure, cut = (gemmi.read_structure(str(nmr)) for _ in range(2))
     del structure[1][0][5]
     write_pdb(structure, tmp_path / "uneven.pdb")
     with pytest.raises(QfitLatentError, match="Model 2 has other residues"):
         qfitlatent.predict_ensemble(tmp_path / "uneven.pdb", tmp_path / "out", model)
     assert not (tmp_path / "out").exists()
+    for residue in list(cut[2][0])[6:]:
+        for atom in residue:
+            atom.pos.x += 60.0
+    write_pdb(cut, tmp_path / "cut.pdb")
+    with pytest.raises(QfitLatentError, match="Model 3 has a chain torn apart"):
+        qfitlatent.predict_ensemble(tmp_path / "cut.pdb", tmp_path / "out", model)
     made = str(make_model(tmp_path, **TINY))
     command = ["ensemble", str(nmr), "--model", made, "-o", str(tmp_path / "out"), "--frames", ":2"]
     for extra, sentence in (

@@ -19,7 +19,7 @@ from qfitlatent.questions.differences import (
 SHOWN = (EXPLAINED, NOT_EXPLAINED, NOT_OBSERVED, OTHER_TYPE)
 """Decisions that have a table of their own."""
 
-_SORTED_BY = {NOT_OBSERVED: "predicted_distance"}
+_SORTED_BY = {NOT_OBSERVED: "predicted_distance", EXPLAINED: "share"}
 """What a table begins with the largest of; the others by the observed distance."""
 
 
@@ -79,11 +79,16 @@ def _change(row: dict[str, Any], kind: str) -> tuple[str, str]:
     if before is None or after is None:
         return "–", ""
     low, high = (row[f"{kind}_change_{end}"] for end in ("low", "high"))
-    change = f"{row[f'{kind}_change']:+.2f}"
+    change = _signed(row[f"{kind}_change"])
     return (
         f"{before:.2f} to {after:.2f}",
-        change if low is None else f"{change} ({low:+.2f} to {high:+.2f})",
+        change if low is None else f"{change} ({_signed(low)} to {_signed(high)})",
     )
+
+
+def _signed(value: float) -> str:
+    """With its sign, but 0 without one."""
+    return f"{value:+.2f}" if round(value, 2) else "0.00"
 
 
 def _number(value: float | None) -> str:

@@ -45,6 +45,7 @@ from qfitlatent.questions.wells import (
     shannon,
 )
 from qfitlatent.tables.columns import F32, I32, IDS, TEXT, Column, id_columns, make_schema
+from qfitlatent.tables.keys import fixed_list
 from qfitlatent.tables.parquet import conform, write_csv, write_table
 
 ENSEMBLE = (
@@ -57,6 +58,9 @@ ENSEMBLE = (
     ".ensemble.json",  # model, settings, and the backbones with their weights
 )
 """How the names of the files of an ensemble end, the record last."""
+
+CUT_ANGSTROM = 15.0
+"""Two CA that follow each other come so much nearer or farther only where a box was cut."""
 
 POPULATIONS = make_schema(
     (
@@ -123,6 +127,18 @@ class _Averages:
                 f"Model {name} has other residues with a backbone than the first: average models "
                 "of one molecule, or use compare-structures, which aligns them."
             )
+        if (_steps(given, self.row) > _steps(self.given, self.row) + CUT_ANGSTROM).any():
+            raise QfitLatentError(
+                f"Model {name} has a chain torn apart that is whole in the first: make molecules "
+                "whole that the box of a simulation cuts."
+            )
+
+
+def _steps(given: Input, row: np.ndarray) -> np.ndarray:
+    """(n-1,) distance of each CA from the next, angstrom."""
+    frames = given.tables["frames"].take(pa.array(row))
+    ca = fixed_list(frames["translation_angstrom"], (3,))
+    return np.linalg.norm(np.diff(ca, axis=0), axis=1)
 
 
 def predict_ensemble(
