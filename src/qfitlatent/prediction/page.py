@@ -25,8 +25,8 @@ from qfitlatent.tables.columns import CHI_COLUMNS
 from qfitlatent.tables.keys import find_rows, row_keys
 
 COLUMNS = {"chain": "chain", "author": "author_chain", "name": "name", "note": "note"}
-JUDGED = ("confidence", "strain")
-"""Columns of the summary that make a residue worth a look."""
+JUDGED = ("confidence", "strain", "disagreement")
+"""Columns of the summary by which a residue is judged."""
 
 STRAINED = STIFFNESS * 0.4**2
 """Nats of contacts from which they are too close: what an overlap of 0.4 angstrom costs, which is

@@ -239,6 +239,8 @@ function bringUp(row) {
     box.scrollTop = top - box.clientHeight / 2;
 }
 let chosen = null;
+const ignorance = (r) =>
+  r.disagreement === null ? "" : `; passes disagree by ${r.disagreement.toFixed(3)} nat`;
 function choose(r) {
   if (chosen === r) return;
   for (const [which, on] of [[chosen, false], [r, true]])
@@ -254,7 +256,7 @@ function choose(r) {
   get("which").textContent = r.words;
   const why = warnings(r);
   const found = r.weight
-    ? `Entropy ${minus(r.entropy.toFixed(2))} nat.` + (why ? ` Worth a look: ${why}.` : "")
+    ? `Entropy ${minus(r.entropy.toFixed(2))} nat${ignorance(r)}.` + (why ? ` Worth a look: ${why}.` : "")
     : r.note || "This residue has no χ.";
   const label = r.chain.name === r.chain.author ? "" : ` Chain ${r.chain.name} in the tables.`;
   get("about").textContent = (found + label).replaceAll(" %", "\u00a0%");
