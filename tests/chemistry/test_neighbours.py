@@ -7,7 +7,7 @@ from qfitlatent.chemistry import neighbours
 from qfitlatent.chemistry.neighbours import pairs_within
 
 
-@pytest.mark.parametrize("at_a_time", [1 << 21, 50])
+@pytest.mark.parametrize("at_a_time", [1 << 18, 50])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_all_against_all(seed, at_a_time, monkeypatch):
     monkeypatch.setattr(neighbours, "PAIRS_AT_A_TIME", at_a_time)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-PAIRS_AT_A_TIME = 1 << 21
+PAIRS_AT_A_TIME = 1 << 18
 """Of points in cells side by side, whose distances are held at a time."""
 
 _SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=2)))

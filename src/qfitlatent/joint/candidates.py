@@ -16,7 +16,7 @@ import numpy as np
 
 from qfitlatent.chemistry.building import closable_proline_chi
 from qfitlatent.chemistry.geometry import circular_distance
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, TOKEN
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, PI_SYMMETRIC, TOKEN
 
 MIN_MASS = 0.005
 MAX_MODES = 16
@@ -30,6 +30,9 @@ MAX_LOSS = 8.0
 
 _MAX_KAPPA = 500.0
 """A kernel of 2.6 degrees: no candidate is worse off than with that."""
+
+_KERNELS_AT_A_TIME = 1 << 16
+"""Components whose parameters are made at a time, in double precision."""
 
 _PROLINE = TOKEN["PRO"]
 
@@ -109,13 +112,20 @@ class Densities:
     def _kernels(self) -> tuple[np.ndarray, np.ndarray]:
         """Natural parameters (M,2D) of these, and log of weight over norm (M,); float32."""
         residue, component = np.nonzero(self.weight > 0)
-        defined = CHI_DEFINED[self.token[residue]]
-        mean = self.mean[residue, component]
-        kappa = np.where(defined, np.minimum(self.kappa[residue, component], _MAX_KAPPA), 0.0)
-        norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
-        base = np.log(self.weight[residue, component]) - norm.sum(axis=1)
-        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
-        return eta.astype(np.float32), base.astype(np.float32)
+        eta = np.empty((len(residue), 2 * NUM_CHI_MAX), dtype=np.float32)
+        base = np.empty(len(residue), dtype=np.float32)
+        for first in range(0, len(residue), _KERNELS_AT_A_TIME):
+            rows = slice(first, first + _KERNELS_AT_A_TIME)
+            at = residue[rows], component[rows]
+            defined = CHI_DEFINED[self.token[at[0]]]
+            weight, mean, kappa = (
+                x[at].astype(np.float64) for x in (self.weight, self.mean, self.kappa)
+            )
+            kappa = np.where(defined, np.minimum(kappa, _MAX_KAPPA), 0.0)
+            norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
+            base[rows] = np.log(weight) - norm.sum(axis=1)
+            eta[rows] = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
+        return eta, base
 
     def cost(
         self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None

@@ -188,11 +188,13 @@ def protein_and_seen(
 
 
 def densities_of(predicted: Predicted, protein: Protein) -> Densities:
-    """As the joint step takes them; what is not built there has no chi."""
-    names = ("weight", "mean", "kappa", "mode_weight", "mode_chi")
-    return Densities(
-        protein.backbones.token, *(getattr(predicted, n).astype(np.float64) for n in names)
-    )
+    """As the joint step takes them; what is not built there has no chi.
+
+    The components, most of what a prediction holds, are not copied.
+    """
+    modes = (x.astype(np.float64) for x in (predicted.mode_weight, predicted.mode_chi))
+    components = predicted.weight, predicted.mean, predicted.kappa
+    return Densities(protein.backbones.token, *components, *modes)
 
 
 def select_rows(values: Selected, wanted: np.ndarray) -> Selected:
