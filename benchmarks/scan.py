@@ -62,7 +62,7 @@ def natives(paths: list[Path], number: int) -> None:
     print("\n| ranked by | positions | median rank | upper half | first five | ranks by fours |")
     print("|---|---:|---:|---:|---:|---|")
     for kind, some in (("all", every), ("buried", every[every["burial"] >= BURIED])):
-        for name, sign in RANKED.items():
+        for name, sign in RANKED.items() if len(some) else ():
             # Of equal values the mean rank counts: a type that changes nothing is none the better.
             rank = (-sign * some[name].round(4)).groupby([some[k] for k in keys]).rank("average")
             own = rank[some["is_native"]]
@@ -83,7 +83,8 @@ def natives(paths: list[Path], number: int) -> None:
         ("all", changed),
     ):
         some = every[chosen & changed]
-        print(f"| {name} | {len(some)} | {100 * some['has_no_room'].mean():.1f} % |")
+        share = f"{100 * some['has_no_room'].mean():.1f} %" if len(some) else ""
+        print(f"| {name} | {len(some)} | {share} |")
 
 
 def times(path: Path, numbers: list[int]) -> None:

@@ -33,7 +33,7 @@ STEP = ("--lengths", "16", "--repeats", "1", "--names", "ours", "textbook", "--n
         ("wrong_side_chains.py", (str(EXAMPLE), "--share", "0.5"), "| turned, another rotamer |"),
         (
             "scan.py",
-            (str(EXAMPLE), "--natives", "1", "--times", "1", "--regions", "8"),
+            (str(EXAMPLE), "--natives", "1", "--regions", "8"),
             "| residues of the region |",
         ),
         ("score.py", ("--copies", "1", "--rounds", "1"), "| 44 |"),
