@@ -109,7 +109,7 @@ def test_no_figure_depends_on_the_name_of_the_file(structures, model_path, tmp_p
             [folder / f"{name}.cif.gz"], tmp_path / f"{name}.scores.parquet", model_path
         )
     files = sorted(path.name for path in tmp_path.glob("original*"))
-    assert len(files) == len(PREDICTION) + 3 + 3 + 1 + 3
+    assert len(files) == len(PREDICTION) + 3 + 3 + 1 + 4
     for name in files:
         ours, theirs = tmp_path / name, tmp_path / name.replace("original", "likeness", 1)
         if name.endswith(".parquet"):
