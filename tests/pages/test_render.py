@@ -39,6 +39,7 @@ def prediction(name: str) -> str:
         num_residues=1,
         num_chains=1,
         num_heterogeneous=0,
+        seen=name,
         data={"columns": {"chain": [name]}},
         viewer="",
         atoms="",
