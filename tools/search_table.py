@@ -1,6 +1,6 @@
 """Prints the table of the search in docs/real_model.md from finished runs.
 
-    python tools/search_table.py results/runs/search_* results/runs/real*
+    python tools/search_table.py results/runs/all results/runs/all_*
 
 Each row is the epoch that the run kept: the one of its smallest validation loss. Differences are to
 the first run of the list.
@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 COLUMNS = ("validation_nll_multiconformer", "validation_nll_single")
+READ = (*COLUMNS, "epoch", "validation_loss", "seconds")
 
 
 def kept_epoch(run: Path) -> dict[str, float]:
     with open(run / "metrics.csv", newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{name: float(row[name]) for name in READ} for row in csv.DictReader(file)]
     kept = min(rows, key=lambda row: row["validation_loss"])
     return kept | {"epochs": len(rows), "minutes": rows[-1]["seconds"] / 60}
 
