@@ -42,6 +42,7 @@ rule all:
     input:
         rules.audit_tables.output,
         rules.evaluate_model.output,
+        EXPERIMENT_FILES,
         rules.describe_results.output,
 
 
@@ -70,6 +71,7 @@ rule train:
 rule evaluate:
     input:
         rules.evaluate_model.output,
+        EXPERIMENT_FILES,
         rules.describe_results.output,
 
 

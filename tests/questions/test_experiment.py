@@ -17,7 +17,9 @@ from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC, RESIDUE_TYP
 from qfitlatent.density.mixture import VonMisesMixture
 from qfitlatent.density.observables import observables
 from qfitlatent.questions.agreement import agreement, mean_of_others
-from qfitlatent.questions.experiment import compare_experiment, read_measured
+from qfitlatent.questions.columns import MEASURED as COLUMNS
+from qfitlatent.questions.experiment import OPTIONAL, compare_experiment, read_measured
+from qfitlatent.questions.named import REQUIRED
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.truth import read_truth
 
@@ -137,7 +139,7 @@ def test_measurements_without_a_prediction_are_kept_and_counted(given_files, tmp
         (lambda text: text.replace("LEU,S2,CD1,0", "LEU,S2,CD1,x0", 1), "no table of numbers"),
         (lambda text: text.splitlines()[0] + "\n", "no measurement"),
         (lambda text: text.splitlines()[0] + "\n1abc,A,2,LEU,S2,CD1,nan\n", "not a finite number"),
-        (lambda text: "", "no table of numbers"),
+        (lambda text: "", "lacks the column entry"),
     ],
 )
 def test_bad_tables_are_refused_in_a_sentence(given_files, tmp_path, change, said):
@@ -147,6 +149,10 @@ def test_bad_tables_are_refused_in_a_sentence(given_files, tmp_path, change, sai
         compare_experiment(measured, [predicted], tmp_path / "out", 10, 1)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_plan_asks_for_is_what_a_table_cannot_lack():
+    assert set(REQUIRED) == {*COLUMNS.names} - {*OPTIONAL}
 
 
 def test_the_command_says_the_figures_and_refuses_a_folder_without_predictions(

@@ -27,6 +27,7 @@ from qfitlatent.base.models import model_path
 from qfitlatent.tables.names import TABLES
 from qfitlatent.base.provenance import code_digest
 from qfitlatent.base.strict_yaml import read_yaml
+from qfitlatent.questions.named import check_entries, named_files
 
 
 def refuse(sentence):
@@ -132,6 +133,19 @@ def folder_of_structures(wildcards):
     return config["predict"]["structures"]
 
 
+def table_of_measurements(wildcards):
+    """The table evaluate.experiment, once it is known that it can be used."""
+    path, folder = (config["evaluate"][name] for name in ("experiment", "experiment_structures"))
+    if path is None:
+        refuse("evaluate.experiment is null: set it to the table of measurements.")
+    if folder is None:
+        known = {entry.id for entries in shards().values() for entry in entries}
+        checked(check_entries, path, known, "an entry of the dataset")
+    else:
+        checked(named_files, path, folder)
+    return path
+
+
 def model_input(name):
     """The file of a model that the configuration names; no input where it names none."""
     return [] if name is None else str(model_path(name))
@@ -193,6 +207,11 @@ AFTER = {
     TRAIN: ["split_entries"],
     "judge_models": EVALUATED,
     "evaluate_model": ["judge_models"] if JUDGES else EVALUATED,
+    "compare_experiment": (
+        [TRAIN]
+        if config["evaluate"]["model"] is None
+        else ["merge_downloads"] if config["evaluate"]["experiment_structures"] is None else []
+    ),
     "describe_results": [],
     "compare_runs": [],
     "predict_structures": [TRAIN] if config["predict"]["model"] == "run" else [],
@@ -213,6 +232,11 @@ FILES = {
         model_input(config["evaluate"]["model"]),
         config["train"]["altlocs_unknown"],
         *(method["path"] for method in config["evaluate"]["external"]),
+    ],
+    "compare_experiment": [
+        model_input(config["evaluate"]["model"]),
+        config["evaluate"]["experiment"],
+        config["evaluate"]["experiment_structures"],
     ],
     "predict_structures": [
         model_input(config["predict"]["model"] if config["predict"]["model"] != "run" else None),

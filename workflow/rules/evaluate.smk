@@ -3,6 +3,7 @@
 # Needs:  <run>/model.safetensors, <data>/tables/*.parquet, <data>/split.parquet
 # Makes:  <run>/evaluation/          metrics.json, tables, figures, report.html, cards
 #         <run>/evaluation/predicted/    whole models predicted of entries of the split, judged
+#         <run>/evaluation/experiment/   beside measurements, where evaluate.experiment names some
 #         <results>/compare/         runs side by side on the same residues
 
 EVALUATION = f"{RUN}/evaluation"
@@ -91,12 +92,48 @@ rule evaluate_model:
         mem_mb=by_attempt(3000),
         runtime=by_attempt(60),
     params:
-        evaluate={name: x for name, x in config["evaluate"].items() if name != "model"},
+        evaluate={
+            name: x
+            for name, x in config["evaluate"].items()
+            if name not in ("model", "experiment", "experiment_structures")
+        },
         altlocs_unknown=config["train"]["altlocs_unknown"],
         truth=f"{DATA}/simulated" if SOURCE == "simulated" else None,
         code=code_of("evaluate_model"),
     script:
         "../scripts/evaluate_model.py"
+
+
+rule compare_experiment:
+    input:
+        measured=table_of_measurements,
+        model=EVALUATED_MODEL,
+        structures=config["evaluate"]["experiment_structures"] or [],
+        download=[] if config["evaluate"]["experiment_structures"] else f"{DATA}/download.parquet",
+        made_from=made_from("compare_experiment", RUN),
+    output:
+        multiext(f"{EVALUATION}/experiment/experiment", ".json", ".csv", ".pairs.csv"),
+    log:
+        f"{LOGS}/compare_experiment.log",
+    benchmark:
+        f"{BENCHMARKS}/compare_experiment.tsv"
+    conda:
+        "../../envs/qfitlatent.yaml"
+    threads: 2
+    resources:
+        mem_mb=by_attempt(3000),
+        runtime=by_attempt(60),
+        gpu=min(1, num_gpus()),
+    params:
+        predict={"device": config["predict"]["device"]},
+        bootstrap_samples=config["evaluate"]["bootstrap_samples"],
+        seed=config["evaluate"]["seed"],
+        code=code_of("compare_experiment"),
+    script:
+        "../scripts/compare_experiment.py"
+
+
+EXPERIMENT_FILES = rules.compare_experiment.output if config["evaluate"]["experiment"] else []
 
 
 rule compare_runs:

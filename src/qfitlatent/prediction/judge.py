@@ -62,7 +62,7 @@ def judge_models(
     chains = read_table(split_path, ["entry", "chain", "split"])
     of_split = chains.filter(pc.equal(chains["split"], split))
     entries = first_by_hash(of_split["entry"].unique().to_pylist(), num_entries)
-    found, failed = _files(download_path, entries)
+    found, failed = files_of_entries(download_path, entries)
     if not found:
         raise QfitLatentError(
             f"No entry of the split {split!r} of {split_path} has a file in {download_path}: "
@@ -95,7 +95,9 @@ def judge_models(
     return read_table(out / "entries.parquet")
 
 
-def _files(download_path: str | Path, entries: Sequence[str]) -> tuple[dict[Path, str], list]:
+def files_of_entries(
+    download_path: str | Path, entries: Sequence[str]
+) -> tuple[dict[Path, str], list]:
     """The file of each entry, and what became of those that have none of their own."""
     rows = read_table(download_path, ["entry", "path"]).to_pylist()
     path_of = {row["entry"]: row["path"] for row in rows}

@@ -126,7 +126,7 @@ def write_built(
         write_table(mixture, mixture_path, MIXTURE, results.about_model())
         write_csv(mixture_csv, mixture)
         write_csv(residues_csv, summary)
-        write_csv(observables_csv, _observables_table(residues, predicted, token))
+        write_csv(observables_csv, observables_table(residues, predicted, token))
         write_csv(groups_csv, groups)
         write_csv(seen_csv, ensemble.seen)
         write_text(cif_path, cif)
@@ -235,7 +235,8 @@ def mixture_table(
     return conform(pa.table(columns), MIXTURE, "the mixture")
 
 
-def _observables_table(residues: pa.Table, predicted: Predicted, token: np.ndarray) -> pa.Table:
+def observables_table(residues: pa.Table, predicted: Predicted, token: np.ndarray) -> pa.Table:
+    """Rows of ``OBSERVABLES`` of the n predicted residues, of types token (n,)."""
     number = kinds_of()[token]
     residue, slot = np.nonzero(number >= 0)
     known = [kinds()[n] for n in number[residue, slot].tolist()]

@@ -2,7 +2,7 @@
 
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 from qfitlatent.questions.agreement import FIGURES
-from qfitlatent.tables.columns import AUTHOR, F64, I32, TEXT, Column, make_schema
+from qfitlatent.tables.columns import AUTHOR, F64, FLAG, I32, TEXT, Column, make_schema
 
 _OF_RESIDUE = (
     Column("entry", TEXT, False, "", "name of the predicted file without its ending"),
@@ -25,6 +25,7 @@ PAIRS = make_schema(
         *_MEASURED,
         Column("predicted", F64, True, "", "from the density; null where nothing is predicted"),
         Column("dummy", F64, True, "", "mean of the same type and site in the other proteins"),
+        Column("learnt_from", FLAG, True, "", "the model was trained on the chain; null: unknown"),
     )
 )
 

@@ -21,6 +21,7 @@ from qfitlatent.chemistry.residues import parent_name
 from qfitlatent.prediction.columns import OBSERVABLES
 from qfitlatent.questions.agreement import FIGURES, agreement, mean_of_others
 from qfitlatent.questions.columns import AGREEMENT, MEASURED, PAIRS
+from qfitlatent.questions.named import named_entries
 from qfitlatent.tables.parquet import conform, write_csv
 
 PLACE = ("entry", "author_chain", "author_number", "insertion_code")
@@ -34,11 +35,16 @@ MEAN = "mean of proteins"
 
 
 class Compared(NamedTuple):
-    """pairs: rows of ``PAIRS``; figures: rows of ``AGREEMENT``; num_unpaired measurements."""
+    """pairs: rows of ``PAIRS``; figures: rows of ``AGREEMENT``.
+
+    num_unpaired measurements have no prediction; num_learnt_from have one of a chain that the
+    model was trained on.
+    """
 
     pairs: pa.Table
     figures: pa.Table
     num_unpaired: int
+    num_learnt_from: int
 
 
 def compare_experiment(
@@ -58,15 +64,32 @@ def compare_experiment(
     """
     measured = read_measured(measured_path)
     known = _read_predicted(predicted)
+    return write_compared(measured, known, measured_path, out, num_samples, seed)
+
+
+def write_compared(
+    measured: pa.Table,
+    known: pa.Table,
+    measured_path: str | Path,
+    out: str | Path,
+    num_samples: int,
+    seed: int,
+) -> Compared:
+    """The same of tables that were read: known has ``OBSERVABLES``, and may have ``learnt_from``.
+
+    What is said to be of chains that the model learnt from is in no figure.
+    """
     pairs = _paired(measured, known, measured_path)
-    figures = _figures(pairs, num_samples, seed)
+    is_learnt = pc.fill_null(pairs["learnt_from"], False)
+    figures = _figures(pairs.filter(pc.invert(is_learnt)), num_samples, seed)
     write_csv(Path(out) / "experiment.pairs.csv", pairs)
     write_csv(Path(out) / "experiment.csv", figures)
-    return Compared(pairs, figures, pairs["predicted"].null_count)
+    return Compared(pairs, figures, pairs["predicted"].null_count, pc.sum(is_learnt).as_py())
 
 
 def read_measured(path: str | Path) -> pa.Table:
     """Rows of ``MEASURED``. Raises QfitLatentError, in one sentence, for anything else."""
+    named_entries(path)
     table = _read_csv(Path(path), MEASURED)
     for name, value in OPTIONAL.items():
         if name not in table.column_names:
@@ -163,6 +186,7 @@ def _paired(measured: pa.Table, known: pa.Table, path: str | Path) -> pa.Table:
             row
             | {"name": parent_name(name) if name else row["name"]}
             | {"predicted": found["value"] if found else None}
+            | {"learnt_from": found.get("learnt_from") if found else None}
         )
     if all(row["predicted"] is None for row in rows):
         raise QfitLatentError(
