@@ -21,6 +21,7 @@ from torch import Tensor
 
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.files import find_beside
 from qfitlatent.model.batch import Protein
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.model.dataset import first_by_hash
@@ -104,7 +105,7 @@ def files_of_entries(
     found: dict[Path, str] = {}
     failed = []
     for entry in entries:
-        path = Path(path_of.get(entry) or "")
+        path = find_beside(path_of.get(entry) or "", download_path)
         if path in found or not path.is_file():
             why = f"is that of {found[path]}, too" if path in found else "is not there any more"
             sentence = f"The file of {entry} {why}: download or preprocess the entries again."
