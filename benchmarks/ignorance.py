@@ -4,8 +4,9 @@
 
 DATA is the folder of a data set with tables/ and split.parquet. Of residues with altlocs, with one
 conformer, and all: mean loss (nll, nats, of the model itself), and the mean loss of the tenth with
-most disagreement and of that with the highest entropy, as multiples of it, with 95 % intervals over
-proteins. Then processor milliseconds a residue of the passes, and of network and density.
+most disagreement, of that most unlike the training set, and of that with the highest entropy, as
+multiples of it, with 95 % intervals over proteins. Then processor milliseconds a residue of the
+passes, of the distance from the training set, and of network and density.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from qfitlatent.model.batch import collate
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import Dataset
 from qfitlatent.model.passes import Passes
+from qfitlatent.model.reference import read_reference
 
 RESAMPLES = 1000
 
@@ -33,22 +35,29 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=30, help="proteins, evenly from all")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_model(options.model).model.eval()
+    loaded = load_model(options.model)
+    model = loaded.model.eval()
+    reference, why = read_reference(loaded.path, loaded.about.version)
+    if reference is None:
+        parser.error(f"{why}: run tools/training_set.py first.")
     passes = Passes(model, options.passes)
     dataset = Dataset.load(
         options.data / "tables", options.data / "split.parquet", (options.split,)
     )
     chosen = np.linspace(0, len(dataset) - 1, min(options.number, len(dataset))).astype(int)
-    columns, seconds = [], np.zeros(2)
+    columns, seconds = [], np.zeros(3)
     for number, at in enumerate(np.unique(chosen).tolist()):
         protein = dataset[at]
         start = time.process_time()
         with torch.inference_mode():
-            density = model.density(model.encode(collate([protein])), protein.token)
+            s = model.encode(collate([protein]))
+            density = model.density(s, protein.token)
             entropy = density.entropy().numpy()
         middle = time.process_time()
         apart = passes.disagreement(protein).numpy()
-        seconds += middle - start, time.process_time() - middle
+        after = time.process_time()
+        unlike = reference.distance(s.numpy(), protein.token.numpy())
+        seconds += middle - start, after - middle, time.process_time() - after
         with torch.inference_mode():
             nll = -density.log_prob(protein.chi, protein.defined, protein.row_residue)
         row, weight = protein.row_residue.numpy(), protein.occupancy.numpy()
@@ -57,11 +66,12 @@ def main() -> None:
         total, count = (np.bincount(row, x, len(protein)) for x in (weight, np.ones(len(row))))
         kept = total > 0
         loss = np.bincount(row, weight * nll, len(protein))[kept] / total[kept]
-        own = np.stack([loss, apart[kept], entropy[kept], count[kept]], axis=1)
+        own = np.stack([loss, *(x[kept] for x in (apart, unlike, entropy, count))], axis=1)
         columns.append(np.column_stack([own, np.full(len(own), number)]))
-    loss, apart, entropy, count, protein_of = np.concatenate(columns).T
-    print("| residues | number | mean loss | tenth of most disagreement | of highest entropy |")
-    print("|---|---:|---:|---|---|")
+    loss, apart, unlike, entropy, count, protein_of = np.concatenate(columns).T
+    heads = ("tenth of most disagreement", "most unlike the training set", "of highest entropy")
+    print(f"| residues | number | mean loss | {' | '.join(heads)} |")
+    print("|---|---:|---:|---|---|---|")
     for name, kept in (
         ("with altlocs", count > 1),
         ("one conformer", count == 1),
@@ -69,11 +79,12 @@ def main() -> None:
     ):
         cells = [
             multiple(loss[kept], score[kept], protein_of[kept].astype(int))
-            for score in (apart, entropy)
+            for score in (apart, unlike, entropy)
         ]
         print(f"| {name} | {kept.sum()} | {loss[kept].mean():.3f} | {' | '.join(cells)} |")
-    encoded, asked = 1000 * seconds / len(loss)
+    encoded, asked, compared = 1000 * seconds / len(loss)
     print(f"{asked:.2f} ms a residue for {passes.num} passes, {encoded:.2f} ms without them")
+    print(f"{compared:.4f} ms a residue for the distance from the training set")
 
 
 def multiple(loss: np.ndarray, score: np.ndarray, protein: np.ndarray) -> str:

@@ -4,8 +4,9 @@
 
 What is published explains itself: weights with the name in their header, configuration, manifest,
 metrics of every epoch, learning curve, evaluation figures as JSON, and both cards; the model card
-opens with metadata in the YAML form of model hubs. What a name promises is in docs/models.md. The
-weights stay as they are to the bit, and a name never comes to stand for other weights.
+opens with metadata in the YAML form of model hubs. What it remembers of its training set
+(``tools/training_set.py``, run before) lies beside it. What a name promises is in docs/models.md.
+The weights stay as they are to the bit, and a name never comes to stand for other weights.
 """
 
 import json
@@ -19,9 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from qfitlatent.base.files import atomic_path, read_json, sha256_file, write_json, write_text
-from qfitlatent.base.models import MODEL_FILE, PUBLISHED, shipped_model_path
+from qfitlatent.base.models import MODEL_FILE, PUBLISHED, about_model, shipped_model_path
 from qfitlatent.base.provenance import verify_run
 from qfitlatent.model.checkpoint import HEADER_KEY, load_model
+from qfitlatent.model.reference import REFERENCE_FILE, read_reference
 
 MAX_BYTES = 20_000_000
 COPIED = {
@@ -30,6 +32,7 @@ COPIED = {
     "learning_curve.svg": "learning_curve.svg",
     "scores.json": "evaluation/metrics.json",
     "DATASET_CARD.md": "evaluation/DATASET_CARD.md",
+    REFERENCE_FILE: REFERENCE_FILE,
 }
 """Name as published, and the file of the run."""
 
@@ -63,6 +66,9 @@ def publish(run: Path, name: str, target: Path) -> None:
         held = read_model(target / MODEL_FILE)[0]
         if held.get("name") == name and held["sha256"] != header["sha256"]:
             sys.exit(f"{name} is published with other weights: a name is given once.")
+    version = about_model(name, header["config"], header["sha256"]).version
+    if why := read_reference(run / MODEL_FILE, version)[1]:
+        sys.exit(f"{run}: {why}: run tools/training_set.py first.")
     scores = read_json(run / COPIED["scores.json"])
     card = (run / "evaluation" / "MODEL_CARD.md").read_text("utf-8")
     target.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from qfitlatent.base.files import read_json, sha256_file, write_json
 from qfitlatent.base.models import MODEL_FILE, PUBLISHED, shipped_model_path
 from qfitlatent.base.provenance import verify_run
 from qfitlatent.model.checkpoint import load_model, save_model
+from qfitlatent.model.reference import REFERENCE_FILE, Reference
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = shipped_model_path().parent
@@ -39,9 +41,17 @@ def run(tmp_path):
     shutil.copyfile(SHIPPED / "scores.json", folder / "evaluation" / "metrics.json")
     (folder / "evaluation" / "MODEL_CARD.md").write_text("# Model card: my_run\n\nGood.\n")
     (folder / "evaluation" / "DATASET_CARD.md").write_text("# Dataset card\n")
+    remember(folder)
     listed = {name: {"sha256": sha256_file(folder / name)} for name in ("config.yaml", MODEL_FILE)}
     write_json(folder / "manifest.json", {"inputs": {}, "outputs": listed})
     return folder
+
+
+def remember(folder):
+    """An empty memory of the training set beside the model of a run."""
+    flat = (np.eye(2), np.zeros((20, 2)), np.zeros((20, 2, 2)), np.zeros(3))
+    version = load_model(folder).about.version
+    Reference(version, *flat, (), ()).save(folder / REFERENCE_FILE)
 
 
 def front_matter(path):
@@ -118,6 +128,9 @@ def test_a_name_is_given_once(tool, run, tmp_path):
     save_model(loaded.model, loaded.config, run / MODEL_FILE)
     with pytest.raises(SystemExit, match="a name is given once"):
         tool.publish(run, "qfitlatent-chi-7.0", target)
+    with pytest.raises(SystemExit, match=r"belongs to other weights: run tools/training_set"):
+        tool.publish(run, "qfitlatent-chi-7.1", target)
+    remember(run)
     tool.publish(run, "qfitlatent-chi-7.1", target)
     assert load_model(target).name == "qfitlatent-chi-7.1"
     with pytest.raises(SystemExit, match="is no name of a published model"):

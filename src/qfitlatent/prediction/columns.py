@@ -34,6 +34,9 @@ RESIDUES = make_schema(
         Column("conformational_entropy", F32, True, "kB", "entropy, less that of free rotation"),
         Column("rotamer_entropy", F32, True, "kB", "entropy of the joint thirds of the chi"),
         Column("disagreement", F32, True, "nat", "of dropout passes: ignorance; null without them"),
+        Column(
+            "unlike_training", F32, True, "1", "share of held-out residues that are less unlike"
+        ),
         Column("heterogeneity", F32, True, "1", "1 - weight of the heaviest mode"),
         Column("num_modes", I8, True, "", "modes of at least the weight threshold"),
         Column("p_heterogeneous", F32, True, "1", "probability of two or more distinct rotamers"),

@@ -103,6 +103,8 @@ def write_built(
         notes.append(f"{len(unsure)} residues have a confidence below {least:g}; {listed}")
     if waters:
         notes.append(f"{len(waters)} waters removed; {listed}")
+    if predicted.no_reference:
+        notes.append(f"no unlike_training: {predicted.no_reference}")
     notes.append(f"around: {in_words(ensemble.seen)}")
     if pdb is None:
         notes.append("no PDB file: that format has no room for these names of chains or numbers")
@@ -118,7 +120,8 @@ def write_built(
     counts = {name: getattr(written, name) for name in COUNTS}
     about = {"left_as_they_were": left_out, "below_min_confidence": unsure}
     seen = {"surroundings_seen": ensemble.seen.to_pylist()}
-    record = {**counts, **about, "waters_removed": waters, **seen, "notes": notes}
+    trained = {"nearest_training_chains": list(predicted.nearest)}
+    record = {**counts, **about, "waters_removed": waters, **seen, **trained, "notes": notes}
     with results.files(given, record) as (
         mixture_path, mixture_csv, residues_csv, observables_csv, groups_csv, seen_csv,
         cif_path, pdb_path, page_path, *others,
@@ -276,13 +279,14 @@ def summary_table(
     token = residues["token"].to_numpy()
     has_chi = NUM_CHI[token[predicted.row]] > 0
     turns = NUM_CHI[token[ensemble.row]] > 0  # of those that are built
-    entropy, heterogeneity, free, of_rotamers, apart = np.full((5, num), np.nan)
+    entropy, heterogeneity, free, of_rotamers, apart, unlike = np.full((6, num), np.nan)
     num_modes = np.zeros(num, dtype=np.int8)
     rows = predicted.row[has_chi]
     entropy[rows] = predicted.entropy[has_chi]
     free[rows] = entropy[rows] - NUM_CHI[token[rows]] * np.log(2.0 * np.pi)
     of_rotamers[rows] = predicted.rotamer_entropy[has_chi]
     apart[rows] = predicted.disagreement[has_chi]
+    unlike[rows] = predicted.unlike_training[has_chi]
     heterogeneity[rows] = 1.0 - predicted.top_weight[has_chi]
     heavy = np.count_nonzero(predicted.mode_weight[has_chi] >= min_weight, axis=1)
     num_modes[rows] = np.maximum(heavy, 1)  # the heaviest always counts
@@ -319,6 +323,7 @@ def summary_table(
         "conformational_entropy": pa.array(free.astype(np.float32), mask=missing),
         "rotamer_entropy": pa.array(of_rotamers.astype(np.float32), mask=missing),
         "disagreement": _null_where_nan(apart),
+        "unlike_training": _null_where_nan(unlike),
         "heterogeneity": pa.array(heterogeneity.astype(np.float32), mask=missing),
         "num_modes": pa.array(num_modes, mask=missing),
         "p_heterogeneous": pa.array(

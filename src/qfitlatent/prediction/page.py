@@ -25,8 +25,12 @@ from qfitlatent.tables.columns import CHI_COLUMNS
 from qfitlatent.tables.keys import find_rows, row_keys
 
 COLUMNS = {"chain": "chain", "author": "author_chain", "name": "name", "note": "note"}
-JUDGED = ("confidence", "strain", "disagreement")
+JUDGED = ("confidence", "strain", "disagreement", "unlike_training")
 """Columns of the summary by which a residue is judged."""
+
+UNLIKE = 0.9
+"""From this ``unlike_training`` on, a residue is said to be unlike the training set: a tenth of
+those that were held out."""
 
 STRAINED = STIFFNESS * 0.4**2
 """Nats of contacts from which they are too close: what an overlap of 0.4 angstrom costs, which is
@@ -97,6 +101,7 @@ def page(
         "columns": columns | {"letter": letter.tolist(), "slot": slot.tolist()},
         "judged": JUDGED,
         "strained": STRAINED,
+        "unlike": UNLIKE,
         "observed": _observed(conformers, summary, slot),
         # Of the residues with chi, in the order of their slots.
         "numChi": NUM_CHI[kind].tolist(),
@@ -115,10 +120,24 @@ def page(
         num_chains=len(set(columns["chain"])),
         num_heterogeneous=int((np.count_nonzero(occupancy, axis=1) > 1).sum()),
         seen=in_words(seen),
+        nearest=_nearest_in_words(predicted),
         data=data,
         viewer=packed_viewer(),
         atoms=packed_atoms(model, summary),
     )
+
+
+def _nearest_in_words(predicted: Predicted) -> str:
+    """The nearest training chain of each chain, chains with the same one together."""
+    of_chain: dict[str, list[str]] = {}
+    for row in predicted.nearest:
+        words = "none that is related"
+        if row["training_entry"] is not None:
+            same = f"{100 * row['identity']:.0f} % identical"
+            words = f"{row['training_entry']} {row['training_chain']}, {same}"
+        of_chain.setdefault(words, []).append(row["chain"])
+    listed = (f"{words} (chain {', '.join(names)})" for words, names in of_chain.items())
+    return "; ".join(listed) or f"not known: {predicted.no_reference}"
 
 
 def _drawn(

@@ -79,7 +79,9 @@ class Predicted:
     row (n,) of the residues table; weight (n,K), mean and kappa (n,K,4); entropy (n,);
     mode_weight (n,J) heaviest first and 0 where not valid; mode_chi (n,J,4); top_weight (n,) of the
     heaviest mode; p_heterogeneous (n,), nan of a model without it; heterogeneous (n,) bool: the
-    residue may have altlocs. disagreement (n,) of passes, nan without; rotamer_entropy (n,);
+    residue may have altlocs. disagreement (n,) of passes, nan without; unlike_training (n,), nan
+    where it is not known; nearest: of each chain in turn (``Runner.nearest``), empty where nothing
+    is known of the training set, and no_reference says why; rotamer_entropy (n,);
     observables (n,W), values of the kinds that the residue's type has
     (``chemistry/observables.py``), then nan.
     """
@@ -95,6 +97,9 @@ class Predicted:
     p_heterogeneous: np.ndarray
     heterogeneous: np.ndarray
     disagreement: np.ndarray
+    unlike_training: np.ndarray
+    nearest: tuple[dict[str, Any], ...]
+    no_reference: str
     rotamer_entropy: np.ndarray
     observables: np.ndarray
 

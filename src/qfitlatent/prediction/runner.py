@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -38,6 +39,7 @@ from qfitlatent.model.checkpoint import LoadedModel, load_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.device import choose_device
 from qfitlatent.model.passes import Passes
+from qfitlatent.model.reference import read_reference
 from qfitlatent.prediction.forecast import Forecast
 from qfitlatent.prediction.records import (
     Input,
@@ -52,6 +54,7 @@ from qfitlatent.prediction.results import Results, conclude, output_folder
 from qfitlatent.prediction.selection import choice_of, choose
 from qfitlatent.prediction.settings import PredictionSettings, failures_table
 from qfitlatent.prediction.surroundings import words_of
+from qfitlatent.tables.keys import begins_run, chain_keys
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
@@ -198,6 +201,7 @@ class Runner:
             )
         # Densities are small and are evaluated on the CPU; the trunk is what needs the device.
         self.head = copy.deepcopy(self.model.head)
+        self.reference, self.no_reference = read_reference(loaded.path, self.about.version)
         self.passes = Passes(self.model, self.settings.passes) if self.settings.passes else None
         self.model = self.model.to(self.device)
         self._network = self.model.embed if embeds else self.model.encode
@@ -353,6 +357,28 @@ class Runner:
     def learnt_from(self, given: Input) -> np.ndarray | None:
         """(N,) bool of the residues table: the model was trained on the chain; None: not known."""
         return None if self.learnt is None else self.learnt.rows(given.tables["residues"])
+
+    def unlike_training(self, s: Tensor, token: Tensor) -> np.ndarray:
+        """(N,) of residues as in ``density`` (``Reference.unlike``); nan without a reference."""
+        if self.reference is None:
+            return np.full(len(token), np.nan, dtype=np.float32)
+        return self.reference.unlike(s.numpy(), token.numpy())
+
+    def nearest(self, given: Input) -> tuple[dict[str, Any], ...]:
+        """Of each chain its name, and training_entry, training_chain and identity, or None."""
+        if self.reference is None:
+            return ()
+        residues = given.tables["residues"]
+        token = residues["token"].to_numpy()
+        (key,) = chain_keys(residues)
+        first = np.flatnonzero(begins_run(key))
+        names = residues["chain"].take(pa.array(first)).to_pylist()
+        parts = np.split(token, first[1:])
+        known = {part.tobytes(): self.reference.nearest(part) for part in parts}
+        return tuple(
+            {"chain": name, **known[part.tobytes()]}
+            for name, part in zip(names, parts, strict=True)
+        )
 
     @torch.inference_mode()
     def p_heterogeneous(self, s: Tensor, token: Tensor) -> np.ndarray | None:

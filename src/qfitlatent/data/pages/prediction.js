@@ -240,7 +240,9 @@ function bringUp(row) {
 }
 let chosen = null;
 const ignorance = (r) =>
-  r.disagreement === null ? "" : `; passes disagree by ${r.disagreement.toFixed(3)} nat`;
+  (r.disagreement === null ? "" : `; passes disagree by ${r.disagreement.toFixed(3)} nat`) +
+  (r.unlike_training === null || r.unlike_training < data.unlike ? "" :
+    `; more unlike the training set than ${percent(r.unlike_training)} of residues held out`);
 function choose(r) {
   if (chosen === r) return;
   for (const [which, on] of [[chosen, false], [r, true]])
