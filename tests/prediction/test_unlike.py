@@ -28,17 +28,21 @@ def test_names_and_places_change_nothing_and_a_distorted_backbone_is_more_unlike
     turned = structure.clone()
     turn = gemmi.Transform(gemmi.Mat33([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), gemmi.Vec3(3, 4, 5))
     turned[0].transform_pos_and_adp(turn)
+    for chain in turned[0]:
+        chain.name = f"Z{chain.name}"
     after, other, _ = predicted(turned, tmp_path, "two")
     assert np.nanmax(np.abs(after - before)) < 0.02
     assert (np.isnan(after) == np.isnan(before)).all()
-    assert record["nearest_training_chains"] == other["nearest_training_chains"]
-    assert [row["chain"] for row in record["nearest_training_chains"]]
+    nearest = record["nearest_training_chains"]
+    assert nearest
+    renamed = [row | {"chain": f"Z{row['chain']}"} for row in nearest]
+    assert other["nearest_training_chains"] == renamed
     assert "Nearest training chain by sequence:" in page
     rng = np.random.default_rng(0)
     for mark in structure[0].all():
         mark.atom.pos += gemmi.Position(*rng.normal(0.0, 0.3, 3))
     moved, _, _ = predicted(structure, tmp_path, "three")
-    assert np.nanmean(moved) > np.nanmean(before) + 0.1
+    assert np.nanmean(moved) > np.nanmean(before) + 0.05
 
 
 def test_a_model_without_it_has_an_empty_column_and_says_so(tmp_path):

@@ -137,6 +137,8 @@ class Reference:
             "quantiles": self.quantiles.astype(np.float32),
             "chains": packed,
         }
+        # safetensors writes the memory of an array as it lies, whatever its strides say.
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(tensors, {_HEADER_KEY: self.model_version}))
 

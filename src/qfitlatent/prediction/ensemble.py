@@ -199,7 +199,8 @@ def densities_of(predicted: Predicted, protein: Protein) -> Densities:
 
 def select_rows(values: Selected, wanted: np.ndarray) -> Selected:
     """A dataclass whose arrays have a row a residue, with the wanted (n,) bool alone."""
-    arrays = {f.name: getattr(values, f.name)[wanted] for f in fields(values)}
+    held = {f.name: getattr(values, f.name) for f in fields(values)}
+    arrays = {name: x[wanted] for name, x in held.items() if isinstance(x, np.ndarray)}
     return replace(values, **arrays)
 
 
