@@ -33,10 +33,11 @@ def test_names_and_places_change_nothing_and_a_distorted_backbone_is_more_unlike
     after, other, _ = predicted(turned, tmp_path, "two")
     assert np.nanmax(np.abs(after - before)) < 0.02
     assert (np.isnan(after) == np.isnan(before)).all()
-    nearest = record["nearest_training_chains"]
-    assert nearest
-    renamed = [row | {"chain": f"Z{row['chain']}"} for row in nearest]
-    assert other["nearest_training_chains"] == renamed
+    nearest, renamed = (
+        [{**row, "chain": ""} for row in each["nearest_training_chains"]]
+        for each in (record, other)
+    )
+    assert nearest == renamed != []
     assert "Nearest training chain by sequence:" in page
     rng = np.random.default_rng(0)
     for mark in structure[0].all():
