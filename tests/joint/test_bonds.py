@@ -11,7 +11,9 @@ from qfitlatent.chemistry.residues import SIDE_CHAIN_ATOMS, TOKEN
 from qfitlatent.joint.atoms import Backbones, Surroundings
 from qfitlatent.joint.bonds import Metals, find_bonds
 from qfitlatent.joint.candidates import Densities
-from qfitlatent.joint.model import Protein, joint_model
+from qfitlatent.joint.energy import Energy
+from qfitlatent.joint.model import Protein, given_way, joint_model, likely_candidates
+from qfitlatent.joint.search import best_of
 
 NOTHING = Surroundings(
     np.zeros((0, 3)), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
@@ -45,6 +47,16 @@ def test_two_cysteines_in_reach_make_a_disulfide(chi1, chi3):
     assert torsion == pytest.approx(90.0, abs=30.0)
     # A bonded residue has no altlocs: its partner would have to have them too.
     assert model.states.occupancy[:, 0].tolist() == [100, 100]
+
+
+def test_a_bond_that_the_first_look_missed_is_made():
+    backbones = bonded_cysteines()
+    densities = one_mode(backbones.token)
+    energy = Energy(backbones, NOTHING, find_bonds(backbones, densities, NO_METALS))
+    candidates = likely_candidates(energy, densities)
+    unbonded = candidates.select(np.flatnonzero(candidates.bond < 0))
+    missed = unbonded.select(best_of(energy, unbonded, 0))
+    assert (given_way(energy, candidates, missed, 0).bond >= 0).all()
 
 
 def test_cysteines_out_of_reach_do_not():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qfitlatent.chemistry.geometry import circular_distance
+from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.joint.atoms import Backbones, Surroundings
 from qfitlatent.joint.bonds import Metals, find_bonds
@@ -28,6 +29,9 @@ PLAUSIBLE = 4.0
 
 STRAINED = 0.5
 """Nats of contacts from which on a side chain looks for a way out among all candidates."""
+
+BESIDE_A_BOND = 8.0
+"""Angstrom between CA: who may have to give way to a bond that is not made yet."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def joint_model(
     candidates = likely_candidates(energy, densities)
     few = likely(candidates, NARROW)
     best = few.select(best_of(energy, few, seed))
-    best = _given_way(energy, candidates, best, seed)
+    best = given_way(energy, candidates, best, seed)
     support = _support(energy, candidates, best)
     everyone = np.ones(len(best), dtype=bool)
     best = relax(energy, densities, best, seed, everyone)
@@ -129,15 +133,20 @@ def _least(candidates: Built) -> np.ndarray:
     return np.minimum.reduceat(candidates.cost + candidates.contact, first)
 
 
-def _given_way(energy: Energy, candidates: Built, best: Built, seed: int) -> Built:
-    """The best state where side chains that are strained, and whom they touch, have all candidates.
+def given_way(energy: Energy, candidates: Built, best: Built, seed: int) -> Built:
+    """The best state where some side chains have all candidates, and the others stay.
 
-    The others stay.
+    These are the strained ones and whom they touch, and those at a bond that could be made.
     """
     contacts = energy.contacts(best, np.ones(len(best), dtype=bool))
     free = contacts.strain(len(best)) > STRAINED
     touching = contacts.residue[(contacts.nats > NEGLIGIBLE) & (contacts.residue[:, 1] >= 0)]
     free[touching[free[touching[:, 0]], 1]] = True
+    could = np.zeros(len(best), dtype=bool)
+    could[candidates.residue[candidates.bond >= 0]] = True
+    place = energy.backbones.translation
+    beside, _ = pairs_within(place, place[could & (best.bond < 0)], BESIDE_A_BOND)
+    free[beside] = True
     stay = best.select(np.flatnonzero(~free))
     every = stay.joined(candidates.select(np.flatnonzero(free[candidates.residue])))
     return every.select(best_of(energy, every, seed))
