@@ -183,3 +183,32 @@ def test_the_rule_that_averages_takes_the_place_of_training(finished):
         assert finished.plan("train") == {"average_runs": 1, "describe_results": 1}
     finally:
         finished.write_config(TINY)
+
+
+def test_measurements_are_compared_where_there_is_a_table_and_again_when_it_changes(
+    finished, tmp_path
+):
+    """Before anything runs, a table that does not fit is refused."""
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    given = {"evaluate": {"experiment": "m.csv"}, "results_dir": str(tmp_path / "results")}
+    checkout = Checkout(tmp_path / "measured", with_changes(given))
+    assert "m.csv cannot be read" in checkout.refused("-n")
+    residues = pq.read_table(tmp_path / "results/data/tiny/tables/residues.parquet").to_pandas()
+    rows = residues[residues["name"] == "VAL"]
+    keys = ["entry", "author_chain", "author_number", "insertion_code"]
+    lines = [
+        ",".join(map(str, (*place, "S2", "CG1", 0.1 + n % 9 / 10)))
+        for n, place in enumerate(rows[keys].itertuples(index=False))
+    ]
+    text = "\n".join([",".join([*keys, "quantity,site,value"]), *lines]) + "\n"
+    table = checkout.folder / "m.csv"
+    table.write_text(text + "unknown,A,1,,S2,CG1,0.5\n")
+    assert "names unknown, which is not an entry of the dataset" in checkout.refused("-n")
+    table.write_text(text)
+    checkout.run("evaluate")
+    assert (tmp_path / "results/runs/tiny/evaluation/experiment/experiment.json").is_file()
+    assert checkout.plan() == {}
+    table.write_text(text.replace("0.5", "0.55"))
+    assert checkout.plan() == {"compare_experiment": 1}
+    checkout.write_config(with_changes(given | {"train": {"learning_rate": 0.002}}))
+    assert checkout.plan() == {**TRAINING, "compare_experiment": 1}
