@@ -84,6 +84,11 @@ def publish(run: Path, name: str, target: Path) -> None:
         "num_bytes": (target / MODEL_FILE).stat().st_size,
         "sha256": sha256_file(target / MODEL_FILE),
     }
+    # Where they lay on the machine of the training is nobody's business.
+    for listed in (manifest["inputs"], manifest["outputs"]):
+        for key, about in listed.items():
+            about["path"] = key
+    manifest["command"] = [Path(word).name for word in manifest["command"]]
     write_json(target / "manifest.json", manifest)
 
 

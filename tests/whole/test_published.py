@@ -42,8 +42,12 @@ def run(tmp_path):
     (folder / "evaluation" / "MODEL_CARD.md").write_text("# Model card: my_run\n\nGood.\n")
     (folder / "evaluation" / "DATASET_CARD.md").write_text("# Dataset card\n")
     remember(folder)
-    listed = {name: {"sha256": sha256_file(folder / name)} for name in ("config.yaml", MODEL_FILE)}
-    write_json(folder / "manifest.json", {"inputs": {}, "outputs": listed})
+    listed = {
+        name: {"sha256": sha256_file(folder / name), "path": str(folder / name)}
+        for name in ("config.yaml", MODEL_FILE)
+    }
+    manifest = {"inputs": {}, "outputs": listed, "command": ["train", str(folder)]}
+    write_json(folder / "manifest.json", manifest)
     return folder
 
 
@@ -66,6 +70,15 @@ def test_what_ships_is_listed_by_its_name_and_weights(tool):
     (line,) = (x for x in (ROOT / "docs/models.md").read_text().splitlines() if x.startswith(row))
     assert line.endswith(f"| `{header['sha256'][:16]}` |")
     assert header["name"] in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_nothing_that_is_published_names_the_machine_of_the_training(tool, run, tmp_path):
+    (tmp_path / "target").mkdir()
+    tool.publish(run, "qfitlatent-chi-9.0", tmp_path / "target")
+    for path in (tmp_path / "target").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    for path in SHIPPED.iterdir():
+        assert b"/tmp/" not in path.read_bytes(), path.name
 
 
 def test_the_card_that_ships_has_the_metadata_of_a_hub():
