@@ -40,6 +40,7 @@ def prediction(name: str) -> str:
         num_chains=1,
         num_heterogeneous=0,
         seen=name,
+        nearest=name,
         data={"columns": {"chain": [name]}},
         viewer="",
         atoms="",
