@@ -13,7 +13,6 @@ import pandas as pd
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import write_json, write_text
 from qfitlatent.chemistry.geometry import circular_distance
-from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import NUM_CHI, PI_SYMMETRIC, RESIDUE_TYPES, TOKEN
 from qfitlatent.dataset.invariants import (
     KEY,
@@ -25,7 +24,7 @@ from qfitlatent.dataset.invariants import (
 )
 from qfitlatent.dataset.page import audit_page
 from qfitlatent.pages.readmes import write_readme
-from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS, author_label
 from qfitlatent.tables.reasons import Reason
 
 NUM_SUSPICIOUS = 20
@@ -211,9 +210,7 @@ def _suspicious(
         found.append(
             {
                 **{name: row[name] for name in (*KEY, "points")},
-                "residue": residue_label(
-                    row["author_chain"], row["name"], row["author_number"], row["insertion_code"]
-                ),
+                "residue": author_label(row),
                 "why": "; ".join(why),
             }
         )

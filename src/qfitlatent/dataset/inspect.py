@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.files import printable, structure_id
-from qfitlatent.chemistry.names import residue_label
 from qfitlatent.structure.preprocess import read_entry_in_limits
-from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS
+from qfitlatent.tables.columns import CHI_COLUMNS, OBSERVED_COLUMNS, author_label
 from qfitlatent.tables.names import TABLES
 from qfitlatent.tables.parquet import read_table
 from qfitlatent.tables.schemas import SCHEMAS
@@ -126,8 +125,7 @@ def _residue_lines(residue: dict, conformers: list[dict]) -> list[str]:
 def _rejected_line(row: dict) -> str:
     place = ""
     if row["author_number"] is not None:
-        names = (row[n] for n in ("author_chain", "name", "author_number", "insertion_code"))
-        place = " " + residue_label(*names)
+        place = f" {author_label(row)}"
     altloc = f" altloc {row['altloc'] or '.'}" if row["altloc"] is not None else ""
     detail = f" ({row['detail']})" if row["detail"] else ""
     return f"  {row['scope']}{place}{altloc}: {row['reason']}{detail}"

@@ -27,7 +27,7 @@ from qfitlatent.prediction.scene import Scene, scene_of
 from qfitlatent.prediction.seen import seen_in
 from qfitlatent.prediction.surroundings import CRYSTAL
 from qfitlatent.structure.coordinates import NAMELESS, open_structure
-from qfitlatent.tables.columns import chi_columns
+from qfitlatent.tables.columns import author_label, chi_columns
 from qfitlatent.tables.parquet import conform, write_csv
 
 CLASH_NATS = 3.0
@@ -151,9 +151,8 @@ _PLACE = ("entry", "author_chain", "author_number", "insertion_code", "altloc")
 
 def label_of(look: dict[str, Any]) -> str:
     """A row of ``columns.LOOKS`` as A/MET 28, with its altloc."""
-    names = ("author_chain", "name", "author_number", "insertion_code")
     altloc = f" altloc {look['altloc']}" if look["altloc"] else ""
-    return residue_label(*(look[name] for name in names)) + altloc
+    return author_label(look) + altloc
 
 
 def place_of_look(look: dict[str, Any]) -> tuple[Place, str]:

@@ -5,7 +5,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qfitlatent.chemistry.names import residue_label
 from qfitlatent.pages.render import Cell, render
 from qfitlatent.questions.differences import (
     EXPLAINED,
@@ -15,6 +14,7 @@ from qfitlatent.questions.differences import (
     OTHER_TYPE,
     UNSEEN,
 )
+from qfitlatent.tables.columns import author_label
 
 SHOWN = (EXPLAINED, NOT_EXPLAINED, NOT_OBSERVED, OTHER_TYPE)
 """Decisions that have a table of their own."""
@@ -57,8 +57,8 @@ def _set(name: str, members: list[str]) -> str:
 
 def _row(row: dict[str, Any]) -> list[str | Cell]:
     return [
-        _place(row, "a"),
-        _place(row, "b"),
+        author_label(row, "_a"),
+        author_label(row, "_b"),
         row["rotamer"],
         Cell(*_change(row, "observed")),
         Cell(*_change(row, "predicted")),
@@ -66,11 +66,6 @@ def _row(row: dict[str, Any]) -> list[str | Cell]:
         row["observed_rotamers_a"],
         row["observed_rotamers_b"],
     ]
-
-
-def _place(row: dict[str, Any], side: str) -> str:
-    keys = ("author_chain", "name", "author_number", "insertion_code")
-    return residue_label(*(row[f"{key}_{side}"] for key in keys))
 
 
 def _change(row: dict[str, Any], kind: str) -> tuple[str, str]:
@@ -100,6 +95,6 @@ def _bars(differences: pa.Table) -> list[tuple[int, float, float, str, str]]:
     columns = ("observed_distance", "predicted_distance", "decision")
     rows = differences.to_pylist()
     return [
-        (i, *(row[name] or 0.0 for name in columns[:2]), _place(row, "a"), row["decision"])
+        (i, *(row[name] or 0.0 for name in columns[:2]), author_label(row, "_a"), row["decision"])
         for i, row in enumerate(rows)
     ]

@@ -27,7 +27,6 @@ from torch import Tensor
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.base.progress import Progress
-from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, RESIDUE_TYPES, TOKEN, UNKNOWN_TOKEN
 from qfitlatent.density.protocol import Density
 from qfitlatent.joint.candidates import Densities
@@ -48,7 +47,7 @@ from qfitlatent.questions.repack import Packing, Repacked
 from qfitlatent.questions.scan_columns import SCAN
 from qfitlatent.questions.scan_files import SCAN_FILES, Scanned, write_scan
 from qfitlatent.questions.sites import Sites
-from qfitlatent.tables.columns import chi_columns, id_columns
+from qfitlatent.tables.columns import AUTHOR, author_label, chi_columns, id_columns
 from qfitlatent.tables.parquet import conform
 
 NEAR_ANGSTROM = 10.0
@@ -246,9 +245,8 @@ def _left_out(given: Input, protein: Protein) -> dict[int, str]:
 
 def _labels(given: Input) -> list[str]:
     """How each row of the residues table is called."""
-    names = ("author_chain", "name", "author_number", "insertion_code")
-    rows = given.tables["residues"].select(list(names)).to_pylist()
-    return [residue_label(*row.values()) for row in rows]
+    names = [column.name for column in AUTHOR]
+    return [author_label(row) for row in given.tables["residues"].select(names).to_pylist()]
 
 
 class _Structure:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import ONE_LETTER, RESIDUE_TYPES, TOKEN
 from qfitlatent.pages.render import render
+from qfitlatent.tables.columns import author_label
 
 ORDER = "GASTCPVILMFYWHNQDEKR"
 """Columns of the map: by size and nature, so that what alike is stands together."""
@@ -33,7 +33,7 @@ def page(
     types = sorted({row["type"] for row in rows}, key=lambda name: ORDER.index(_letter(name)))
     lines = [
         {
-            "label": _called(next(iter(place.values()))),
+            "label": author_label(next(iter(place.values()))),
             "cells": [_cell(place[name]) if name in place else None for name in types],
         }
         for place in by_place.values()
@@ -59,16 +59,11 @@ def _letter(name: str) -> str:
     return ONE_LETTER[TOKEN[name]] if name in RESIDUE_TYPES else "X"
 
 
-def _called(row: dict[str, Any]) -> str:
-    names = ("author_chain", "name", "author_number", "insertion_code")
-    return residue_label(*(row[name] for name in names))
-
-
 def _cell(row: dict[str, Any]) -> dict[str, Any]:
     share = min(1.0, abs(row["fit"]) / WORST)
-    said = f"{_called(row)} as {row['type']}: fit {row['fit']:.1f} nat"
+    said = f"{author_label(row)} as {row['type']}: fit {row['fit']:.1f} nat"
     if row["is_native"]:
-        said = f"{_called(row)}: native"
+        said = f"{author_label(row)}: native"
     elif row["has_no_room"]:
         said += f", no room (strain {row['strain_change']:.1f} nat)"
     return {
@@ -83,7 +78,7 @@ def _cell(row: dict[str, Any]) -> dict[str, Any]:
 def _words_of(row: dict[str, Any]) -> list[str]:
     mass = row["fitting_mass"]
     return [
-        f"{_called(row)} as {row['type']}",
+        f"{author_label(row)} as {row['type']}",
         f"{row['fit']:.1f}",
         f"{row['energy_change']:.1f}",
         f"{row['strain_change']:.1f}",

@@ -1,10 +1,12 @@
 """A column: its name, type, unit and meaning, declared once, and the keys that tables share."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from qfitlatent.chemistry.names import residue_label
 from qfitlatent.chemistry.residues import NUM_CHI_MAX
 
 VERSION = "1"
@@ -58,6 +60,13 @@ AUTHOR = (
     Column("name", TEXT, False, "", "component name as deposited"),
 )
 """What the file calls a residue."""
+
+
+def author_label(row: Mapping[Any, Any], suffix: str = "") -> str:
+    """A row with ``AUTHOR``, of names that end in the suffix, as ``A/LYS 52A``."""
+    names = ("author_chain", "name", "author_number", "insertion_code")
+    return residue_label(*(row[f"{name}{suffix}"] for name in names))
+
 
 IDS = (
     Column("entry", TEXT, False, "", "name of the file without its ending"),
