@@ -37,6 +37,7 @@ from qfitlatent.prediction.scene import (
     place_of,
     residues_to_rebuild,
 )
+from qfitlatent.structure.crystal import neighbour_search
 
 ALTLOCS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 
@@ -89,7 +90,7 @@ def remove_crowded_waters(structure: gemmi.Structure, built: Sequence[tuple]) ->
     built: keys, as of a placement, of the residues that have one. Any of its conformers counts, and
     so do its copies in the crystal; of a water with altlocs only those go that have no room.
     """
-    search = gemmi.NeighborSearch(structure[0], structure.cell, OTHER_ROOM_ANGSTROM)
+    search = neighbour_search(structure, OTHER_ROOM_ANGSTROM)
     places = {tuple(key[:3]) for key in built}
     for c, chain in enumerate(structure[0]):
         for r, residue in enumerate(chain):

@@ -22,6 +22,7 @@ from qfitlatent.joint.atoms import KIND, Backbones, Surroundings, kind_of, moved
 from qfitlatent.joint.bonds import SULPHUR_LONGER, Metals
 from qfitlatent.joint.model import Protein
 from qfitlatent.prediction.scene import Kind, Placement, Scene
+from qfitlatent.structure.crystal import neighbour_search
 
 KIND_OF_WORD = {
     "ligands": Kind.LIGAND,
@@ -118,7 +119,7 @@ def words_of(text: str) -> frozenset[str]:
 def no_crystal(structure: gemmi.Structure) -> str:
     """Why the neighbours of a structure in its crystal are not known; empty where they are."""
     if not structure.cell.is_crystal():
-        return "the file has no unit cell"
+        return "the file has no possible unit cell"
     if structure.find_spacegroup() is None:
         name = " ".join(structure.spacegroup_hm.split())
         return f"the space group {name!r} is not known" if name else "the file has no space group"
@@ -248,7 +249,7 @@ def images(
             for a, atom in enumerate(residue):
                 if not atom.is_hydrogen():
                     row_of[c, r, a] = len(row_of)
-    search = gemmi.NeighborSearch(structure[0], structure.cell, CRYSTAL_ANGSTROM)
+    search = neighbour_search(structure, CRYSTAL_ANGSTROM)
     search.populate(include_h=False)
     find = partial(search.find_atoms, radius=CRYSTAL_ANGSTROM)
     found: dict[tuple[int, ...], tuple[float, ...]] = {}

@@ -11,6 +11,7 @@ from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.chemistry.residues import is_water
 from qfitlatent.structure.atoms import read_sites
 from qfitlatent.structure.containers import default_limits, plain_text, read_bytes
+from qfitlatent.structure.crystal import drop_impossible_cell
 from qfitlatent.structure.mmcif import is_mmcif
 from qfitlatent.structure.polymer import BOND_ANGSTROM, Polymer
 from qfitlatent.structure.sites import Sites
@@ -48,6 +49,7 @@ def open_structure(path: str | Path) -> tuple[gemmi.Structure, gemmi.cif.Documen
         _setup_entities(structure)
     except (ValueError, RuntimeError, IndexError):
         structure = gemmi.Structure()
+    drop_impossible_cell(structure)
     if len(structure) and _agrees(structure[0], sites, polymer):
         _release_others(structure, sites, polymer)
     else:
