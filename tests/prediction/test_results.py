@@ -20,9 +20,9 @@ from qfitlatent.base import config, contained
 from qfitlatent.base.errors import QfitLatentError
 from qfitlatent.prediction import records
 from qfitlatent.prediction.predict import predict_structures
-from qfitlatent.prediction.runner import Workers
 from qfitlatent.prediction.sample import embed_structures, sample_structures
 from qfitlatent.prediction.score import score_structures
+from qfitlatent.prediction.workers import Workers
 from qfitlatent.simulate.entry import write_entries
 from qfitlatent.simulate.settings import entry_ids
 
@@ -109,14 +109,14 @@ def test_an_unforeseen_error_is_a_line_and_its_traceback_is_kept(
 ):
     shutil.copy(structure, folder / "odd.cif.gz")
     out = tmp_path / "out"
-    from qfitlatent.prediction import runner
+    from qfitlatent.prediction import workers
 
-    def reads(path, entry, read=runner.read_input):
+    def reads(path, entry, read=workers.read_input):
         if path.name == "odd.cif.gz":
             raise ZeroDivisionError("one\nby none")
         return read(path, entry)
 
-    monkeypatch.setattr(runner, "read_input", reads)
+    monkeypatch.setattr(workers, "read_input", reads)
     good, odd = command([folder], out, model)
     assert not good.error
     assert odd.reason == "unexpected_error"

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.predictions import make_model, settings_of
 from helpers.simulated import simulator
-from qfitlatent.prediction import runner, score
+from qfitlatent.prediction import runner, score, workers
 from qfitlatent.prediction.commands import EXAMPLE
 from qfitlatent.prediction.forecast import Forecast
 from qfitlatent.prediction.predict import predict_structures
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def test_the_first_result_does_not_wait_for_other_files(folder, model, tmp_path, monkeypatch):
     """The first is written before the second is read; later ones go by the batch."""
     steps = []
-    read, write = runner._read, runner._write
+    read, write = runner.read, runner.write_computed
 
     def noted_read(item):
         steps.append("read")
@@ -51,11 +51,35 @@ def test_the_first_result_does_not_wait_for_other_files(folder, model, tmp_path,
         steps.append("write")
         return write(how, item)
 
-    monkeypatch.setattr(runner, "_read", noted_read)
-    monkeypatch.setattr(runner, "_write", noted_write)
+    monkeypatch.setattr(runner, "read", noted_read)
+    monkeypatch.setattr(runner, "write_computed", noted_write)
     predict_structures([folder], tmp_path, model, settings_of(workers=0))
     assert steps == ["read", "write", *["read"] * 2, *["write"] * 2, *["read"] * 3, *["write"] * 3]
-    assert [len(window) for window in runner.windows(range(100))] == [1, 2, 4, 8, 16, 32, 32, 5]
+    assert [len(window) for window in workers.windows(range(100))] == [1, 2, 4, 8, 16, 32, 32, 5]
+
+
+def test_what_a_worker_imports_is_without_torch():
+    """It would take each worker two seconds of a core."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, qfitlatent.prediction.workers, qfitlatent.prediction.outputs\n"
+            "print('torch' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_one_core_has_no_workers(monkeypatch):
+    for cores, wanted in ((1, 0), (2, 1), (4, 2), (64, 8)):
+        monkeypatch.setattr(workers, "num_cores", lambda cores=cores: cores)
+        assert workers.num_workers(100, None) == wanted
+        assert workers.num_workers(2, None) == 0
+        assert workers.num_workers(2, 3) == 3
 
 
 def test_an_interrupted_score_keeps_its_rows_and_goes_on(folder, model, tmp_path, monkeypatch):

@@ -31,8 +31,9 @@ from qfitlatent.prediction.judged import JUDGED, Known, left_out, part_path, wri
 from qfitlatent.prediction.predict import predicted_arrays
 from qfitlatent.prediction.records import Input, Predicted, Unusable, Written
 from qfitlatent.prediction.results import output_folder
-from qfitlatent.prediction.runner import WORKERS_FROM, Runner
+from qfitlatent.prediction.runner import Runner
 from qfitlatent.prediction.settings import PredictionSettings
+from qfitlatent.prediction.workers import WORKERS_FROM
 from qfitlatent.tables.parquet import read_table, table_writer
 
 

@@ -5,19 +5,13 @@ Shapes: N residues of a structure.
 
 import copy
 import math
-import multiprocessing
 import os
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +21,7 @@ from torch import Tensor
 from qfitlatent import __version__
 from qfitlatent.base import config
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.files import sha256_file, structure_id
-from qfitlatent.base.machine import num_cores
+from qfitlatent.base.files import sha256_file
 from qfitlatent.base.progress import Progress
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.density.mixture import Modes, VonMisesMixture
@@ -47,36 +40,32 @@ from qfitlatent.prediction.records import (
     attempt,
     find_structures,
     is_batch,
-    read_input,
     unusable_names,
 )
 from qfitlatent.prediction.results import Results, conclude, output_folder
 from qfitlatent.prediction.selection import choice_of, choose
 from qfitlatent.prediction.settings import PredictionSettings, failures_table
 from qfitlatent.prediction.surroundings import words_of
+from qfitlatent.prediction.workers import (
+    Computed,
+    Workers,
+    Write,
+    ahead,
+    num_workers,
+    read,
+    windows,
+    write_computed,
+)
 from qfitlatent.tables.keys import begins_run, chain_keys
 
 BATCH_RESIDUES = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Residues of a batch, padding included: enough to fill the device, few enough for its memory."""
 
-WINDOW = 32
-"""Structures that are sorted by length before they are cut into batches, once work is under way."""
-
 PADDING = 0.25
 """A batch's shortest structure is at most so much shorter than its longest."""
 
-WORKERS_FROM = 8
-"""From so many structures on, reading and writing go to processes of their own."""
-
-T = TypeVar("T")
 Compute = Callable[[Input, Protein, Tensor], Any]
 """A structure and its single representation (N,d_s) to what a worker process writes."""
-
-Write = Callable[[Input, Any], Written]
-"""What was computed to files; without torch, and found by name in a worker process."""
-
-Computed = tuple[Path, Input | Written, Any]
-"""Path, input and what ``compute`` gives, or what became of the structure instead."""
 
 
 @dataclass
@@ -88,91 +77,6 @@ class Timing:
 
     encoder: float = 0.0
     head: float = 0.0
-
-
-class Workers:
-    """``map`` in processes of their own, or here where there are none.
-
-    They are started afresh: a fork would copy torch's threads and locks.
-    """
-
-    def __init__(self, num: int) -> None:
-        self.num = num
-
-    def __enter__(self) -> Self:
-        self._pool = self._new_pool(self.num) if self.num else None
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def map(self, step: Callable[[Any], Any], items: Sequence[tuple]) -> Callable[[], list]:
-        """Begins; the function that is returned waits. The first of each item is a path."""
-        pool = self._pool
-        if pool is None:
-            return lambda: [step(item) for item in items]
-        with _deaf_to_interrupts():
-            results = pool.map(step, items)
-
-        def wait() -> list:
-            try:
-                return list(results)
-            except BrokenProcessPool:
-                if self._pool is pool:
-                    self._pool = self._new_pool(self.num)
-                return [self._alone(step, item) for item in items]
-
-        return wait
-
-    def _alone(self, step: Callable[[Any], Any], item: tuple) -> Any:
-        """An item in a process of its own: that one dies whose item killed the others."""
-        try:
-            with self._new_pool(1) as pool:
-                with _deaf_to_interrupts():
-                    future = pool.submit(step, item)
-                return future.result()
-        except BrokenProcessPool:
-            path = item[0]
-            sentence = (
-                f"{path} ended the process that worked on it, as too little memory does: predict "
-                "it by itself, on a larger machine."
-            )
-            return Written(structure_id(path), path, "process_died", sentence)
-
-    def _new_pool(self, num: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that start here finish what they write when Ctrl-C ends this one.
-
-    They inherit that the signal is blocked; here it arrives when the block ends.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """One item, then two, four and so on to ``WINDOW``: the first result does not wait."""
-    start, size = 0, 1
-    while start < len(items):
-        yield items[start : start + size]
-        start, size = start + size, min(2 * size, WINDOW)
-
-
-def num_workers(num_structures: int, asked: int | None) -> int:
-    """Worker processes: as asked; otherwise none for few structures, else half of the cores."""
-    if asked is not None:
-        return asked
-    return 0 if num_structures < WORKERS_FROM else max(1, min(8, num_cores() // 2))
 
 
 class Runner:
@@ -284,10 +188,10 @@ class Runner:
             progress.update(0, failures=num_failed, expected=forecast.residues)
             if forecast.is_worth_saying:
                 progress.say(forecast.sentence())
-            reads = _ahead(num > 0, (pool.map(_read, window) for window in windows(todo)))
+            reads = ahead(num > 0, (pool.map(read, window) for window in windows(todo)))
             batches = (b for window in reads for b in self._computed(window, compute, progress))
-            step = partial(_write, write)
-            for batch in _ahead(num > 0, (pool.map(step, batch) for batch in batches)):
+            step = partial(write_computed, write)
+            for batch in ahead(num > 0, (pool.map(step, batch) for batch in batches)):
                 for result in batch:
                     # What fails is named by its path alone until here.
                     outcome[result.path] = replace(result, entry=found[result.path])
@@ -419,29 +323,6 @@ def joint_densities(
         mode_weight=torch.where(valid, modes.weight, 0.0)[:, :width].numpy(),
         mode_chi=modes.chi[:, :width].numpy(),
     )
-
-
-def _read(item: tuple[Path, str]) -> Input | Written:
-    path, entry = item
-    return attempt(read_input, path, path, entry)
-
-
-def _write(write: Write, item: Computed) -> Written:
-    path, given, value = item
-    if isinstance(given, Written):
-        return given
-    return attempt(write, path, given, value)
-
-
-def _ahead(one: bool, begun: Iterable[Callable[[], list]]) -> Iterator[list]:
-    """What has been begun, in its order; ``one``: the next is begun before one is waited for."""
-    waiting: deque[Callable[[], list]] = deque()
-    for wait in begun:
-        waiting.append(wait)
-        if len(waiting) > one:
-            yield waiting.popleft()()
-    while waiting:
-        yield waiting.popleft()()
 
 
 def batches_by_length(
