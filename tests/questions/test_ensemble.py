@@ -139,6 +139,16 @@ def test_what_cannot_be_averaged_is_one_sentence(nmr, model, tmp_path, capsys):
     write_pdb(cut, tmp_path / "cut.pdb")
     with pytest.raises(QfitLatentError, match="Model 3 has a chain torn apart"):
         qfitlatent.predict_ensemble(tmp_path / "cut.pdb", tmp_path / "out", model)
+    bare = gemmi.read_structure(str(nmr))
+    for residue in bare[1][0]:
+        for atom in [atom for atom in residue if atom.name == "CA"]:
+            residue.remove_atom(atom.name, atom.altloc, atom.element)
+    write_pdb(bare, tmp_path / "bare.pdb")
+    named = f"^model 2 of {tmp_path / 'bare.pdb'} cannot be used: no protein residue has all of"
+    with pytest.raises(QfitLatentError, match=named):
+        qfitlatent.predict_ensemble(tmp_path / "bare.pdb", tmp_path / "out", model)
+    with pytest.raises(QfitLatentError, match=named):
+        qfitlatent.compare_structures(nmr, tmp_path / "bare.pdb", model)
     made = str(make_model(tmp_path, **TINY))
     command = ["ensemble", str(nmr), "--model", made, "-o", str(tmp_path / "out"), "--frames", ":2"]
     for extra, sentence in (

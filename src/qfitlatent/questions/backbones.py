@@ -39,12 +39,25 @@ class Member:
     """One backbone of a set.
 
     name: of the file, number of the model or of the frame; weight: in averages, 1 over all members;
-    path: a file that has it alone, which is there until the next member is asked for.
+    path: a file that has it alone, which is there until the next member is asked for; source: the
+    file that was given.
     """
 
     name: str
     weight: float
     path: Path
+    source: Path
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What is said of the file that has it alone is said of the model of the file given."""
+        try:
+            yield
+        except QfitLatentError as error:
+            if self.path == self.source or str(self.path) not in str(error):
+                raise
+            whole = f"model {self.name} of {printable(self.source)}"
+            raise QfitLatentError(str(error).replace(str(self.path), whole)) from error
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ class Backbones:
             with tempfile.TemporaryDirectory(prefix="qfitlatent-") as folder:
                 for path in source.each(Path(folder), numbers):
                     name, weight = next(named)
-                    yield Member(name, weight, path)
+                    yield Member(name, weight, path, source.path)
 
 
 @contextmanager

@@ -221,7 +221,8 @@ def _averages(
     identity = runner.identity(*IDENTITY)
     with progress_over(len(backbones), stream) as progress:
         for number, member in enumerate(backbones):
-            given = choose(runner.choice, read_input(member.path))
+            with member.named():
+                given = choose(runner.choice, read_input(member.path))
             protein = protein_from_tables(given.tables)
             (s,) = runner.encode([protein])
             density, predicted = predicted_density(runner, given, protein, s)

@@ -122,7 +122,8 @@ def populations_of(
     """
     found: Populations | None = None
     for member in backbones:
-        given = read_input(member.path)
+        with member.named():
+            given = read_input(member.path)
         protein = protein_from_tables(given.tables)
         if found is None:
             found = Populations(backbones.name, given, protein)
