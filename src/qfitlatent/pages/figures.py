@@ -48,11 +48,14 @@ def save(figure: Figure, stem: Path) -> Path:
 
     Returns the path of the SVG.
     """
+    # Where things stand is found once: a figure with an engine for that is drawn twice a file.
+    figure.set_dpi(mpl.rcParams["savefig.dpi"])
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         path = stem.with_name(stem.name + suffix)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-        figure.set_layout_engine("none")  # where things stand is found once
     return path
 
 
