@@ -7,7 +7,7 @@ import pytest
 
 from helpers.crowded import NO_METALS, crowded, moved, near_pairs, reordered, turn
 from qfitlatent.chemistry.residues import NUM_CHI
-from qfitlatent.joint import contacts
+from qfitlatent.joint import candidates, contacts, model
 from qfitlatent.joint.atoms import Backbones
 from qfitlatent.joint.bonds import find_bonds
 from qfitlatent.joint.candidates import candidates_of_modes
@@ -78,14 +78,14 @@ def test_side_chains_are_built_and_held_against_each_other_once(monkeypatch):
     per_residue = []
     for num in (2, 4):
         protein, densities = crowded(num_helices=num)
-        candidates = candidates_of_modes(densities)
+        every = candidates_of_modes(densities)
         monkeypatch.setattr(Backbones, "build", counted_build)
         monkeypatch.setattr(contacts, "_meet", counted_meet)
         energy = Energy(
             protein.backbones, protein.around, find_bonds(protein.backbones, densities, NO_METALS)
         )
         built.clear(), met.clear()
-        energy.problem(energy.built(candidates))
+        energy.problem(energy.built(every))
         once = sum(built), sum(met)
         built.clear(), met.clear()
         model_of(protein, densities)
@@ -93,6 +93,18 @@ def test_side_chains_are_built_and_held_against_each_other_once(monkeypatch):
         assert sum(met) < once[1]  # unlikely candidates are left out first
         per_residue.append(sum(met) / len(densities))
     assert per_residue[1] < 2 * per_residue[0]
+
+
+def test_how_many_are_held_at_a_time_changes_nothing(monkeypatch):
+    protein, densities = crowded(num_helices=3, seed=1)
+    whole = model_of(protein, densities)
+    monkeypatch.setattr(model, "RESIDUES_AT_A_TIME", 7)
+    monkeypatch.setattr(candidates, "_KERNELS_AT_A_TIME", 5)
+    monkeypatch.setattr(contacts, "CANDIDATES_AT_A_TIME", 11)
+    parts = model_of(protein, densities)
+    assert parts.states.chi == pytest.approx(whole.states.chi, abs=1e-6)
+    assert parts.states.occupancy.tolist() == whole.states.occupancy.tolist()
+    assert parts.support == pytest.approx(whole.support, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -31,6 +31,7 @@ from qfitlatent.model.checkpoint import load_model, save_model
 from qfitlatent.model.dataset import protein_from_tables
 from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
+from qfitlatent.prediction import outputs
 from qfitlatent.prediction.columns import MIXTURE, SCORES
 from qfitlatent.prediction.outputs import PREDICTION
 from qfitlatent.prediction.predict import predict_structures
@@ -60,7 +61,9 @@ def structures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predicted(structures, model_path, tmp_path_factory):
     out = tmp_path_factory.mktemp("predicted")
-    results = predict_structures(structures[:1], out, model_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "RESIDUES_AT_A_TIME", 10)  # the mixture in several pieces
+        results = predict_structures(structures[:1], out, model_path)
     return results[0], out
 
 

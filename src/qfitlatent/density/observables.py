@@ -44,6 +44,9 @@ _SMALLEST_KAPPA = 1e-3
 LIGHTEST = math.log(1e-7)
 """Logarithm of the weight from which a component counts."""
 
+RESIDUES_AT_A_TIME = 512
+"""Whose components are held in fp64."""
+
 
 class Observables(NamedTuple):
     """values (N,W) of the kinds of each residue's type, ``kinds_of``, then nan; rotamer_entropy
@@ -60,9 +63,11 @@ def observables(mixture: VonMisesMixture, token: np.ndarray) -> Observables:
     entropy = np.zeros(len(token))
     for num_chi in np.unique(NUM_CHI[token[NUM_CHI[token] > 0]]):
         # The fewer chi, the fewer components: what only fills up the arrays is not computed with.
-        rows = np.flatnonzero(NUM_CHI[token] == num_chi)
-        own = _heavy(mixture.select(torch.from_numpy(rows)))
-        values[rows], entropy[rows] = _of_alike(own, token[rows])
+        every = np.flatnonzero(NUM_CHI[token] == num_chi)
+        for first in range(0, len(every), RESIDUES_AT_A_TIME):
+            rows = every[first : first + RESIDUES_AT_A_TIME]
+            own = _heavy(mixture.select(torch.from_numpy(rows)))
+            values[rows], entropy[rows] = _of_alike(own, token[rows])
     return Observables(values, entropy)
 
 

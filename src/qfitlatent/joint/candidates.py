@@ -8,15 +8,16 @@ Shapes: N residues, K components, J modes, C candidates of all residues, D=4 chi
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from qfitlatent.chemistry.building import closable_proline_chi
 from qfitlatent.chemistry.geometry import circular_distance
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, PI_SYMMETRIC, TOKEN
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, TOKEN
 
 MIN_MASS = 0.005
 MAX_MODES = 16
@@ -32,7 +33,7 @@ _MAX_KAPPA = 500.0
 """A kernel of 2.6 degrees: no candidate is worse off than with that."""
 
 _KERNELS_AT_A_TIME = 1 << 16
-"""Components whose parameters are made at a time, in double precision."""
+"""Components whose parameters are held at a time."""
 
 _PROLINE = TOKEN["PRO"]
 
@@ -69,63 +70,41 @@ class Densities:
         """
         point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1).astype(np.float32)
         starts = np.flatnonzero(np.diff(residue, prepend=-1))
-        if len(residue) < _FEW * len(starts):
-            return self._log_density_of_few(residue, point)
+        own, bounds = residue[starts], np.append(starts, len(residue))
+        of = _of_few if len(residue) < _FEW * len(own) else _of_many
         density = np.zeros(len(residue))
-        for start, end in itertools.pairwise([*starts.tolist(), len(residue)]):
-            n = residue[start]
-            eta, base = (x[self._start[n] : self._start[n + 1]] for x in self._kernels)
-            log = point[start:end] @ eta.T + base
-            if self._turned[n].any():
-                turned = point[start:end] @ (eta * _signs(self._turned[n])).T + base
-                log = np.logaddexp(log, turned) - np.log(2.0)
-            density[start:end] = _log_sum_exp(log)
+        total = self._num[own].cumsum()
+        most = total.max(initial=0)
+        cuts = np.searchsorted(total, np.arange(_KERNELS_AT_A_TIME, most, _KERNELS_AT_A_TIME))
+        for low, high in itertools.pairwise([0, *np.unique(cuts).tolist(), len(own)]):
+            rows = slice(bounds[low], bounds[high])
+            size = np.diff(bounds[low : high + 1])
+            density[rows] = of(self._kernels(own[low:high]), size, point[rows])
         return density
 
-    def _log_density_of_few(self, residue: np.ndarray, point: np.ndarray) -> np.ndarray:
-        """The same of points (C,2D), each with every component of its residue in one list."""
-        num = self._start[residue + 1] - self._start[residue]
-        first = np.cumsum(num) - num
-        of = np.repeat(np.arange(len(residue)), num)
-        eta, base = (
-            x[np.arange(len(of)) + (self._start[residue] - first)[of]] for x in self._kernels
+    @cached_property
+    def _num(self) -> np.ndarray:
+        """(N,) components of each residue that have weight."""
+        return np.count_nonzero(self.weight > 0, axis=1)
+
+    def _kernels(self, residues: np.ndarray) -> "_Kernels":
+        """Of these residues (n,)."""
+        residue, component = np.nonzero(self.weight[residues] > 0)
+        at = residues[residue], component
+        defined = CHI_DEFINED[self.token[at[0]]]
+        weight, mean, kappa = (
+            x[at].astype(np.float64) for x in (self.weight, self.mean, self.kappa)
         )
-        log = np.einsum("ij,ij->i", eta, point[of]) + base
-        rows = np.flatnonzero(self._turned[residue].any(axis=1)[of])
-        signs = _signs(self._turned[residue[of[rows]]])
-        turned = np.einsum("ij,ij->i", eta[rows] * signs, point[of[rows]]) + base[rows]
-        log[rows] = np.logaddexp(log[rows], turned) - np.log(2.0)
-        top = np.maximum.reduceat(log, first)
-        return np.log(np.add.reduceat(np.exp(log - top[of]), first)).astype(np.float64) + top
-
-    @cached_property
-    def _turned(self) -> np.ndarray:
-        """(N,D) the chi in which a kernel has a second lobe, turned by pi."""
-        return PI_SYMMETRIC[self.token]
-
-    @cached_property
-    def _start(self) -> np.ndarray:
-        """(N+1,) where the components of each residue that have weight begin."""
-        return np.append(0, np.count_nonzero(self.weight > 0, axis=1).cumsum())
-
-    @cached_property
-    def _kernels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Natural parameters (M,2D) of these, and log of weight over norm (M,); float32."""
-        residue, component = np.nonzero(self.weight > 0)
-        eta = np.empty((len(residue), 2 * NUM_CHI_MAX), dtype=np.float32)
-        base = np.empty(len(residue), dtype=np.float32)
-        for first in range(0, len(residue), _KERNELS_AT_A_TIME):
-            rows = slice(first, first + _KERNELS_AT_A_TIME)
-            at = residue[rows], component[rows]
-            defined = CHI_DEFINED[self.token[at[0]]]
-            weight, mean, kappa = (
-                x[at].astype(np.float64) for x in (self.weight, self.mean, self.kappa)
-            )
-            kappa = np.where(defined, np.minimum(kappa, _MAX_KAPPA), 0.0)
-            norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
-            base[rows] = np.log(weight) - norm.sum(axis=1)
-            eta[rows] = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
-        return eta, base
+        kappa = np.where(defined, np.minimum(kappa, _MAX_KAPPA), 0.0)
+        norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
+        base = np.log(weight) - norm.sum(axis=1)
+        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
+        return _Kernels(
+            eta.astype(np.float32),
+            base.astype(np.float32),
+            np.append(0, self._num[residues].cumsum()),
+            PI_SYMMETRIC[self.token[residues]],
+        )
 
     def cost(
         self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None
@@ -181,10 +160,19 @@ class Candidates:
     def select(self, rows: np.ndarray) -> Self:
         return type(self)(*(x[rows] for x in vars(self).values()))
 
+    def between(self, first: int, last: int) -> Self:
+        """Those of the residues from first to before last; the arrays are not copied."""
+        low, high = np.searchsorted(self.residue, (first, last))
+        return type(self)(*(x[low:high] for x in vars(self).values()))
+
     def joined(self, other: Self) -> Self:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        both = type(self)(*(np.concatenate(pair) for pair in pairs))
+        both = self.followed_by([other])
         return both.select(np.argsort(both.residue, kind="stable"))
+
+    def followed_by(self, others: Sequence[Self]) -> Self:
+        """All of these, one after the other."""
+        columns = zip(*(vars(x).values() for x in (self, *others)), strict=True)
+        return type(self)(*map(np.concatenate, columns))
 
 
 Chosen = TypeVar("Chosen", bound=Candidates)
@@ -241,6 +229,52 @@ def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Cand
     chi = (base.chi[which] + moves[move] + np.pi) % (2 * np.pi) - np.pi
     cost = densities.cost(residue, chi, mode)
     return Candidates(residue, chi, cost, mode, base.bond[which], base.spread[which])
+
+
+class _Kernels(NamedTuple):
+    """M components of n residues, and where those of each begin, start (n+1,).
+
+    Natural parameters eta (M,2D), and log of weight over norm, base (M,); float32. turned (n,D):
+    the chi in which a kernel has a second lobe, turned by pi.
+    """
+
+    eta: np.ndarray
+    base: np.ndarray
+    start: np.ndarray
+    turned: np.ndarray
+
+
+def _of_many(kernels: _Kernels, size: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """(C,) log density at points (C,2D), of which each residue has so many (n,)."""
+    density = np.empty(len(point))
+    end = 0
+    for n, num in enumerate(size.tolist()):
+        first, end = end, end + num
+        eta, base = (x[kernels.start[n] : kernels.start[n + 1]] for x in kernels[:2])
+        log = point[first:end] @ eta.T + base
+        if kernels.turned[n].any():
+            turned = point[first:end] @ (eta * _signs(kernels.turned[n])).T + base
+            log = np.logaddexp(log, turned) - np.log(2.0)
+        density[first:end] = _log_sum_exp(log)
+    return density
+
+
+def _of_few(kernels: _Kernels, size: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """The same, each point with every component of its residue in one list."""
+    residue = np.repeat(np.arange(len(size)), size)
+    num = np.diff(kernels.start)[residue]
+    first = np.cumsum(num) - num
+    of = np.repeat(np.arange(len(residue)), num)
+    row = np.arange(len(of)) + (kernels.start[residue] - first)[of]
+    eta, base = kernels.eta[row], kernels.base[row]
+    log = np.einsum("ij,ij->i", eta, point[of]) + base
+    has_two = np.logical_or.reduce(kernels.turned, axis=1)
+    rows = np.flatnonzero(has_two[residue[of]])
+    signs = _signs(kernels.turned[residue[of[rows]]])
+    turned = np.einsum("ij,ij->i", eta[rows] * signs, point[of[rows]]) + base[rows]
+    log[rows] = np.logaddexp(log[rows], turned) - np.log(2.0)
+    top = np.maximum.reduceat(log, first)
+    return np.log(np.add.reduceat(np.exp(log - top[of]), first)).astype(np.float64) + top
 
 
 _LOG_2PI = np.log(2 * np.pi)

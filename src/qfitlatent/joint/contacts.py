@@ -40,6 +40,10 @@ BLOCK = 1 << 17
 """Pairs of atoms that are held at a time: half a megabyte, which stays in the cache."""
 
 
+CANDIDATES_AT_A_TIME = 1 << 15
+"""Whose atoms are put in their order at a time."""
+
+
 def _contacts() -> np.ndarray:
     radius = np.array([RADIUS[kind] for kind in KINDS])
     contact = SHARE * (radius[:, None] + radius)
@@ -88,11 +92,12 @@ def atoms_of(position: np.ndarray, kind: np.ndarray, start: np.ndarray) -> Atoms
     num_atoms = np.isfinite(position[start[:-1], :, 0]).sum(axis=1)
     first = np.append(0, np.cumsum(num_atoms * size))
     residue = np.repeat(np.arange(len(size)), size)
-    has = np.arange(position.shape[1]) < num_atoms[residue][:, None]  # (C,A)
-    candidate, atom = np.nonzero(has)
-    n = residue[candidate]
-    there = np.empty((len(candidate), 3), dtype=np.float32)
-    there[first[n] + atom * size[n] + candidate - start[n]] = position[candidate, atom]
+    there = np.empty((first[-1], 3), dtype=np.float32)
+    for at in range(0, len(position), CANDIDATES_AT_A_TIME):
+        own = residue[at : at + CANDIDATES_AT_A_TIME]
+        candidate, atom = np.nonzero(np.arange(position.shape[1]) < num_atoms[own][:, None])
+        n, candidate = own[candidate], candidate + at
+        there[first[n] + atom * size[n] + candidate - start[n]] = position[candidate, atom]
     centre, reach = np.full((len(size), 3), np.nan, np.float32), np.zeros(len(size))
     some = np.flatnonzero(num_atoms)
     if len(some):

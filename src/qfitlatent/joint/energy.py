@@ -123,16 +123,17 @@ class Energy:
         has_choice[candidates.residue[candidates.bond >= 0]] = True
         free = np.flatnonzero(has_choice)
         chosen = has_choice[candidates.residue]
-        some, others = (candidates.select(np.flatnonzero(x)) for x in (chosen, ~chosen))
-        atoms = self.atoms(some, free)
-        start = atoms.start
-        energy = some.cost + some.contact + self._with(others, atoms, free)
+        start = np.searchsorted(candidates.residue[chosen], np.append(free, len(self)))
+        atoms = atoms_of(candidates.position[chosen], self.atom_kind[free], start)
+        others = candidates.select(np.flatnonzero(~chosen))
+        energy = (candidates.cost + candidates.contact)[chosen] + self._with(others, atoms, free)
         own = [energy[low:high] for low, high in itertools.pairwise(start.tolist())]
         pair = {}
-        can_bond = np.maximum.reduceat(some.bond, start[:-1]) >= 0 if len(free) else has_choice
+        bond = candidates.bond[chosen]
+        can_bond = np.maximum.reduceat(bond, start[:-1]) >= 0 if len(free) else has_choice
         for i, j, table in pair_tables(atoms, *near_residues(atoms)):
             if can_bond[i] and can_bond[j]:
-                bond_i, bond_j = (some.bond[start[n] : start[n + 1]] for n in (i, j))
+                bond_i, bond_j = (bond[start[n] : start[n + 1]] for n in (i, j))
                 self.bonds.add_pair(table, bond_i, bond_j)
             if np.abs(table).max() > NEGLIGIBLE:
                 pair[i, j] = table

@@ -3,6 +3,8 @@
 Shapes: N residues, L labels, J modes, D=4 chi.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from qfitlatent.chemistry.neighbours import pairs_within
 from qfitlatent.chemistry.residues import CHI_DEFINED, PI_SYMMETRIC
 from qfitlatent.joint.atoms import Backbones, Surroundings
 from qfitlatent.joint.bonds import Metals, find_bonds
-from qfitlatent.joint.candidates import Densities, modes_of, with_sub_rotamers
+from qfitlatent.joint.candidates import Candidates, Densities, modes_of, with_sub_rotamers
 from qfitlatent.joint.energy import NEGLIGIBLE, Built, Energy
 from qfitlatent.joint.relax import relax
 from qfitlatent.joint.search import best_of
@@ -32,6 +34,10 @@ STRAINED = 0.5
 
 BESIDE_A_BOND = 8.0
 """Angstrom between CA: who may have to give way to a bond that is not made yet."""
+
+
+RESIDUES_AT_A_TIME = 1024
+"""Residues whose candidates are made and weighed at a time: what is left of them is held."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,14 @@ def joint_model(
     bonds = find_bonds(protein.backbones, densities, protein.metals, protein.recorded)
     energy = Energy(protein.backbones, protein.around, bonds)
     candidates = likely_candidates(energy, densities)
-    few = likely(candidates, NARROW)
-    best = few.select(best_of(energy, few, seed))
+    best = _best(energy, likely(candidates, NARROW), seed)
     best = given_way(energy, candidates, best, seed)
     support = _support(energy, candidates, best)
+    choice = heterogeneous[candidates.residue] & _is_likely(candidates, PLAUSIBLE)
+    candidates = candidates.select(np.flatnonzero(choice))  # the others are not held any longer
     everyone = np.ones(len(best), dtype=bool)
     best = relax(energy, densities, best, seed, everyone)
-    some = likely(candidates, PLAUSIBLE)
-    states = joint_states(energy, densities, best, some, heterogeneous, min_population, seed)
+    states = joint_states(energy, densities, best, candidates, heterogeneous, min_population, seed)
     return JointModel(
         states,
         mass=mass_within(densities, best.chi),
@@ -108,29 +114,52 @@ def joint_model(
 
 
 def likely_candidates(energy: Energy, densities: Densities) -> Built:
-    """Modes, their sub-rotamers and side chains that make a bond: those within the window.
+    """Modes, their sub-rotamers and side chains that make a bond: those within the window."""
+    modes, bonded = modes_of(densities), energy.bonds.candidates
+    first, *others = (
+        _likely_of(energy, densities, *(x.between(*at) for x in (modes, bonded)))
+        for at in _blocks(len(densities))
+    )
+    return first.followed_by(others)
+
+
+def _blocks(num: int) -> Iterator[tuple[int, int]]:
+    """Of this many residues first and last, some at a time."""
+    return itertools.pairwise([*range(0, num, RESIDUES_AT_A_TIME), num])
+
+
+def _likely_of(
+    energy: Energy, densities: Densities, modes: Candidates, bonded: Candidates
+) -> Built:
+    """Those of some residues.
 
     What costs more than the best mode of its residue and the window is not built.
     """
-    modes = energy.built(modes_of(densities))
-    most = _least(modes) + WINDOW
-    mass = densities.mode_weight[modes.residue, modes.mode]
-    modes = modes.select(np.flatnonzero(-np.log(mass) <= most[modes.residue]))
-    modes, moved = with_sub_rotamers(densities, modes)
-    moved = moved.select(np.flatnonzero(moved.cost <= most[moved.residue]))
-    return likely(modes.joined(energy.built(moved.joined(energy.bonds.candidates))), WINDOW)
+    built = energy.built(modes)
+    most = _least(built) + WINDOW
+    mass = densities.mode_weight[built.residue, built.mode]
+    built = built.select(np.flatnonzero(-np.log(mass) <= most))
+    built, moved = with_sub_rotamers(densities, built)
+    row = np.searchsorted(modes.residue, moved.residue)
+    moved = moved.select(np.flatnonzero(moved.cost <= most[row]))
+    return likely(built.joined(energy.built(moved.joined(bonded))), WINDOW)
 
 
 def likely(candidates: Built, window: float) -> Built:
     """Those within the window of the best of their residue by itself, and all that make a bond."""
-    above = candidates.cost + candidates.contact - _least(candidates)[candidates.residue]
-    return candidates.select(np.flatnonzero((above <= window) | (candidates.bond >= 0)))
+    return candidates.select(np.flatnonzero(_is_likely(candidates, window)))
+
+
+def _is_likely(candidates: Built, window: float) -> np.ndarray:
+    above = candidates.cost + candidates.contact - _least(candidates)
+    return (above <= window) | (candidates.bond >= 0)
 
 
 def _least(candidates: Built) -> np.ndarray:
-    """(N,) nats of the best candidate of each residue by itself; all have one."""
+    """(C,) nats of the best candidate, by itself, of the residue of each."""
     first = np.flatnonzero(np.diff(candidates.residue, prepend=-1))
-    return np.minimum.reduceat(candidates.cost + candidates.contact, first)
+    least = np.minimum.reduceat(candidates.cost + candidates.contact, first)
+    return np.repeat(least, np.diff(np.append(first, len(candidates))))
 
 
 def given_way(energy: Energy, candidates: Built, best: Built, seed: int) -> Built:
@@ -149,7 +178,12 @@ def given_way(energy: Energy, candidates: Built, best: Built, seed: int) -> Buil
     free[beside] = True
     stay = best.select(np.flatnonzero(~free))
     every = stay.joined(candidates.select(np.flatnonzero(free[candidates.residue])))
-    return every.select(best_of(energy, every, seed))
+    return _best(energy, every, seed)
+
+
+def _best(energy: Energy, candidates: Built, seed: int) -> Built:
+    """The best joint state of all residues."""
+    return candidates.select(best_of(energy, candidates, seed))
 
 
 def mass_within(densities: Densities, chi: np.ndarray) -> np.ndarray:
@@ -165,7 +199,9 @@ def _support(energy: Energy, candidates: Built, best: Built) -> np.ndarray:
 
     That of a bond is 1.
     """
-    total = candidates.cost + candidates.contact + energy.contact_with(best, candidates)
+    parts = (candidates.between(*at) for at in _blocks(len(best)))
+    met = np.concatenate([energy.contact_with(best, part) for part in parts])
+    total = candidates.cost + candidates.contact + met
     first = np.flatnonzero(np.diff(candidates.residue, prepend=-1))
     n = candidates.residue
     weight = np.exp(np.minimum.reduceat(total, first)[n] - total - candidates.spread)

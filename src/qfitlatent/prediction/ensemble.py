@@ -199,6 +199,8 @@ def densities_of(predicted: Predicted, protein: Protein) -> Densities:
 
 def select_rows(values: Selected, wanted: np.ndarray) -> Selected:
     """A dataclass whose arrays have a row a residue, with the wanted (n,) bool alone."""
+    if wanted.all():
+        return values  # a copy would be most of what a prediction holds
     held = {f.name: getattr(values, f.name) for f in fields(values)}
     arrays = {name: x[wanted] for name, x in held.items() if isinstance(x, np.ndarray)}
     return replace(values, **arrays)

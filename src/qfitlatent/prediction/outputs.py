@@ -3,7 +3,9 @@
 Shapes: N residues, n of them predicted, J modes, S samples, D=4 chi.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ from qfitlatent.prediction.seen import in_words
 from qfitlatent.prediction.surroundings import words_of
 from qfitlatent.structure.written import mmcif_text, pdb_text
 from qfitlatent.tables.columns import chi_columns, id_columns
-from qfitlatent.tables.parquet import conform, write_csv, write_table
+from qfitlatent.tables.parquet import conform, csv_writer, table_writer, write_csv, write_table
 
 PREDICTION = (
     ".mixture.parquet",  # a row a residue and component of its density
@@ -62,6 +64,9 @@ PREDICTION = (
 """How the names of the files of one structure end, here and below, the record last."""
 
 SCORE = (".scores.parquet", ".surroundings.parquet", ".scores.json")
+
+RESIDUES_AT_A_TIME = 1024
+"""Residues whose rows of the mixture are held at a time."""
 
 EMBEDDING = (".embedding.parquet", ".embedding.npz", ".embedding.json")
 
@@ -82,11 +87,9 @@ def write_built(
     """All files of one structure whose model is built."""
     residues = given.tables["residues"]
     token = residues["token"].to_numpy()[predicted.row]
-    has_chi = NUM_CHI[token] > 0
     states, waters = ensemble.joint.states, ensemble.waters_removed
     cif = mmcif_text(ensemble.model, ensemble.origin, ensemble.document)
     pdb = pdb_text(ensemble.model)
-    mixture = mixture_table(residues, predicted, token, has_chi)
     summary = summary_table(given, predicted, ensemble, results.identity["min_weight"])
     groups = _groups_table(residues, ensemble.row, states)
     rows = summary.to_pylist()
@@ -126,8 +129,8 @@ def write_built(
         mixture_path, mixture_csv, residues_csv, observables_csv, groups_csv, seen_csv,
         cif_path, pdb_path, page_path, *others,
     ):  # fmt: skip
-        write_table(mixture, mixture_path, MIXTURE, results.about_model())
-        write_csv(mixture_csv, mixture)
+        mixture_paths = mixture_path, mixture_csv
+        write_mixture(mixture_paths, residues, predicted, token, results.about_model())
         write_csv(residues_csv, summary)
         write_csv(observables_csv, observables_table(residues, predicted, token))
         write_csv(groups_csv, groups)
@@ -224,11 +227,34 @@ def _states_of_all(predicted: Predicted, ensemble: Ensemble) -> States:
 _LABEL = ("chain", "name", "author_number", "insertion_code")
 
 
-def mixture_table(
-    residues: pa.Table, predicted: Predicted, token: np.ndarray, has_chi: np.ndarray
+def write_mixture(
+    paths: tuple[Path, Path],
+    residues: pa.Table,
+    predicted: Predicted,
+    token: np.ndarray,
+    facts: Mapping[str, str],
+) -> None:
+    """Rows of ``MIXTURE`` as Parquet and as CSV, of n residues of types token (n,).
+
+    They are most of what a prediction holds, and are made for some residues at a time.
+    """
+    table_path, csv_path = paths
+    with table_writer(table_path, MIXTURE, facts) as table, csv_writer(csv_path, MIXTURE) as csv:
+        for first in range(0, len(token), RESIDUES_AT_A_TIME):
+            piece = _mixture_of(residues, predicted, token, first)
+            table.write(piece)
+            csv.write(piece)
+
+
+def _mixture_of(
+    residues: pa.Table, predicted: Predicted, token: np.ndarray, first: int
 ) -> pa.Table:
+    """Of the residues from this one on."""
+    some = slice(first, first + RESIDUES_AT_A_TIME)
     # Components of weight 0 only fill up the array.
-    residue, component = np.nonzero(has_chi[:, None] & (predicted.weight > 0))
+    has_chi = NUM_CHI[token[some]] > 0
+    residue, component = np.nonzero(has_chi[:, None] & (predicted.weight[some] > 0))
+    residue += first
     mask = CHI_DEFINED[token[residue]]
     columns = id_columns(residues, predicted.row[residue])
     columns["component"] = component

@@ -80,15 +80,12 @@ def page(
     occupancy = states.occupancy[has_chi]
     modes, labels = (slice(_width(used)) for used in (counts, occupancy > 0))
     kind = token[has_chi]
-    parameters = predicted.weight, predicted.mean, predicted.kappa
-    weight, mean, kappa = _drawn(*(values[has_chi] for values in parameters))
-    # Components of weight 0 only fill up the array; of the others, the chi that the type has.
-    residue, component = np.nonzero(weight > 0)
-    has_value = CHI_DEFINED[kind[residue]]
+    residue, weight, mean, kappa = _drawn(predicted, np.flatnonzero(has_chi))
+    has_value = CHI_DEFINED[kind[residue]]  # of the components, the chi that the type has
     arrays = {
-        "weight": _steps(weight[residue, component], "weight"),
-        "mean": _steps(mean[residue, component][has_value], "angle"),
-        "kappa": _steps(kappa[residue, component][has_value], "kappa"),
+        "weight": _steps(weight, "weight"),
+        "mean": _steps(mean[has_value], "angle"),
+        "kappa": _steps(kappa[has_value], "kappa"),
         "mode_weight": _steps(
             np.where(counts, predicted.mode_weight[has_chi], 0.0)[:, modes], "weight"
         ),
@@ -141,17 +138,25 @@ def _nearest_in_words(predicted: Predicted) -> str:
 
 
 def _drawn(
-    weight: np.ndarray, mean: np.ndarray, kappa: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Components (n,K+1) as the page holds them: the last is uniform, and of all light ones."""
+    predicted: Predicted, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Components (M,) as the page holds them, of these rows (n,) of a prediction.
+
+    0..n-1 (M,), weight (M,), mean (M,D), kappa (M,D); the last of a row is uniform, and of all
+    light ones.
+    """
+    weight = predicted.weight[rows]
     is_light = weight < LIGHTEST_DRAWN
     rest = np.where(is_light, weight, 0.0).sum(axis=1, keepdims=True)
-    at_end = ((0, 0), (0, 1), (0, 0))
-    return (
-        np.hstack([np.where(is_light, 0.0, weight), rest]),
-        np.pad(wrap(mean), at_end),
-        np.pad(np.minimum(kappa, KAPPA_DRAWN), at_end),
+    weight = np.hstack([np.where(is_light, 0.0, weight), rest])
+    residue, component = np.nonzero(weight > 0)
+    is_rest = component == weight.shape[1] - 1
+    at = rows[residue], np.where(is_rest, 0, component)
+    mean, kappa = (
+        np.where(is_rest[:, None], np.float32(0.0), values[at])
+        for values in (predicted.mean, predicted.kappa)
     )
+    return residue, weight[residue, component], wrap(mean), np.minimum(kappa, KAPPA_DRAWN)
 
 
 def _observed(conformers: pa.Table, summary: pa.Table, slot: np.ndarray) -> dict[str, Any]:

@@ -23,9 +23,8 @@ from qfitlatent.base.files import sha256_file
 from qfitlatent.chemistry.residues import NUM_CHI
 from qfitlatent.model.checkpoint import LoadedModel
 from qfitlatent.model.dataset import protein_from_tables
-from qfitlatent.prediction.columns import MIXTURE
 from qfitlatent.prediction.ensemble import build_ensemble
-from qfitlatent.prediction.outputs import mixture_table
+from qfitlatent.prediction.outputs import write_mixture
 from qfitlatent.prediction.predict import IDENTITY, predicted_density
 from qfitlatent.prediction.records import Input, Predicted, read_input
 from qfitlatent.prediction.results import Results, output_folder
@@ -46,7 +45,7 @@ from qfitlatent.questions.wells import (
 )
 from qfitlatent.tables.columns import F32, I32, IDS, TEXT, Column, id_columns, make_schema
 from qfitlatent.tables.keys import fixed_list
-from qfitlatent.tables.parquet import conform, write_csv, write_table
+from qfitlatent.tables.parquet import conform, write_csv
 
 ENSEMBLE = (
     ".mixture.parquet",  # a row a residue and component of the mean density
@@ -251,9 +250,8 @@ def _write_tables(averages: _Averages, paths: Sequence[Path], results: Results, 
         residues.schema.get_field_index("entry"), "entry", pa.array([name] * len(residues))
     )
     token, row = averages.token, averages.row
-    mixture = mixture_table(residues, averages.mixture.predicted(), token, NUM_CHI[token] > 0)
-    write_table(mixture, paths[0], MIXTURE, results.about_model())
-    write_csv(paths[1], mixture)
+    mixture = averages.mixture.predicted()
+    write_mixture((paths[0], paths[1]), residues, mixture, token, results.about_model())
     write_csv(paths[2], _populations(averages, residues, row))
     write_csv(paths[3], _residues(averages, residues, row))
 

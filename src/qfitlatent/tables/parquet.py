@@ -220,7 +220,14 @@ def _by_entry(
             yield entry, number, table.slice(start, end - start)
 
 
+@contextmanager
+def csv_writer(path: str | Path, schema: pa.Schema) -> Iterator[pa.csv.CSVWriter]:
+    """Writes a table as CSV with a line of names, piece by piece, atomically."""
+    with atomic_path(path) as temporary, pa.csv.CSVWriter(temporary, schema) as file:
+        yield file
+
+
 def write_csv(path: str | Path, table: pa.Table) -> None:
     """The table as CSV with a line of names, atomically."""
-    with atomic_path(path) as temporary:
-        pa.csv.write_csv(table, temporary)
+    with csv_writer(path, table.schema) as file:
+        file.write(table)
