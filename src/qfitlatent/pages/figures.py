@@ -50,7 +50,8 @@ def save(figure: Figure, stem: Path) -> Path:
     """
     # Where things stand is found once: a figure with an engine for that is drawn twice a file.
     figure.set_dpi(mpl.rcParams["savefig.dpi"])
-    figure.get_layout_engine().execute(figure)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
     figure.set_layout_engine(None)
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         path = stem.with_name(stem.name + suffix)
