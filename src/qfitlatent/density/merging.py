@@ -19,6 +19,9 @@ from qfitlatent.density.von_mises import KAPPA_MAX, kappa_of_resultant, wrap
 MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 2.5
 """Components are merged within so many standard deviations and up to this ratio of their kappa."""
 
+FEW = 0.6
+"""Mixtures that are done are left out once so small a share of them is left."""
+
 NODES = 2048
 """Of a table, even in a logarithm: interpolation is right to 1e-5 of the value."""
 
@@ -63,42 +66,48 @@ def merge_components(
     heaviest of those left does. What is left after the ``num``-th, or from where all are lighter
     than least (R,1), stands as one. symmetric (R,1) bool.
     """
-    multiple = times(symmetric)
+    # One mixture after the other along the last dimension: sums over T are sums of long vectors.
+    multiple = times(symmetric).T
+    weight, mean, kappa, least = (x.T.contiguous() for x in (weight, mean, kappa, least))
     angle, width = mean * multiple, kappa / multiple.square()
     length, _ = resultant_and_log_i0e(width)
+    width = width.clamp(min=torch.finfo(width.dtype).tiny)
+    # 1 - cos of the distance is half its square: a component 90 degrees off is far.
+    nearest = 1.0 - 0.5 * MERGE_DEVIATIONS**2 / width
     cos, sin = angle.cos(), angle.sin()
-    left: tuple[Tensor, ...] = (weight, width, cos, sin, length * cos, length * sin, least)
-    rows = torch.arange(len(weight), device=weight.device)
-    size, x, y = weight.new_zeros((3, len(weight), num + 1))
+    rest, *left = weight, width.log(), nearest, cos, sin, length * cos, length * sin, least
+    rows = torch.arange(weight.shape[1], device=weight.device)
+    size, x, y = weight.new_zeros((3, num + 1, len(rows)))
     only = torch.full(size.shape, -1, device=weight.device)  # of which there is no other
     for part in range(num + 1):
-        has = left[0].amax(1) > 0
-        if not has.all():
-            rows, left = rows[has], tuple(values[has] for values in left)
-        if not len(rows):
+        heaviest, at = rest.max(dim=0, keepdim=True)
+        has = torch.nonzero(heaviest[0] > 0)[:, 0]
+        if not len(has):
             break
-        rest, width, cos, sin, east, north, lightest = left
-        heaviest, at = rest.max(dim=1, keepdim=True)
-        own = width.gather(1, at)
-        # 1 - cos of the distance is half its square: a component 90 degrees off is far.
-        apart = 1.0 - cos * cos.gather(1, at) - sin * sin.gather(1, at)
-        taken = apart * own <= 0.5 * MERGE_DEVIATIONS**2
-        taken &= (width <= MERGE_RATIO * own) & (own <= MERGE_RATIO * width)
-        taken.scatter_(1, at, True)
+        if len(has) < FEW * len(heaviest[0]):
+            rows, rest, heaviest, at = (v.index_select(-1, has) for v in (rows, rest, heaviest, at))
+            left = [v.index_select(1, has) for v in left]
+        log_width, nearest, cos, sin, east, north, lightest = left
+        near = torch.addcmul(cos * cos.gather(0, at), sin, sin.gather(0, at))
+        taken = near >= nearest.gather(0, at)
+        taken &= (log_width - log_width.gather(0, at)).abs_() <= math.log(MERGE_RATIO)
+        taken.scatter_(0, at, True)
         taken |= (heaviest < lightest) | (part == num)
         share = rest * taken
-        size[rows, part] = share.sum(1)
-        x[rows, part], y[rows, part] = (share * east).sum(1), (share * north).sum(1)
-        only[rows, part] = torch.where((share > 0).sum(1) == 1, at[:, 0], -1)
-        left = (rest - share, *left[1:])
-    used = max(1, int((size > 0).any(0).sum()))
-    size, x, y, only = (values[:, :used] for values in (size, x, y, only))
+        total = share.sum(0)
+        size[part].index_copy_(0, rows, total)
+        x[part].index_copy_(0, rows, (share * east).sum(0))
+        y[part].index_copy_(0, rows, (share * north).sum(0))
+        only[part].index_copy_(0, rows, torch.where(total == heaviest[0], at[0], -1))
+        rest = rest - share
+    used = max(1, int((size > 0).any(1).sum()))
+    size, x, y, only = (values[:used] for values in (size, x, y, only))
     length = torch.hypot(x, y) / size.clamp(min=torch.finfo(size.dtype).tiny)
     merged = kappa_of(length) * multiple.square()
     turned = wrap(torch.atan2(y, x) / multiple)
     alone, at = only >= 0, only.clamp(min=0)
     return (
-        size,
-        torch.where(alone, mean.gather(1, at), turned),
-        torch.where(alone, kappa.gather(1, at), merged),
+        size.T,
+        torch.where(alone, mean.gather(0, at), turned).T,
+        torch.where(alone, kappa.gather(0, at), merged).T,
     )
