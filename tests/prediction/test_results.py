@@ -109,14 +109,13 @@ def test_an_unforeseen_error_is_a_line_and_its_traceback_is_kept(
 ):
     shutil.copy(structure, folder / "odd.cif.gz")
     out = tmp_path / "out"
-    from qfitlatent.prediction import workers
 
-    def reads(path, entry, read=workers.read_input):
+    def reads(path, entry, read=records.read_entry):
         if path.name == "odd.cif.gz":
             raise ZeroDivisionError("one\nby none")
         return read(path, entry)
 
-    monkeypatch.setattr(workers, "read_input", reads)
+    monkeypatch.setattr(records, "read_entry", reads)
     good, odd = command([folder], out, model)
     assert not good.error
     assert odd.reason == "unexpected_error"
@@ -213,11 +212,12 @@ def test_a_folder_goes_on_where_it_stopped(command, folder, structure, model, tm
 def test_a_file_that_takes_too_much_is_a_line(folder, structure, model, tmp_path, monkeypatch):
     if not contained.CAN_FORK:
         pytest.skip("limits need a process that can be copied")
-    for name in ("slow.cif", "hungry.cif"):
+    # The second and the third are read by one process, until the second is stopped.
+    for name in ("hung.cif", "hungry.cif"):
         (folder / name).write_bytes(gzip.decompress(structure.read_bytes()))
 
     def reads(path, entry, read=records.read_entry):
-        if entry == "slow":
+        if entry == "hung":
             time.sleep(60)
         return read(path, entry) if entry != "hungry" else bytearray(10**13)
 
@@ -229,9 +229,9 @@ def test_a_file_that_takes_too_much_is_a_line(folder, structure, model, tmp_path
     out = tmp_path / "out"
     results = {r.entry: r for r in predict_structures([folder], out, model)}
     assert {entry: result.reason for entry, result in results.items()} == {
-        "good": "", "hungry": "memory", "slow": "beyond_limit",
+        "good": "", "hungry": "memory", "hung": "beyond_limit",
     }  # fmt: skip
-    assert "3 seconds" in results["slow"].error
+    assert "3 seconds" in results["hung"].error
 
 
 def test_leavings_of_a_killed_process_are_swept(folder, model, tmp_path):

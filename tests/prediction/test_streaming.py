@@ -41,17 +41,17 @@ def folder(tmp_path_factory):
 def test_the_first_result_does_not_wait_for_other_files(folder, model, tmp_path, monkeypatch):
     """The first is written before the second is read; later ones go by the batch."""
     steps = []
-    read, write = runner.read, runner.write_computed
+    read, write = workers.read_inputs, runner.write_computed
 
-    def noted_read(item):
-        steps.append("read")
-        return read(item)
+    def noted_read(items):
+        steps.extend(["read"] * len(items))
+        return read(items)
 
     def noted_write(how, item):
         steps.append("write")
         return write(how, item)
 
-    monkeypatch.setattr(runner, "read", noted_read)
+    monkeypatch.setattr(workers, "read_inputs", noted_read)
     monkeypatch.setattr(runner, "write_computed", noted_write)
     predict_structures([folder], tmp_path, model, settings_of(workers=0))
     assert steps == ["read", "write", *["read"] * 2, *["write"] * 2, *["read"] * 3, *["write"] * 3]

@@ -7,7 +7,7 @@ import stat
 import traceback
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -235,13 +235,30 @@ def read_input(path: Path, entry: str | None = None) -> Input:
     with the file.
     """
     entry = structure_id(path) if entry is None else entry
+    (records,) = _read_within_limits([(path, entry)])
+    return _input_of(path, entry, records)
+
+
+def read_inputs(items: Sequence[tuple[Path, str]]) -> list[Input | Written]:
+    """What ``read_input`` gives of each path and id, or what became of it.
+
+    One process reads them all, and another goes on where one has to be stopped: to begin one takes
+    longer than to read a small file.
+    """
+    found = zip(items, _read_within_limits(items), strict=True)
+    return [attempt(_input_of, path, path, entry, records) for (path, entry), records in found]
+
+
+def _input_of(path: Path, entry: str, records: EntryRecords | Written | Stopped) -> Input:
+    if isinstance(records, Stopped):
+        sentence = f"{path} cannot be used: reading it: {records}."
+        raise Unusable("beyond_limit", sentence) from records
+    if isinstance(records, Written):
+        raise Unusable(records.reason, records.error, records.traceback)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Unusable("no_file", f"{path} is no regular file: give a PDB or mmCIF file.")
-        records = _read_within_limits(path, entry)
         sha256 = sha256_file(path)
     except OSError as error:
-        raise Unusable("unreadable", f"{path} cannot be read: {error.strerror}.") from error
+        raise _unreadable(path, error) from error
     tables = {
         name: getattr(records, name) for name in ("residues", "frames", "conformers", "rejected")
     }
@@ -259,24 +276,41 @@ def read_input(path: Path, entry: str | None = None) -> Input:
     return Input(entry, path, sha256, tables, chosen)
 
 
-def _read_within_limits(path: Path, entry: str) -> EntryRecords:
+def _read_within_limits(
+    items: Sequence[tuple[Path, str]],
+) -> Iterator[EntryRecords | Written | Stopped]:
+    """Of each path and id its records, or what became of it."""
     limits = settings(PreprocessSettings, "preprocess")
-    work = partial(_read, path, entry)
+    done = 0
+    while done < len(items):
+        work = partial(_read, items[done:])
+        try:
+            for piece in contained(work, Limits(limits.max_seconds, limits.max_memory_gb)):
+                done += 1
+                yield pickle.loads(piece)
+        except Stopped as stopped:
+            done += 1
+            yield stopped
+
+
+def _read(items: Sequence[tuple[Path, str]], watch: Watch) -> Iterator[bytes]:
+    for number, (path, entry) in enumerate(items):
+        watch(number, number)
+        yield pickle.dumps(attempt(_read_regular, path, path, entry))
+
+
+def _read_regular(path: Path, entry: str) -> EntryRecords:
     try:
-        pieces = contained(work, Limits(limits.max_seconds, limits.max_memory_gb))
-        records = pickle.loads(b"".join(pieces))
-    except Stopped as stopped:
-        raise Unusable(
-            "beyond_limit", f"{path} cannot be used: reading it: {stopped}."
-        ) from stopped
-    if isinstance(records, Written):
-        raise Unusable(records.reason, records.error, records.traceback)
-    return records
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not is_regular:
+        raise Unusable("no_file", f"{path} is no regular file: give a PDB or mmCIF file.")
+    return read_entry(path, entry)
 
 
-def _read(path: Path, entry: str, watch: Watch) -> Iterator[bytes]:
-    watch(0, 0)
-    yield pickle.dumps(attempt(read_entry, path, path, entry))
+def _unreadable(path: Path, error: OSError) -> Unusable:
+    return Unusable("unreadable", f"{path} cannot be read: {error.strerror}.")
 
 
 def attempt(step: Callable[..., T], path: Path, *arguments: Any) -> T | Written:

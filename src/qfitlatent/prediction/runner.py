@@ -52,7 +52,6 @@ from qfitlatent.prediction.workers import (
     Write,
     ahead,
     num_workers,
-    read,
     windows,
     write_computed,
 )
@@ -188,7 +187,7 @@ class Runner:
             progress.update(0, failures=num_failed, expected=forecast.residues)
             if forecast.is_worth_saying:
                 progress.say(forecast.sentence())
-            reads = ahead(num > 0, (pool.map(read, window) for window in windows(todo)))
+            reads = ahead(num > 0, (pool.read(window) for window in windows(todo)))
             batches = (b for window in reads for b in self._computed(window, compute, progress))
             step = partial(write_computed, write)
             for batch in ahead(num > 0, (pool.map(step, batch) for batch in batches)):

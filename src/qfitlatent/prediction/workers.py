@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from qfitlatent.base.files import structure_id
 from qfitlatent.base.machine import num_cores
-from qfitlatent.prediction.records import Input, Written, attempt, read_input
+from qfitlatent.prediction.records import Input, Written, attempt, read_inputs
 
 WINDOW = 32
 """Structures that are sorted by length before they are cut into batches, once work is under way."""
@@ -49,6 +50,10 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, items: Sequence[tuple[Path, str]]) -> Callable[[], list[Input | Written]]:
+        """Paths and ids, as ``map`` does."""
+        return self.map(_read, items) if self._pool else partial(read_inputs, items)
 
     def map(self, step: Callable[[Any], Any], items: Sequence[tuple]) -> Callable[[], list]:
         """Begins; the function that is returned waits. The first of each item is a path."""
@@ -121,9 +126,8 @@ def num_workers(num_structures: int, asked: int | None) -> int:
     return 0 if num_structures < WORKERS_FROM else min(8, num_cores() // 2)
 
 
-def read(item: tuple[Path, str]) -> Input | Written:
-    path, entry = item
-    return attempt(read_input, path, path, entry)
+def _read(item: tuple[Path, str]) -> Input | Written:
+    return read_inputs([item])[0]
 
 
 def write_computed(writes: Write, item: Computed) -> Written:
