@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qfitlatent.density.merging import resultant_and_log_i0e
+from qfitlatent.density.merging import resultant_and_log_i0e, times
 from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
@@ -249,18 +249,21 @@ class VonMisesMixture:
         residue and component (C,), mean (C,D); those of a residue together, heaviest first. In each
         round the first that is left of every residue takes those of the others that are near it.
         """
-        mean = torch.where(self.chi_mask[residue], mean, 0.0)
-        head, symmetric = component.clone(), self.symmetric[residue]
-        left = torch.arange(len(residue), device=residue.device)
-        cos, sin = mean.cos(), mean.sin()
+        multiple = times(self.symmetric[residue])
+        angle = torch.where(self.chi_mask[residue], mean * multiple, 0.0)
+        # One row a chi, and what a round keeps of all of them in one copy.
+        table = torch.cat([angle.cos(), angle.sin(), (multiple * within).cos()], dim=1).T
+        head, left = component.clone(), torch.arange(len(residue), device=residue.device)
         while len(left):
             _, num_left = residue[left].unique_consecutive(return_counts=True)
-            first = (num_left.cumsum(0) - num_left).repeat_interleave(num_left)
-            apart = cos * cos[first] + sin * sin[first]  # cosine of the distance
-            near = (torch.where(symmetric, apart.abs(), apart) >= math.cos(within)).all(-1)
-            near |= first == torch.arange(len(left), device=left.device)
-            head[left[near]] = component[left[first[near]]]
-            left, cos, sin, symmetric = (x[~near] for x in (left, cos, sin, symmetric))
+            first = num_left.cumsum(0) - num_left
+            at = first.repeat_interleave(num_left)
+            cos, sin, nearest = table.chunk(3)
+            apart = torch.addcmul(cos * cos[:, at], sin, sin[:, at])  # cosine of the distance
+            far = (apart < nearest).any(0).index_fill_(0, first, False)
+            head[left] = component[left[at]]
+            keep = torch.nonzero(far)[:, 0]
+            left, table = left[keep], table.index_select(1, keep)
         return head
 
 
