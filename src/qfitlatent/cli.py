@@ -9,12 +9,12 @@ import errno
 import io
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qfitlatent import __version__
 from qfitlatent.base.errors import QfitLatentError
+from qfitlatent.base.lean import without_pandas
 from qfitlatent.prediction.commands import COMMANDS as OF_PREDICTION
 from qfitlatent.questions.commands import COMMANDS as OF_QUESTIONS
 
@@ -30,17 +30,6 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
 
-class _WithoutPandas(MetaPathFinder):
-    """pyarrow imports pandas at its first array, where there is one, for a fifth of a second.
-
-    No command that uses a model has a use for it.
-    """
-
-    def find_spec(self, name: str, *_: Any) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("This command does without pandas.", name=name)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 a negative answer, 2 an error."""
     for stream in (sys.stdout, sys.stderr):
@@ -51,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     named = next((word for word in arguments if not word.startswith("-")), "")
     if is_whole_process and any(named == command[0] for command in (*OF_PREDICTION, *OF_QUESTIONS)):
-        sys.meta_path.insert(0, _WithoutPandas())
+        without_pandas()
     options = build_parser(named).parse_args(arguments)
     try:
         status = options.command.run(options)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pyarrow.parquet as pq
 import pytest
@@ -72,6 +73,12 @@ def test_what_a_worker_imports_is_without_torch():
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_worker_has_no_pandas():
+    """pyarrow would import it in each, for a fifth of a second."""
+    with workers.Workers(1) as pool, pytest.raises(ModuleNotFoundError, match="without pandas"):
+        pool.map(import_module, ["pandas"])()
 
 
 def test_one_core_has_no_workers(monkeypatch):

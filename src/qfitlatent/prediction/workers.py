@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from qfitlatent.base.files import structure_id
+from qfitlatent.base.lean import without_pandas
 from qfitlatent.base.machine import num_cores
 from qfitlatent.prediction.records import Input, Written, attempt, read_inputs
 
@@ -89,7 +90,8 @@ class Workers:
             return Written(structure_id(path), path, "process_died", sentence)
 
     def _new_pool(self, num: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(num, mp_context=multiprocessing.get_context("spawn"))
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(num, mp_context=spawn, initializer=without_pandas)
 
 
 @contextmanager
