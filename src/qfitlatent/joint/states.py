@@ -282,10 +282,13 @@ def _nearest(first: np.ndarray, target: np.ndarray) -> np.ndarray:
     best, least = np.zeros(first.shape[1]), np.inf
     for size in range(1, first.shape[1] + 1):
         for support in map(list, itertools.combinations(range(first.shape[1]), size)):
-            rows = np.vstack((shows[:, support], np.full(size, _SUM_WEIGHT)))
-            some = np.linalg.lstsq(rows, np.r_[wanted, _SUM_WEIGHT], rcond=None)[0]
             trial = np.zeros(first.shape[1])
-            trial[support] = np.clip(some, 0.0, None) / max(np.clip(some, 0.0, None).sum(), 1e-9)
+            trial[support] = 1.0
+            if size > 1:
+                rows = np.vstack((shows[:, support], np.full(size, _SUM_WEIGHT)))
+                some = np.linalg.lstsq(rows, np.r_[wanted, _SUM_WEIGHT], rcond=None)[0]
+                some = np.maximum(some, 0.0)
+                trial[support] = some / max(some.sum(), 1e-9)
             error = ((shows @ trial - wanted) ** 2).sum()
             if error < least - 1e-12:
                 best, least = trial, error
