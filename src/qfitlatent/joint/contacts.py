@@ -209,12 +209,12 @@ def _meet(
     right[:3], right[4] = 2.0 * b.T, -1.0
     np.einsum("qx,qx->q", b, -b, out=right[3])
     square, scale = (x[kind_a[:num, None], kind_b] for x in (_SQUARE, _SCALE))
+    scaled = right * scale[:, None]  # (A,5,Q): of each atom of a, root of the nats by one product
+    scaled[:, 3] += square * scale
     step = max(1, BLOCK // max(1, size * len(b)))
     for first in range(0, num, step):
         some = slice(first, first + step)
-        room = left[some] @ right
-        room += square[some, None]
-        room *= scale[some, None]
+        room = left[some] @ scaled[some]
         np.clip(room, 0.0, _MOST, out=room)
         room *= room
         yield room.sum(axis=0)
