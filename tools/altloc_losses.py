@@ -23,6 +23,7 @@ from qfitlatent.model.batch import collate
 from qfitlatent.model.calibration import Calibration
 from qfitlatent.model.checkpoint import load_model
 from qfitlatent.model.dataset import Dataset
+from qfitlatent.model.network import DensityNetwork
 
 WIDTHS = tuple(
     Width(*values)
@@ -41,13 +42,7 @@ def main() -> None:
     data = Dataset.load(*files)
     observed, _, _ = data.observed()
     observed = observed.select(observed.num_conformers > 1)
-    s = torch.cat(
-        [
-            model.encode(collate([protein]))[torch.bincount(protein.row_residue, minlength=n) > 1]
-            for protein in data
-            if (n := len(protein))
-        ]
-    )
+    s = single(model, data, more_than=1)
 
     def losses() -> Tensor:
         """(M,) nats of each conformer."""
@@ -70,6 +65,16 @@ def main() -> None:
         values = (width.temperature, width.kappa_scale, width.flat)
         cells = " | ".join(f"{value:.3g}" for value in values)
         print(f"| {name} | {cells} | {found[width]:.3f} |")
+
+
+@torch.inference_mode()
+def single(model: DensityNetwork, data: Dataset, more_than: int = 0) -> Tensor:
+    """(N,d_s) single representation of the residues with more than so many conformers."""
+    parts = []
+    for protein in data:
+        num = torch.bincount(protein.row_residue, minlength=len(protein))
+        parts.append(model.encode(collate([protein]))[num > more_than])
+    return torch.cat(parts)
 
 
 def mean(observed: Observed, loss: Tensor) -> float:
