@@ -11,13 +11,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
 from qfitlatent.chemistry.building import closable_proline_chi
 from qfitlatent.chemistry.geometry import circular_distance
-from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, PI_SYMMETRIC, TOKEN
+from qfitlatent.chemistry.residues import CHI_DEFINED, NUM_CHI, NUM_CHI_MAX, PI_SYMMETRIC, TOKEN
 
 MIN_MASS = 0.005
 MAX_MODES = 16
@@ -65,10 +65,11 @@ class Densities:
     def log_density(self, residue: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """(C,) log density of chi (C,D) of the residues (C,), in nats; those of a residue together.
 
-        A kernel is exp(eta . (cos chi, sin chi)), of the components that have weight: one small
+        A kernel is exp(eta . (cos chi, sin chi, 1)), of the components that have weight: one small
         matrix product a residue, or one sum for all where a residue has few.
         """
-        point = np.concatenate((np.cos(chi), np.sin(chi)), axis=1).astype(np.float32)
+        point = np.ones((len(chi), 2 * NUM_CHI_MAX + 1), dtype=np.float32)
+        point[:, :NUM_CHI_MAX], point[:, NUM_CHI_MAX:-1] = np.cos(chi), np.sin(chi)
         starts = np.flatnonzero(np.diff(residue, prepend=-1))
         own, bounds = residue[starts], np.append(starts, len(residue))
         of = _of_few if len(residue) < _FEW * len(own) else _of_many
@@ -79,7 +80,7 @@ class Densities:
         for low, high in itertools.pairwise([0, *np.unique(cuts).tolist(), len(own)]):
             rows = slice(bounds[low], bounds[high])
             size = np.diff(bounds[low : high + 1])
-            density[rows] = of(self._kernels(own[low:high]), size, point[rows])
+            density[rows] = of(*self._kernels(own[low:high]), size, point[rows])
         return density
 
     @cached_property
@@ -87,24 +88,30 @@ class Densities:
         """(N,) components of each residue that have weight."""
         return np.count_nonzero(self.weight > 0, axis=1)
 
-    def _kernels(self, residues: np.ndarray) -> "_Kernels":
-        """Of these residues (n,)."""
+    def _kernels(self, residues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """eta (M,2D+1) float32 of the kernels of these residues (n,), and where those of each
+        begin, (n+1,); the last of eta is the log of weight over norm.
+
+        Where a chi is symmetric a component is two kernels, one turned by pi.
+        """
         residue, component = np.nonzero(self.weight[residues] > 0)
         at = residues[residue], component
-        defined = CHI_DEFINED[self.token[at[0]]]
+        token = self.token[at[0]]
+        defined, symmetric = CHI_DEFINED[token], PI_SYMMETRIC[token]
         weight, mean, kappa = (
             x[at].astype(np.float64) for x in (self.weight, self.mean, self.kappa)
         )
         kappa = np.where(defined, np.minimum(kappa, _MAX_KAPPA), 0.0)
         norm = (_log_i0e(kappa) + kappa + _LOG_2PI) * defined
-        base = np.log(weight) - norm.sum(axis=1)
-        eta = np.concatenate((kappa * np.cos(mean), kappa * np.sin(mean)), axis=1)
-        return _Kernels(
-            eta.astype(np.float32),
-            base.astype(np.float32),
-            np.append(0, self._num[residues].cumsum()),
-            PI_SYMMETRIC[self.token[residues]],
-        )
+        num = 1 + np.logical_or.reduce(symmetric, axis=1)
+        base = np.log(weight / num) - norm.sum(axis=1)
+        eta = np.column_stack((kappa * np.cos(mean), kappa * np.sin(mean), base))
+        row = np.repeat(np.arange(len(eta)), num)
+        eta = eta[row].astype(np.float32)
+        second = np.flatnonzero(np.diff(row, prepend=-1) == 0)
+        turned = symmetric[row[second]]
+        eta[second, :-1] *= np.where(np.concatenate((turned, turned), axis=1), -1.0, 1.0)
+        return eta, np.searchsorted(residue[row], np.arange(len(residues) + 1))
 
     def cost(
         self, residue: np.ndarray, chi: np.ndarray, mode: np.ndarray | None = None
@@ -231,59 +238,29 @@ def displaced(densities: Densities, base: Candidates, moves: np.ndarray) -> Cand
     return Candidates(residue, chi, cost, mode, base.bond[which], base.spread[which])
 
 
-class _Kernels(NamedTuple):
-    """M components of n residues, and where those of each begin, start (n+1,).
-
-    Natural parameters eta (M,2D), and log of weight over norm, base (M,); float32. turned (n,D):
-    the chi in which a kernel has a second lobe, turned by pi.
-    """
-
-    eta: np.ndarray
-    base: np.ndarray
-    start: np.ndarray
-    turned: np.ndarray
-
-
-def _of_many(kernels: _Kernels, size: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """(C,) log density at points (C,2D), of which each residue has so many (n,)."""
+def _of_many(eta: np.ndarray, start: np.ndarray, size: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """(C,) log density at points (C,2D+1), of which each residue has so many (n,)."""
     density = np.empty(len(point))
     end = 0
     for n, num in enumerate(size.tolist()):
         first, end = end, end + num
-        eta, base = (x[kernels.start[n] : kernels.start[n + 1]] for x in kernels[:2])
-        log = point[first:end] @ eta.T + base
-        if kernels.turned[n].any():
-            turned = point[first:end] @ (eta * _signs(kernels.turned[n])).T + base
-            log = np.logaddexp(log, turned) - np.log(2.0)
-        density[first:end] = _log_sum_exp(log)
+        density[first:end] = _log_sum_exp(point[first:end] @ eta[start[n] : start[n + 1]].T)
     return density
 
 
-def _of_few(kernels: _Kernels, size: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """The same, each point with every component of its residue in one list."""
+def _of_few(eta: np.ndarray, start: np.ndarray, size: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """The same, each point with every kernel of its residue in one list."""
     residue = np.repeat(np.arange(len(size)), size)
-    num = np.diff(kernels.start)[residue]
+    num = np.diff(start)[residue]
     first = np.cumsum(num) - num
     of = np.repeat(np.arange(len(residue)), num)
-    row = np.arange(len(of)) + (kernels.start[residue] - first)[of]
-    eta, base = kernels.eta[row], kernels.base[row]
-    log = np.einsum("ij,ij->i", eta, point[of]) + base
-    has_two = np.logical_or.reduce(kernels.turned, axis=1)
-    rows = np.flatnonzero(has_two[residue[of]])
-    signs = _signs(kernels.turned[residue[of[rows]]])
-    turned = np.einsum("ij,ij->i", eta[rows] * signs, point[of[rows]]) + base[rows]
-    log[rows] = np.logaddexp(log[rows], turned) - np.log(2.0)
+    row = np.arange(len(of)) + (start[residue] - first)[of]
+    log = np.einsum("ij,ij->i", eta[row], point[of])
     top = np.maximum.reduceat(log, first)
     return np.log(np.add.reduceat(np.exp(log - top[of]), first)).astype(np.float64) + top
 
 
 _LOG_2PI = np.log(2 * np.pi)
-
-
-def _signs(turned: np.ndarray) -> np.ndarray:
-    """(..., 2D) of natural parameters where a kernel is turned by pi in these chi (..., D)."""
-    signs = np.where(turned, np.float32(-1.0), np.float32(1.0))
-    return np.concatenate((signs, signs), axis=-1)
 
 
 def _log_sum_exp(log: np.ndarray) -> np.ndarray:
