@@ -172,7 +172,7 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
     rows = torch.arange(num).repeat_interleave(num_atoms)
     occupancy = torch.from_numpy(demand.ravel()).float()
     observed = observed_as([TOKEN["LYS"]] * num, rows, torch.zeros(len(rows), 4), occupancy)
-    distance = torch.from_numpy(cost).permute(1, 0, 2).reshape(num_samples, -1)
+    distance = torch.from_numpy(cost).permute(0, 2, 1).reshape(-1, num_samples)
     np.testing.assert_allclose(wasserstein(distance, observed).numpy(), exact, atol=2e-6)
     if num_atoms > 1:
         costs = torch.from_numpy(cost).permute(2, 0, 1)

@@ -27,7 +27,6 @@ from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     categorical_entropy,
-    log_add_exp,
     log_i0,
     log_sum_and_entropy,
     log_sum_exp,
@@ -143,11 +142,12 @@ class VonMisesMixture:
         order = ((3 * turn).floor() * place).sum(-1).add(turn[..., 0]).argsort(dim=1, stable=True)
         chosen, _ = choose(share, self.log_weight.detach().exp().gather(1, order))
         component = order.gather(1, chosen)  # (N,S)
-        chi = self.mean.new_zeros((num, *self.chi_mask.shape))
+        chi = self.mean.new_zeros((*self.chi_mask.T.shape, num))  # (D,N,S)
         for d in self.chi_mask.any(0).nonzero()[:, 0].tolist():
             mean, kappa = (x.detach()[..., d].gather(1, component) for x in (self.mean, self.kappa))
             angle = wrap(mean + von_mises_quantile(cube[:, 1 + d], kappa))
-            chi[..., d] = (angle * self.chi_mask[:, d, None]).T
+            torch.mul(angle, self.chi_mask[:, d, None], out=chi[d])
+        chi = chi.permute(2, 1, 0)
         found = [log_sum_and_entropy(x) for x in self._component_log_prob(chi)]
         log_prob, doubt = (torch.cat(x) for x in zip(*found, strict=True))
         entropy = self._known_entropy() - doubt.mean(1)
@@ -183,7 +183,7 @@ class VonMisesMixture:
                 turned = torch.baddbmm(
                     base[rows[at], None], point[at], (eta[rows[at]] * sign.repeat(2)).mT
                 )
-                joint[at] = log_add_exp(joint[at], turned)
+                joint[at] = torch.logaddexp(joint[at], turned)
             yield joint
 
     def entropy(self) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: N residues, M observed rows (residue x altloc), D=4 chi, A altlocs of on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +74,11 @@ class Observed:
             self.defined[rows],
             self.occupancy[rows],
         )
+
+    def rows_by_number(self) -> Iterator[Tensor]:
+        """(A,n) the rows of all n residues that have A altlocs, for each A from 1 on."""
+        for width in self.num_conformers[self.num_conformers > 0].unique().tolist():
+            yield self.first_row[self.num_conformers == width] + torch.arange(width)[:, None]
 
     def sum_rows(self, values: Tensor) -> Tensor:
         """(N,) sum of values (M,) over the rows of each residue."""

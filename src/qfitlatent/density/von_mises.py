@@ -46,12 +46,6 @@ def log_sum_and_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
     return log_total + top.squeeze(-1), log_total - (share * below).sum(-1) / total
 
 
-def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp a + exp b), elementwise; -inf of two that are."""
-    apart = torch.where(a == b, 0.0, (a - b).abs())
-    return torch.maximum(a, b) + exp_of_share(-apart).log1p()
-
-
 class _LogI0e(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kappa: Tensor) -> Tensor:

@@ -69,32 +69,31 @@ def score_density(
 
 
 def _distances(points: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(S,M) root mean square distance over the row's chi, and whether every chi is near."""
-    square = points.new_zeros(len(points), len(rows))
+    """(M,S) root mean square distance over the row's chi, and whether every chi is near."""
+    square = points.new_zeros(len(rows), len(points))
     largest = torch.zeros_like(square)
-    symmetric = observed.symmetric[observed.row_residue]
-    for d in observed.defined.any(0).nonzero()[:, 0].tolist():
+    symmetric, defined = observed.symmetric[observed.row_residue], observed.defined
+    for d in defined.any(0).nonzero()[:, 0].tolist():
         # Both angles lie in (-pi, pi], so that no remainder has to be taken.
-        distance = (points[:, :, d].index_select(1, rows) - observed.chi[:, d]).abs_()
-        for period in (2 * math.pi, torch.where(symmetric[:, d], math.pi, 2 * math.pi)):
-            distance = torch.minimum(distance, period - distance)
-        distance *= observed.defined[:, d]
+        distance = points[:, :, d].T.index_select(0, rows).sub_(observed.chi[:, d, None]).abs_()
+        period = torch.where(symmetric[:, d], math.pi, 2 * math.pi)[:, None]
+        for turn in (2 * math.pi, period) if symmetric[:, d].any() else (2 * math.pi,):
+            distance = torch.minimum(distance, turn - distance)
+        distance *= defined[:, d, None]
         square.addcmul_(distance, distance)
         torch.maximum(largest, distance, out=largest)
-    count = observed.defined.sum(-1).clamp(min=1)
-    return (square / count).sqrt_(), largest <= math.radians(DISTINCT_DEGREES)
+    count = defined.sum(-1, keepdim=True).clamp(min=1)
+    return square.div_(count).sqrt_(), largest <= math.radians(DISTINCT_DEGREES)
 
 
 def _occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
     """(M,) mass of the points that are near the altloc, and nearest to it of its residue's."""
-    several = observed.num_conformers > 1
-    rows = several[observed.row_residue]
-    near = near.clone()
-    if rows.any():
-        few = observed.select(several)
-        nearest = few.by_altloc(distance[:, rows], math.inf).argmin(-1)[:, few.row_residue]
-        near[:, rows] &= nearest == few.altloc_number
-    return near.float().mean(0)
+    counted = near.float()
+    for rows in observed.rows_by_number():
+        if len(rows) > 1:
+            nearest = distance[rows].min(0).indices  # (n,S)
+            counted[rows] *= nearest == torch.arange(len(rows))[:, None, None]
+    return counted.mean(1)
 
 
 def _heaviest(modes: Modes, index: Tensor) -> tuple[Tensor, Tensor]:
