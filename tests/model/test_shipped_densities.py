@@ -96,7 +96,7 @@ def test_the_head_runs_no_more_often_than_it_did(densities):
         return counted.rows
 
     # One row a residue for chi1, and one for each path to each chi after it.
-    steps = {1: 1, 2: 1 + 64, 3: 1 + 2 * 128, 4: 1 + 3 * 256}
+    steps = {1: 1, 2: 1 + 64, 3: 1 + 2 * 128, 4: 1 + 128 + 2 * 256}
     assert rows(lambda d: d.entropy()) == EACH * sum(steps.values())
     steps = {1: 1, 2: 1 + 128, 3: 1 + 2 * 256, 4: 1 + 3 * 512}
     assert rows(lambda d: d.points(512)) == EACH * sum(steps.values())

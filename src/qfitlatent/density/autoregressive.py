@@ -5,8 +5,8 @@
 The density is exact (teacher-forced), draws are ancestral, and the joint modes come from a beam
 search over the component paths, which also gives a mixture that approximates it (``paths.py``).
 
-Shapes: N residues, M rows, K components of one chi, D chi, S samples or points, P of them that
-differ in a chi before the last, Q that share these, W width of the beam.
+Shapes: N residues, M rows, K components of one chi, D chi, S samples or points, P paths to a chi,
+each of which goes on at Q points.
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ from qfitlatent.density.von_mises import (
 ROWS_AT_A_TIME = 1 << 14
 """Draws that the head works on at a time, so that memory does not grow with their number."""
 
-SHARING = (8, 4, 2, 1)
-"""Q by the number of chi: the head, which costs most, runs once for points that differ in the last
-chi alone. The more chi come before it, the more paths to it a figure needs."""
+BRANCHES = ((4,), (1, 4), (2, 1, 2), (4, 1, 1, 1))
+"""By the number of chi, Q of each of them; of chi1, to which there is one path, in quarters of S.
+The head, which costs most, runs once for points that have all earlier chi in common."""
+
+ENTROPY_BRANCHES = (*BRANCHES[:3], (2, 2, 1, 2))
+"""The same for an entropy alone: of an early chi it needs half of the points."""
 
 ENTROPY_POINTS = 256
 """S where the entropy alone is asked for: its mean error is below 0.003 nats."""
@@ -164,19 +167,24 @@ class AutoregressiveDensity:
         log_prob = self.s.new_zeros((num, len(self)))
         entropy = self.s.new_zeros(len(self))
         for at, few in self._alike(num):
-            shared = few._sharing
             for d, mixture, angle in few._conditionals(num):
                 log_p, gain = _at_points(angle, *mixture, bool(few.symmetric[0, d]))
                 entropy[at] += gain.view(len(at), -1).mean(1)
                 for values, out in ((angle, chi[..., d]), (log_p, log_prob)):
-                    by_point = values.view(len(at), -(-num // shared), -1).permute(2, 1, 0)
-                    by_point = by_point.expand(shared, -1, -1).flatten(0, 1)
-                    out[:, at] += by_point[:num]
+                    by_point = values.view(len(at), -1, values.shape[1]).permute(2, 1, 0)
+                    by_point = by_point.flatten(0, 1)  # (P Q,n)
+                    out[:, at] += by_point.repeat(-(-num // len(by_point)), 1)[:num]
         return Points(chi, log_prob, entropy)
 
+    @torch.no_grad()
     def entropy(self) -> Tensor:
         """(N,) differential entropy in nats; 0 for a residue without chi."""
-        return self.points(ENTROPY_POINTS).entropy
+        total = self.s.new_zeros(len(self))
+        for at, few in self._alike(ENTROPY_POINTS):
+            for d, mixture, angle in few._conditionals(ENTROPY_POINTS, ENTROPY_BRANCHES):
+                _, gain = _at_points(angle, *mixture, bool(few.symmetric[0, d]))
+                total[at] += gain.view(len(at), -1).mean(1)
+        return total
 
     @torch.no_grad()
     def disagreement(self, num_terms: int) -> Tensor:
@@ -206,39 +214,34 @@ class AutoregressiveDensity:
             for at in rows.split(max(1, ROWS_AT_A_TIME // num)):
                 yield at, self.select(at)
 
-    @property
-    def _sharing(self) -> int:
-        """Q of residues that are alike."""
-        return SHARING[int(self.chi_mask[0].sum()) - 1]
-
     def _conditionals(
-        self, num: int
+        self, num: int, branches_of: Sequence[Sequence[int]] = BRANCHES
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor], Tensor]]:
-        """d, the mixtures (M,K) of chi d at the points so far, and the points' angles (M,q).
+        """d, the mixtures (M,K) of chi d at the paths to it, and their points' angles (M,Q).
 
-        Residues are alike. M is N, with the points of a residue in a row, or N P once they differ;
-        Q of them have all chi but the last in common.
+        Residues are alike. M is N P, the paths of a residue in a row. Point q of path p goes on as
+        path q P + p.
         """
-        num_chi, shared = int(self.chi_mask[0].sum()), self._sharing
-        own = self._residue()
-        cube = even_points(-(-num // shared), num_chi).to(self.s)  # (P,D)
-        # Round the circle of shares, and by a part of a cell, so that no two points coincide.
-        turns = torch.arange(shared, device=self.s.device) / shared * (1.0 + 1.0 / len(cube))
-        rows = torch.arange(len(self), device=self.s.device)
-        chi = self.s.new_zeros((len(rows), 0))
-        for d in range(num_chi):
-            share = cube[:, d, None]
-            if d == num_chi - 1:
-                share = torch.frac(share + turns)  # (P,Q)
-            share = (share if d else share.reshape(1, -1)).repeat(len(self), 1)
-            mixture = self.head.step(d, own[d][rows], chi, self.chi_mask[rows, :d])
-            angle = mixture_quantile(share, *mixture)
-            yield d, mixture, angle
+        branches = branches_of[int(self.chi_mask[0].sum()) - 1]
+        num_chi, own, num_paths = len(branches), self._residue(), 1
+        chi = self.s.new_zeros((len(self), 1, 0))  # (N,P,d)
+        for d, branch in enumerate(branches):
             if d == 0:
-                rows = rows.repeat_interleave(len(cube))
-                chi = chi.repeat_interleave(len(cube), 0)
-            if d < num_chi - 1:
-                chi = torch.cat([chi, angle.view(-1, 1)], dim=1)
+                share = even_points(branch * -(-num // 4), num_chi)[None, :, 0].to(self.s)
+            else:
+                # Round the circle, and by a part of a cell, so that no two points coincide.
+                turns = torch.arange(branch, device=self.s.device) / branch
+                share = even_points(num_paths, num_chi)[:, d, None].to(self.s)
+                share = torch.frac(share + turns * (1.0 + 1.0 / num_paths))
+            rows = torch.arange(len(self), device=self.s.device).repeat_interleave(num_paths)
+            known = self.chi_mask[:1, :d].expand(len(rows), -1)
+            mixture = self.head.step(d, own[d].index_select(0, rows), chi.flatten(0, 1), known)
+            angle = mixture_quantile(share.repeat(len(self), 1), *mixture)
+            yield d, mixture, angle
+            num_points = share.shape[1]
+            longer = angle.view(len(self), num_paths, num_points).transpose(1, 2).flatten(1)
+            chi = torch.cat([chi.repeat(1, num_points, 1), longer[..., None]], dim=-1)
+            num_paths *= num_points
 
     @torch.no_grad()
     def as_mixture(self) -> VonMisesMixture:
