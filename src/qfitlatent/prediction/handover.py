@@ -77,13 +77,20 @@ def hand_over(
     attributes = [field.name for field in summary.schema if pa.types.is_floating(field.type)]
     groups = occupancy_groups(structure, joint)
     several = [place for group in groups for place in group.residues]
+    # A line for each residue and attribute: a template takes ten times as long for them.
+    plain = [(f"/{at.chain}:{at.resid}", row) for at, row in shown if _is_plain(at.chain)]
     facts = {
         "entry": " ".join(entry.split()),
         "model": model,
         "model_file": json.dumps(f"{entry}_ensemble.cif"),
         "attribute_file": json.dumps(f"{entry}.defattr"),
+        "heterogeneity": [
+            (place, row["heterogeneity"])
+            for place, row in shown
+            if row["heterogeneity"] is not None
+        ],
         "attributes": {
-            name: [(place, row[name]) for place, row in shown if row[name] is not None]
+            name: [f"{place}\t{row[name]:.4f}" for place, row in plain if row[name] is not None]
             for name in attributes
         },
         "groups": groups,
