@@ -97,7 +97,7 @@ def _paths(head: Head, own: Sequence[Tensor], num_chi: Tensor, symmetric: Tensor
             break
         at = paths.residue
         known = torch.ones((len(at), d), dtype=torch.bool, device=at.device)
-        step = head.step(d, own[d][at], paths.mean[:, :d], known)
+        step = head.step(d, own[d].index_select(0, at), paths.mean[:, :d], known)
         last = num_chi[at] == d + 1
         parts = []
         if last.any():

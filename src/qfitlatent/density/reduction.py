@@ -37,7 +37,10 @@ class Paths(NamedTuple):
     kappa: Tensor
 
     def take(self, at: Tensor) -> Paths:
-        return Paths(*(values[at] for values in self))
+        """The paths at (n,) long, or where at (P,) bool."""
+        if at.dtype == torch.bool:
+            at = torch.nonzero(at)[:, 0]
+        return Paths(*(values.index_select(0, at) for values in self))
 
 
 def joined(parts: Sequence[Paths]) -> Paths:
