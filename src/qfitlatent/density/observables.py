@@ -109,14 +109,14 @@ def _shares(mixture: VonMisesMixture, num_rotameric: Tensor) -> Tensor:
     """
     dims = torch.arange(mixture.mean.shape[-1])
     has = (dims < num_rotameric[:, None])[:, None].expand_as(mixture.mean)
-    mean, kappa = mixture.mean[has], mixture.kappa[has]
+    at = torch.nonzero(has.flatten())[:, 0]
+    mean, kappa = (x.flatten().index_select(0, at) for x in (mixture.mean, mixture.kappa))
     edge = torch.arange(len(ROTAMERS) + 1, dtype=mean.dtype) * (2.0 * math.pi / len(ROTAMERS))
     below = von_mises_share(edge[:-1] - mean[:, None], kappa[:, None].expand(-1, len(ROTAMERS)))
     below = torch.cat([below, 1.0 + below[:, :1]], dim=1)
-    shares = torch.zeros((*mixture.mean.shape, len(ROTAMERS)), dtype=mean.dtype)
-    shares[..., 0] = 1.0
-    shares[has] = below.diff(dim=1)
-    return shares
+    shares = torch.zeros((has.numel(), len(ROTAMERS)), dtype=mean.dtype)
+    shares[:, 0] = 1.0
+    return shares.index_copy_(0, at, below.diff(dim=1)).view(*has.shape, len(ROTAMERS))
 
 
 def _rotamer_entropy(weight: Tensor, shares: Tensor) -> Tensor:
@@ -199,18 +199,22 @@ def von_mises_share(angle: Tensor, kappa: Tensor) -> Tensor:
     """
     turns = torch.round(angle / (2.0 * math.pi))
     angle = angle - 2.0 * math.pi * turns
-    narrow = kappa >= NORMAL_FROM_KAPPA
-    share = torch.empty_like(angle)
-    share[narrow] = _normal_share(angle[narrow], kappa[narrow])
-    share[~narrow] = _series_share(angle[~narrow], kappa[~narrow])
-    return share + turns
+    shape, angle, kappa = angle.shape, angle.flatten(), kappa.flatten()
+    share, narrow = torch.empty_like(angle), kappa >= NORMAL_FROM_KAPPA
+    for form, those in ((_normal_share, narrow), (_series_share, ~narrow)):
+        at = torch.nonzero(those)[:, 0]
+        share.index_copy_(0, at, form(angle.index_select(0, at), kappa.index_select(0, at)))
+    return share.view(shape) + turns
 
 
 def _series_share(angle: Tensor, kappa: Tensor) -> Tensor:
     ratio, total = torch.zeros_like(angle), torch.zeros_like(angle)
+    twice = 2.0 * angle.cos()
+    above, sin = ((n * angle).sin() for n in (SERIES_TERMS + 1, SERIES_TERMS))
     for n in range(SERIES_TERMS, 0, -1):
         ratio = kappa / (2.0 * n + kappa * ratio)  # I_n / I_(n-1)
-        total = ratio * ((n * angle).sin() / n + total)
+        total = ratio * (sin / n + total)
+        above, sin = sin, twice * sin - above  # of n - 1 times the angle
     return angle / (2.0 * math.pi) + total / math.pi
 
 
