@@ -200,7 +200,7 @@ def _meet(
     no root.
     """
     num, size, _ = a.shape
-    middle = np.add.reduce(b, axis=0) / len(b)  # what a mean does, in a third of its time
+    middle = np.add.reduce(b, axis=0) / len(b)
     b = b - middle
     left = np.ones((num, size, 5), dtype=np.float32)
     left[..., :3] = a - middle

@@ -77,7 +77,7 @@ def hand_over(
     attributes = [field.name for field in summary.schema if pa.types.is_floating(field.type)]
     groups = occupancy_groups(structure, joint)
     several = [place for group in groups for place in group.residues]
-    # A line for each residue and attribute: a template takes ten times as long for them.
+    # A line for each residue and attribute, too many for a loop of a template.
     plain = [(f"/{at.chain}:{at.resid}", row) for at, row in shown if _is_plain(at.chain)]
     facts = {
         "entry": " ".join(entry.split()),
