@@ -44,7 +44,7 @@ _SMALLEST_KAPPA = 1e-3
 LIGHTEST = math.log(1e-7)
 """Logarithm of the weight from which a component counts."""
 
-RESIDUES_AT_A_TIME = 512
+RESIDUES_AT_A_TIME = 128
 """Whose components are held in fp64."""
 
 
