@@ -148,7 +148,8 @@ def growth(command: str, out: Path, words: list, options: argparse.Namespace) ->
             flush=True,
         )
     (first, base), *others = measured
-    if len(others) > 1:
-        points = [(math.log(n - first), math.log(s - base)) for n, s in others]
+    # What is hardly longer than the shortest can take as little.
+    points = [(math.log(n - first), math.log(s - base)) for n, s in others if s > base]
+    if len(points) > 1:
         slope, _ = statistics.linear_regression(*zip(*points, strict=True))
         print(f"exponent {slope:.2f}, beyond the time of {first} residues")

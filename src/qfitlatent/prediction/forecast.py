@@ -11,10 +11,10 @@ from qfitlatent.prediction.records import Written
 BYTES_PER_RESIDUE, PACKED_BYTES_PER_RESIDUE = 850.0, 190.0
 """Of a file with heavy atoms, plain and gzipped; the files that were read correct it."""
 
-SECONDS, SECONDS_PER_RESIDUE = 2.5, 0.0075
+SECONDS, SECONDS_PER_RESIDUE = 2.5, 0.0070
 """Of the program, and of each residue, on one thread (``benchmarks/predict.py --copies``)."""
 
-MEMORY_BYTES, MEMORY_BYTES_PER_RESIDUE = 0.35e9, 130e3
+MEMORY_BYTES, MEMORY_BYTES_PER_RESIDUE = 0.43e9, 85e3
 """Of the program, and beside it of each residue of the largest structure."""
 
 SAID_FROM_SECONDS = 5.0
