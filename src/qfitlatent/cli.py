@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from qfitlatent import __version__
 from qfitlatent.base.errors import QfitLatentError
-from qfitlatent.base.lean import without_pandas
 from qfitlatent.prediction.commands import COMMANDS as OF_PREDICTION
 from qfitlatent.questions.commands import COMMANDS as OF_QUESTIONS
 
@@ -40,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     named = next((word for word in arguments if not word.startswith("-")), "")
     if is_whole_process and any(named == command[0] for command in (*OF_PREDICTION, *OF_QUESTIONS)):
+        from qfitlatent.base.lean import without_pandas
+
         without_pandas()
     options = build_parser(named).parse_args(arguments)
     try:
