@@ -17,14 +17,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import yaml
 from forms import compare_forms, exchange_attention, make_parser
+from versions import ROOT, version
 
 from helpers.proteins import make_protein
 from qfitlatent.base import config as configuration
@@ -35,7 +34,6 @@ from qfitlatent.model.network import QFitLatent
 from qfitlatent.model.settings import ModelConfig
 from qfitlatent.structure.preprocess import read_entry
 
-ROOT = Path(__file__).parents[1]
 NUM_PROTEINS = 4
 
 
@@ -103,24 +101,8 @@ def ask(process: subprocess.Popen[str], question: str) -> float:
 
 def compare_versions(commit: str, folder: Path | None, num_residues: int, repeats: int) -> None:
     """Prints residues per second and losses of both versions, and how they differ."""
-    with tempfile.TemporaryDirectory() as temporary:
-        old = Path(temporary)
-        archive, recipe_path, proteins_path = (old / n for n in ("a.tar", "r.json", "p.pt"))
-        command = [
-            "git",
-            "-C",
-            str(ROOT),
-            "archive",
-            "-o",
-            str(archive),
-            commit,
-            "src",
-            "experiments",
-        ]
-        if subprocess.run(command, capture_output=True).returncode:
-            sys.exit(f"This checkout has no commit {commit}: fetch it (git fetch --unshallow).")
-        with tarfile.open(archive) as file:
-            file.extractall(old, filter="data")
+    with version(commit) as old:
+        recipe_path, proteins_path = old / "recipe.json", old / "proteins.pt"
         recipe = yaml.safe_load((old / "experiments/real.yaml").read_text())
         recipe = {name: recipe[name] for name in ("model", "train")}
         known = configuration.load()["train"]

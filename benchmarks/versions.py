@@ -7,10 +7,10 @@ both have one thread, no worker processes, and the model that they ship, unless 
 import argparse
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,14 +36,14 @@ class Cost(NamedTuple):
 
 @contextmanager
 def version(commit: str) -> Iterator[Path]:
-    """A folder with package and benchmarks as the commit has them."""
+    """A folder with package, benchmarks and experiments as the commit has them."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "version.tar"
-        command = ["git", "-C", ROOT, "archive", "-o", archive, commit, "src", "benchmarks"]
+        parts = ("src", "benchmarks", "experiments")
+        command = ["git", "-C", ROOT, "archive", "-o", archive, commit, *parts]
         if subprocess.run(command, capture_output=True).returncode:
             sys.exit(f"This checkout has no commit {commit}: fetch it (git fetch --unshallow).")
-        with tarfile.open(archive) as file:
-            file.extractall(folder, filter="data")
+        shutil.unpack_archive(archive, folder)
         yield Path(folder)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def shared_data() -> Path:
         unpacked = Path(tempfile.mkdtemp(prefix="qfitlatent-unpack-"))
         shutil.copytree(source / "raw", unpacked / "raw", copy_function=shutil.copyfile)
         for name, path in zip(_SETS, archives, strict=True):
-            with tarfile.open(path) as archive:
-                archive.extractall(unpacked / name, filter="data")
+            shutil.unpack_archive(path, unpacked / name)
             nested = unpacked / name / name
             if nested.is_dir():
                 for file in nested.iterdir():

@@ -119,7 +119,7 @@ def words_of(text: str) -> frozenset[str]:
 def no_crystal(structure: gemmi.Structure) -> str:
     """Why the neighbours of a structure in its crystal are not known; empty where they are."""
     if not structure.cell.is_crystal():
-        return "the file has no possible unit cell"
+        return "the file has no unit cell, or one that cannot be"
     if structure.find_spacegroup() is None:
         name = " ".join(structure.spacegroup_hm.split())
         return f"the space group {name!r} is not known" if name else "the file has no space group"
