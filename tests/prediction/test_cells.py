@@ -4,11 +4,8 @@ import gemmi
 import pytest
 
 import qfitlatent
+from helpers.ensembles import simulated, write_cif, write_pdb
 from helpers.predictions import TINY, make_model, settings_of
-from helpers.simulated import simulator
-from qfitlatent.simulate.entry import write_entries
-from qfitlatent.simulate.settings import entry_ids
-from qfitlatent.structure.coordinates import open_structure
 from qfitlatent.structure.crystal import is_possible, neighbour_search
 
 IMPOSSIBLE = {
@@ -28,19 +25,7 @@ IMPOSSIBLE = {
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory):
     """A simulated structure with waters, whose cell is to be changed."""
-    settings = simulator(num_entries=1, min_residues=20, max_residues=20)
-    (path,) = write_entries(entry_ids(settings), tmp_path_factory.mktemp("one"), settings, 5)
-    structure, _ = open_structure(path)
-    structure.remove_hydrogens()
-    return structure
-
-
-def write(structure, path):
-    if path.suffix == ".cif":
-        structure.make_mmcif_document().write_file(str(path))
-    else:
-        structure.write_pdb(str(path))
-    return path
+    return simulated(tmp_path_factory.mktemp("one"), num_residues=20)
 
 
 @pytest.mark.parametrize("ending", ["pdb", "cif"])
@@ -50,6 +35,7 @@ def test_a_cell_that_is_none_costs_nobody_the_prediction(entry, ending, tmp_path
     changed.spacegroup_hm = "P 21 21 21"
     for name, cell in IMPOSSIBLE.items():
         changed.cell = gemmi.UnitCell(60, 60, 60, 90, 90, 90)
+        write = write_pdb if ending == "pdb" else write_cif
         path = write(changed, tmp_path / "in" / f"{name}.{ending}")
         text = path.read_text()
         if ending == "pdb":

@@ -34,7 +34,7 @@ def drop_impossible_cell(structure: gemmi.Structure) -> None:
 def neighbour_search(structure: gemmi.Structure, radius_angstrom: float) -> gemmi.NeighborSearch:
     """An empty search for atoms within a radius of each other in the first model."""
     cell = structure.cell
-    box = structure.calculate_box().get_size().tolist()
-    longest = max([cell.a, cell.b, cell.c] if cell.is_crystal() else box)
+    crystal = [cell.a, cell.b, cell.c] if cell.is_crystal() else None
+    longest = max(crystal or structure.calculate_box().get_size().tolist())
     width = max(radius_angstrom, longest / BINS)
     return gemmi.NeighborSearch(structure[0], cell, width)
