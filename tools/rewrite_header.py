@@ -36,6 +36,7 @@ CONSTANTS = {
     ("simulate", "missing_residue_fraction"): 0.004,
     ("simulate", "whole_residue_fraction"): 0.15,
     ("simulate", "uneven_occupancy_fraction"): 0.04,
+    ("predict", "crystal_neighbours"): False,
 }
 """Keys that went, with the value that is now a constant."""
 

@@ -1,6 +1,6 @@
 """Publish a trained and evaluated run under a name, as the model that ships with the package.
 
-    python tools/ship_model.py results/runs/real qfitlatent-chi-2.0
+    python tools/ship_model.py results/runs/real qfitlatent-chi-2.1
 
 What is published explains itself: weights with the name in their header, configuration, manifest,
 metrics of every epoch, learning curve, evaluation figures as JSON, and both cards; the model card

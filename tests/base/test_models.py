@@ -8,7 +8,7 @@ from qfitlatent.base.models import about_model, model_path, shipped_model_path
 
 def test_a_name_a_run_folder_and_a_file_stand_for_a_file(tmp_path):
     shipped = shipped_model_path()
-    assert model_path(None) == model_path("shipped") == model_path("qfitlatent-chi-2.0") == shipped
+    assert model_path(None) == model_path("shipped") == model_path("qfitlatent-chi-2.1") == shipped
     assert model_path(tmp_path) == tmp_path / "model.safetensors"
     assert model_path("results/runs/later").name == "model.safetensors", "also before it is there"
     file = tmp_path / "any_name"

@@ -689,7 +689,7 @@ def test_the_target_predict_goes_over_a_folder(structures, model_path, tmp_path)
 def test_the_workflow_predicts_with_the_shipped_model_unless_told_otherwise(tmp_path):
     """A model of the simulated default run says nothing about real proteins."""
     checkout = Checkout(tmp_path / "one", TINY | {"predict": {"structures": "workflow"}})
-    for model in (None, "shipped", "qfitlatent-chi-2.0"):
+    for model in (None, "shipped", "qfitlatent-chi-2.1"):
         checkout.change_config("predict", model=model)
         assert checkout.plan("predict") == {"predict_structures": 1}
     checkout.change_config("predict", model="run")

@@ -82,7 +82,7 @@ class JointModel:
         return np.log(shown / (1.0 - shown))
 
 
-CONFIDENCE = (-0.01, 0.45, 0.53)
+CONFIDENCE = (-0.03, 0.42, 0.56)
 """Constant, and weights of the log odds of mass and support."""
 
 
