@@ -180,24 +180,34 @@ def test_transport_agrees_with_a_linear_program(num_atoms):
         np.testing.assert_allclose(value.numpy(), exact, atol=2e-6)
 
 
-@pytest.mark.parametrize(("num_atoms", "most"), [(3, 5), (4, 25), (6, 80)])
-def test_prices_leave_few_paths_to_transport(num_atoms, most, monkeypatch):
-    """Of 100 residues with 256 points each: rounds of paths, of which the time is made."""
-    rounds = []
+@pytest.mark.parametrize("num_atoms", [3, 4, 6])
+def test_few_searches_find_the_prices_of_transport(num_atoms, monkeypatch):
+    """Of 100 residues with 256 points each: searches along a line, of which the time is made."""
+    searches = []
 
     def counted(*problem):
-        rounds.append(1)
-        move(*problem)
+        searches.append(1)
+        search(*problem)
 
-    move = transport._move_along_cheapest_path
-    monkeypatch.setattr(transport, "_move_along_cheapest_path", counted)
+    search = transport._find_best_price
+    monkeypatch.setattr(transport, "_find_best_price", counted)
     generator = torch.Generator().manual_seed(num_atoms)
     rotamer = 4.0 * torch.randint(0, 3, (100, 256, 1), generator=generator)
     points = rotamer + torch.randn(100, 256, 2, generator=generator)
     atoms = 3.0 + 3.0 * torch.randn(num_atoms, 100, 1, 2, generator=generator)
     demand = torch.rand(num_atoms, 100, generator=generator)
     transport_cost((points - atoms).norm(dim=-1), demand / demand.sum(0))
-    assert 0 < len(rounds) <= most
+    assert 0 < len(searches) <= 8 * (2 ** (num_atoms - 1) - 1)
+
+
+def test_distance_of_too_many_altlocs_is_missing():
+    """Beside it stands a residue with two, which has one."""
+    num = transport.MOST_ALTLOCS + 1
+    rows = torch.tensor([0] * num + [1, 1])
+    occupancy = torch.tensor([1.0 / num] * num + [0.5, 0.5])
+    observed = observed_as([TOKEN["LYS"]] * 2, rows, torch.zeros(len(rows), 4), occupancy)
+    found = wasserstein(torch.ones(len(rows), 8), observed)
+    assert found.isnan().tolist() == [True, False]
 
 
 def test_occupancies_and_distances_are_those_of_points_taken_one_by_one(own):

@@ -15,8 +15,8 @@ from qfitlatent.density.quantiles import Points
 PARTNERS = 128
 """Points that all points are compared with: the first 128 fill the density evenly, too."""
 
-_PAIR_BLOCK = 1 << 18
-"""Pairs of points held at once."""
+_RESIDUES_AT_ONCE = 512
+"""Whose points a cache holds."""
 
 
 @torch.no_grad()
@@ -37,7 +37,8 @@ def hdr_level(
     """
     used = defined & density.chi_mask[rows]
     own = density.log_prob(chi, used, rows) if own is None else own
-    level = (points.log_prob[:, rows] > own).to(own.dtype).mean(0)
+    denser = points.log_prob.T.index_select(0, rows) > own[:, None]
+    level = denser.to(own.dtype).mean(1)
     partial = torch.nonzero((used != density.chi_mask[rows]).any(1))[:, 0]
     if len(partial):
         at = rows[partial]
@@ -52,27 +53,32 @@ def differ_beyond(points: Points, density: Density, limit: float) -> Tensor:
 
     All points against ``PARTNERS`` of them. Angles are 16-bit parts of their period, half a circle
     where chi is pi-symmetric, and to 1e-4 radians: the difference of two is the shorter way round
-    because integers overflow, and a pair takes a tenth of the time of its cosine.
+    because integers overflow, and a pair takes a small part of the time of its cosine.
     """
-    part = torch.where(density.symmetric, 2.0, 1.0) / (2.0 * math.pi)  # (N,D)
-    # Even numbers, and odd ones for the partners: the difference whose absolute value is too large
-    # for 16 bits is even.
-    chi = points.chi.permute(1, 2, 0).contiguous()
-    even = 2 * (chi * (part[..., None] * 2**15)).round().int()
-    ours, partners = even.short(), (even[..., :PARTNERS] + 1).short()  # (N,D,S), (N,D,R)
-    allowed = (limit * part * 2**16).round().short()
-    num_points, num_partners = ours.shape[2], partners.shape[2]
+    part = torch.where(density.symmetric, 2.0, 1.0).T * (2**16 / (2.0 * math.pi))  # (D,N)
+    allowed = (limit * part).round().int().contiguous()
     num_near = []
-    for block in _slices(len(density), max(1, _PAIR_BLOCK // (num_points * num_partners))):
-        a, b, most = ours[block], partners[block], allowed[block]
-        excess = a.new_full((len(a), num_points, num_partners), -1)
-        difference = torch.empty_like(excess)
-        for d in density.chi_mask[block].any(0).nonzero()[:, 0].tolist():
-            torch.sub(a[:, d, :, None], b[:, d, None], out=difference)
-            difference.abs_().sub_(most[:, d, None, None])
-            torch.maximum(excess, difference, out=excess)
-        num_near.append(excess.le_(0).sum(2, dtype=torch.short).sum(1))
-    return 1.0 - torch.cat([*num_near, ours.new_zeros(0)]) / float(num_points * num_partners)
+    for block in _slices(len(density), _RESIDUES_AT_ONCE):
+        num_chi = int(density.chi_mask[block].sum(1).max())
+        # Each chi (S,n) by itself: torch is slow to turn round the last two of three axes.
+        chi = [
+            (points.chi[:, block, d].T * part[d, block, None]).round().int().short().T.contiguous()
+            for d in range(num_chi)
+        ]
+        # Differences from -allowed to allowed, moved so that they begin at the smallest number.
+        least = allowed[:num_chi, block]
+        moved, end = (least - 2**15).short(), (2 * least - 2**15).short()
+        ours = [of_chi + by for of_chi, by in zip(chi, moved, strict=True)]
+        near = torch.zeros_like(ours[0])  # of which inside and too are one partner's
+        inside, too = torch.empty_like(near), torch.empty_like(near)
+        for r in range(min(len(near), PARTNERS)):
+            torch.sub(ours[0], chi[0][r], out=inside).le_(end[0])
+            for d in range(1, num_chi):
+                inside &= torch.sub(ours[d], chi[d][r], out=too).le_(end[d])
+            near += inside
+        num_near.append(near.sum(0))
+    num_pairs = len(points.chi) * min(len(points.chi), PARTNERS)
+    return 1.0 - torch.cat([*num_near, part.new_zeros(0)]) / num_pairs
 
 
 def _slices(num: int, size: int) -> Iterator[slice]:

@@ -36,7 +36,9 @@ RESIDUE_METRICS = (
     Column("nll_folded", F32, True, "nat", "the same in the form of the training loss (SPEC 7)"),
     Column("recall", F32, True, "1", "share of the altlocs near a mode"),
     Column("precision", F32, True, "1", "share of the modes' weight that is near an altloc"),
-    Column("wasserstein_rad", F32, True, "radian", "Wasserstein-1 distance to the altlocs"),
+    Column(
+        "wasserstein_rad", F32, True, "radian", "Wasserstein-1 distance to the altlocs, at most 12"
+    ),
     *(
         _accuracy(part, words, tolerance)
         for tolerance in (20, 40)

@@ -117,10 +117,10 @@ def evaluate_run(
     distinct = spread > math.radians(DISTINCT_DEGREES)
     groups = residue_groups(data, read_resolutions(tables_dir, data.entries), spread)
     references = [*libraries] + [GENERATOR] * (GENERATOR in scores)
-    values = figures_of(scores, metrics, references) | information_gain(scores)
+    figures = figures_of(scores, metrics, references) | information_gain(scores)
     draws = bootstrap_weights(len(data.entries), settings.bootstrap_samples, settings.seed)
     by_group = figures_with_intervals(
-        values, scores, distinct, data.several, data.entry, groups, draws, side_by_side
+        figures, scores, distinct, data.several, data.entry, groups, draws, side_by_side
     )
     calibration = calibration_table(scores, data, draws)
 

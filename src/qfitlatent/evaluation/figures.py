@@ -32,6 +32,12 @@ Scores = Mapping[str, Mapping[str, np.ndarray]]
 """By method, then by metric: (N,) values, nan where there is none."""
 
 
+Source = tuple[str, str]
+"""Method and metric: where scores have the values of a figure."""
+
+Means = tuple[Source, Source | None]
+"""What a figure is the mean of; with a second, minus that one on the same residues."""
+
 Apply = Callable[[Callable[[Any], pa.Table], Sequence[Any]], Iterable[pa.Table]]
 
 
@@ -45,33 +51,31 @@ class Figure(NamedTuple):
 
 def figures_of(
     scores: Scores, metrics: Sequence[str], references: Sequence[str]
-) -> dict[Figure, np.ndarray]:
-    """(N,) values of every metric of every method, and their differences to each reference."""
-    values = {}
-    for method, table in scores.items():
+) -> dict[Figure, Means]:
+    """Every metric of every method, and its differences to each reference."""
+    found: dict[Figure, Means] = {}
+    for method in scores:
         for metric in metrics:
-            values[Figure(method, None, metric)] = table[metric]
+            own = (method, metric)
+            found[Figure(method, None, metric)] = own, None
             for reference in references:
                 if method not in references:
-                    difference = table[metric] - scores[reference][metric]
-                    values[Figure(method, reference, metric)] = difference
-    return values
+                    found[Figure(method, reference, metric)] = own, (reference, metric)
+    return found
 
 
-def information_gain(scores: Scores) -> dict[Figure, np.ndarray]:
-    """(N,) nll of the type library minus that of each other method."""
-    library = scores.get("type_library")
-    if library is None:
-        return {}
+def information_gain(scores: Scores) -> dict[Figure, Means]:
+    """nll of the type library minus that of each other method."""
+    library = "type_library"
     return {
-        Figure(method, None, "information_gain"): library["nll"] - table["nll"]
-        for method, table in scores.items()
-        if table is not library
+        Figure(method, None, "information_gain"): ((library, "nll"), (method, "nll"))
+        for method in scores
+        if library in scores and method != library
     }
 
 
 def figures_with_intervals(
-    values: Mapping[Figure, np.ndarray],
+    figures: Mapping[Figure, Means],
     scores: Scores,
     distinct: np.ndarray,
     several: np.ndarray,
@@ -80,7 +84,7 @@ def figures_with_intervals(
     draws: np.ndarray,
     apply: Apply = map,
 ) -> pa.Table:
-    """Means of all values (N,) in every group and population, with intervals over entries.
+    """Means of the scores (N,) in every group and population, with intervals over entries.
 
     After them how well scores find the residues that are distinct (N,) bool (``AUROC``). several
     (N,) bool: residues with two or more altlocs; entry (N,) number of the entry; draws (B,E) as
@@ -94,6 +98,11 @@ def figures_with_intervals(
         if score in table
     }
     masks = population_masks(several)
+    sources = list(
+        dict.fromkeys(source for means in figures.values() for source in means if source)
+    )
+    place = {source: number for number, source in enumerate(sources)}
+    terms = [(place[one], place[other] if other else None) for one, other in figures.values()]
 
     def of_group(part: tuple[str, Group]) -> pa.Table:
         population, group = part
@@ -101,9 +110,9 @@ def figures_with_intervals(
         level, size = group.level[mask], len(group.levels)
         # An entry has no interval over entries.
         weights = draws if group.name != "entry" else None
-        own = [x[mask] for x in values.values()]
-        means = bootstrap_means(own, entry[mask], weights, level, size)
-        rows = [_rows(list(values), means, population, group)]
+        own = [scores[method][metric][mask] for method, metric in sources]
+        means = bootstrap_means(own, entry[mask], weights, level, size, figures=terms)
+        rows = [_rows(list(figures), means, population, group)]
         if found and group.name in AUROC_GROUPS:
             ranks = np.stack([score[mask] for score in found.values()], axis=1)
             areas = bootstrap_auroc(ranks, distinct[mask], entry[mask], draws, level, size)
