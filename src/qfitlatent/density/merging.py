@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qfitlatent.density.bessel import bessel_ratio_minus_one, log_i0e_of
-from qfitlatent.density.von_mises import KAPPA_MAX, kappa_of_resultant, wrap
+from qfitlatent.density.von_mises import KAPPA_MAX, kappa_of_resultant, log_one_and, wrap
 
 MERGE_DEVIATIONS, MERGE_RATIO = 1.5, 2.5
 """Components are merged within so many standard deviations and up to this ratio of their kappa."""
@@ -40,7 +40,7 @@ def resultant_and_log_i0e(kappa: Tensor) -> tuple[Tensor, Tensor]:
 
 def kappa_of(resultant: Tensor) -> Tensor:
     """kappa with A(kappa) = resultant, elementwise, at most ``KAPPA_MAX``; to 1e-5 of it."""
-    fall = -torch.log1p(-resultant.clamp(max=1.0 - 1e-7))
+    fall = -log_one_and(-resultant.clamp(max=1.0 - 1e-7))
     place = (fall * ((NODES - 1) / math.log(2.2 * KAPPA_MAX))).clamp(0.0, NODES - 1.001)
     node, table = place.long(), _of_lack().to(place)
     lower, upper = table.take(node), table.take(node + 1)

@@ -27,6 +27,7 @@ from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_
 from qfitlatent.density.von_mises import (
     LOG_2PI,
     categorical_entropy,
+    log_add_exp,
     log_i0,
     log_sum_and_entropy,
     log_sum_exp,
@@ -174,6 +175,7 @@ class VonMisesMixture:
         log_norm = torch.where(used[:, None, :], log_i0(self.kappa) + LOG_2PI, 0.0).sum(-1)
         halves = symmetric.sum(1, keepdim=True).to(self.log_weight.dtype)
         base = self.log_weight - log_norm - math.log(2.0) * halves
+        base = base.clamp(min=torch.finfo(base.dtype).min)  # twice minus infinity has no sum
         size = max(1, _SAMPLE_BLOCK // (len(samples) * self.num_components))
         for rows in torch.arange(len(self), device=samples.device).split(size):
             chi = samples[:, rows].transpose(0, 1)
@@ -183,7 +185,7 @@ class VonMisesMixture:
                 turned = torch.baddbmm(
                     base[rows[at], None], point[at], (eta[rows[at]] * sign.repeat(2)).mT
                 )
-                joint[at] = torch.logaddexp(joint[at], turned)
+                joint[at] = log_add_exp(joint[at], turned)
             yield joint
 
     def entropy(self) -> Tensor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qfitlatent.density.von_mises import wrap
+from qfitlatent.density.von_mises import log_one_and, wrap
 
 Z_MAX, Z_NODES = 6.0, 97
 """Normal quantiles at which the table of von Mises quantiles has its nodes: 0 to Z_MAX, evenly."""
@@ -79,7 +79,7 @@ def von_mises_quantile(share: Tensor, kappa: Tensor) -> Tensor:
     """
     z = torch.special.ndtri(share.clamp(1e-9, 1.0 - 1e-7))
     across = (z.abs() * ((Z_NODES - 1) / Z_MAX)).clamp(max=Z_NODES - 1.001)
-    down = torch.log1p(kappa) * ((KAPPA_NODES - 1) / math.log1p(KAPPA_LARGE))
+    down = log_one_and(kappa) * ((KAPPA_NODES - 1) / math.log1p(KAPPA_LARGE))
     down = down.clamp(max=KAPPA_NODES - 1.001)
     i, j = down.floor(), across.floor()
     down, across = down - i, across - j
