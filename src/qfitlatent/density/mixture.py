@@ -149,7 +149,7 @@ class VonMisesMixture:
             angle = wrap(mean + von_mises_quantile(cube[:, 1 + d], kappa))
             torch.mul(angle, self.chi_mask[:, d, None], out=chi[d])
         chi = chi.permute(2, 1, 0)
-        found = [log_sum_and_entropy(x) for x in self._component_log_prob(chi)]
+        found = [log_sum_and_entropy(x, dim=1) for x in self._component_log_prob(chi)]
         log_prob, doubt = (torch.cat(x) for x in zip(*found, strict=True))
         entropy = self._known_entropy() - doubt.mean(1)
         return Points(chi, log_prob.T, torch.where(self.chi_mask.any(1), entropy, 0.0))
@@ -157,12 +157,12 @@ class VonMisesMixture:
     def sample_log_prob(self, samples: Tensor, defined: Tensor | None = None) -> Tensor:
         """(S,N) proper log density of samples (S,N,D), over the chi in defined (N,D) if given."""
         blocks = self._component_log_prob(samples, defined)
-        return torch.cat([log_sum_exp(x) for x in blocks]).T
+        return torch.cat([log_sum_exp(x, dim=1) for x in blocks]).T
 
     def _component_log_prob(
         self, samples: Tensor, defined: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """log pi_k + log f_k of samples (S,N,D): blocks of residues, (n,S,K).
+        """log pi_k + log f_k of samples (S,N,D): blocks of residues, (n,K,S).
 
         kappa cos(chi - mu) is the dot product of (cos chi, sin chi) and kappa (cos mu, sin mu): one
         matrix product in place of a sine for every draw, component and chi, six times faster for
@@ -170,21 +170,25 @@ class VonMisesMixture:
         """
         used = self.chi_mask if defined is None else defined & self.chi_mask
         symmetric = self.symmetric & used
+        # Chi that no residue has, behind the others, are left out.
+        num_chi = int((used.any(0) * torch.arange(1, used.shape[1] + 1, device=used.device)).max())
         kappa = torch.where(used[:, None, :], self.kappa, 0.0)
-        eta = torch.cat([kappa * self.mean.cos(), kappa * self.mean.sin()], dim=-1)  # (N,K,2D)
+        eta = torch.stack([kappa * self.mean.cos(), kappa * self.mean.sin()], dim=2)
+        eta = eta[..., :num_chi]  # (N,K,2,d)
         log_norm = torch.where(used[:, None, :], log_i0(self.kappa) + LOG_2PI, 0.0).sum(-1)
         halves = symmetric.sum(1, keepdim=True).to(self.log_weight.dtype)
         base = self.log_weight - log_norm - math.log(2.0) * halves
         base = base.clamp(min=torch.finfo(base.dtype).min)  # twice minus infinity has no sum
         size = max(1, _SAMPLE_BLOCK // (len(samples) * self.num_components))
-        for rows in torch.arange(len(self), device=samples.device).split(size):
-            chi = samples[:, rows].transpose(0, 1)
-            point = torch.cat([chi.cos(), chi.sin()], dim=-1)  # (n,S,2D)
-            joint = torch.baddbmm(base[rows, None], point, eta[rows].mT)
-            for at, sign in _half_turns(symmetric[rows]):
-                turned = torch.baddbmm(
-                    base[rows[at], None], point[at], (eta[rows[at]] * sign.repeat(2)).mT
-                )
+        for start in range(0, len(self), size):
+            block = slice(start, start + size)
+            chi = samples[:, block, :num_chi].permute(1, 2, 0)
+            point = torch.cat([chi.cos(), chi.sin()], dim=1)  # (n,2d,S)
+            own_base, own_eta = base[block, :, None], eta[block]
+            joint = torch.baddbmm(own_base, own_eta.flatten(2), point)
+            for at, sign in _half_turns(symmetric[block, :num_chi]):
+                turned = (own_eta[at] * sign).flatten(2)
+                turned = torch.baddbmm(own_base[at], turned, point[at])
                 joint[at] = log_add_exp(joint[at], turned)
             yield joint
 

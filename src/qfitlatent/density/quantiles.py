@@ -49,7 +49,7 @@ def even_points(num: int, dims: int) -> Tensor:
 
 @cache
 def _table() -> Tensor:
-    """(KAPPA_NODES Z_NODES, 4): the quantile of Phi(z) at a node and its three neighbours above.
+    """(KAPPA_NODES + 1, Z_NODES + 1): the quantile of Phi(z) at the nodes, and 0 behind them.
 
     In units of 1 / sqrt(1 + kappa), in which it hardly changes where kappa is large.
     """
@@ -67,9 +67,8 @@ def _table() -> Tensor:
     at = torch.searchsorted(beyond, wanted).clamp(1, _ARC_NODES - 1)
     low, high = beyond.gather(1, at - 1), beyond.gather(1, at)
     place = at - 1 + ((wanted - low) / (high - low)).clamp(0.0, 1.0)
-    table = torch.nn.functional.pad((1.0 - place / (_ARC_NODES - 1)) * edge, (0, 1, 0, 1))
-    corners = [table[:-1, :-1], table[:-1, 1:], table[1:, :-1], table[1:, 1:]]
-    return torch.stack(corners, dim=-1).flatten(0, 1).float()
+    table = (1.0 - place / (_ARC_NODES - 1)) * edge
+    return torch.nn.functional.pad(table, (0, 1, 0, 1)).float()
 
 
 def von_mises_quantile(share: Tensor, kappa: Tensor) -> Tensor:
@@ -81,24 +80,33 @@ def von_mises_quantile(share: Tensor, kappa: Tensor) -> Tensor:
     across = (z.abs() * ((Z_NODES - 1) / Z_MAX)).clamp(max=Z_NODES - 1.001)
     down = log_one_and(kappa) * ((KAPPA_NODES - 1) / math.log1p(KAPPA_LARGE))
     down = down.clamp(max=KAPPA_NODES - 1.001)
-    i, j = down.floor(), across.floor()
-    down, across = down - i, across - j
-    node = (i * Z_NODES + j).long()
-    table = _table().to(kappa)
-    corners = table.index_select(0, node.flatten()).view(*node.shape, 4)
-    ends = torch.lerp(corners[..., 0::2], corners[..., 1::2], across[..., None])
-    quantile = torch.lerp(ends[..., 0], ends[..., 1], down)
-    return quantile * torch.rsqrt(1.0 + kappa) * z.sign()
+    i, j = down.int(), across.int()
+    down, across, table = down - i, across - j, _table().to(kappa)
+    if share.dim() < kappa.dim():
+        # The shares' own columns of the table, and there between two rows.
+        table = torch.lerp(table[:, j], table[:, j + 1], across)
+        node = i * len(share) + torch.arange(len(share), dtype=i.dtype, device=i.device)
+        low, high = _taken(table, node), _taken(table, node + len(share))
+    else:
+        node = i * (Z_NODES + 1) + j
+        below = node + Z_NODES + 1
+        low = torch.lerp(_taken(table, node), _taken(table, node + 1), across)
+        high = torch.lerp(_taken(table, below), _taken(table, below + 1), across)
+    return torch.lerp(low, high, down) * torch.rsqrt(1.0 + kappa) * z.sign()
+
+
+def _taken(table: Tensor, place: Tensor) -> Tensor:
+    """Values of a table at places in it, read row by row: several times as fast as indexing."""
+    return table.flatten().index_select(0, place.flatten()).view_as(place)
 
 
 def choose(share: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(M,Q) long, the component in whose part of weight (M,K) share (M,Q) falls; where in it."""
+    """(M,Q) long, the component in whose part of weight (M,K) share (M,Q) falls; (M,K) the ends of
+    the parts."""
     upper = weight.cumsum(1)
     upper = upper / upper[:, -1:]
     component = torch.searchsorted(upper, share.contiguous(), right=True)
-    component = component.clamp(max=weight.shape[1] - 1)
-    top, own = upper.gather(1, component), weight.gather(1, component)
-    return component, (1.0 - (top - share) / own.clamp(min=1e-12)).clamp(0.0, 1.0)
+    return component.clamp(max=weight.shape[1] - 1), upper
 
 
 def mixture_quantile(share: Tensor, log_weight: Tensor, mean: Tensor, kappa: Tensor) -> Tensor:
@@ -108,6 +116,9 @@ def mixture_quantile(share: Tensor, log_weight: Tensor, mean: Tensor, kappa: Ten
     circle.
     """
     mean, order = mean.sort(dim=1)
-    component, within = choose(share, log_weight.exp().gather(1, order))
+    weight = log_weight.exp().gather(1, order)
+    component, upper = choose(share, weight)
+    top, own = upper.gather(1, component), weight.gather(1, component)
+    within = (1.0 - (top - share) / own.clamp(min=1e-12)).clamp(0.0, 1.0)
     turn = von_mises_quantile(within, kappa.gather(1, order).gather(1, component))
     return wrap(mean.gather(1, component) + turn)

@@ -30,10 +30,10 @@ def exp_of_share(log_share: Tensor) -> Tensor:
     return log_share.clamp(min=LOG_NOTHING).exp()
 
 
-def log_sum_exp(x: Tensor) -> Tensor:
-    """log sum exp over the last dimension, which needs a finite number at least."""
-    top = x.detach().amax(-1, keepdim=True)
-    return exp_of_share(x - top).sum(-1).log() + top.squeeze(-1)
+def log_sum_exp(x: Tensor, dim: int = -1) -> Tensor:
+    """log sum exp over a dimension, which needs a finite number at least."""
+    top = x.detach().amax(dim, keepdim=True)
+    return exp_of_share(x - top).sum(dim).log() + top.squeeze(dim)
 
 
 def log_one_and(x: Tensor) -> Tensor:
@@ -47,14 +47,14 @@ def log_add_exp(a: Tensor, b: Tensor) -> Tensor:
     return top + log_one_and(exp_of_share(torch.minimum(a, b) - top))
 
 
-def log_sum_and_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
+def log_sum_and_entropy(x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """``log_sum_exp(x)`` and ``categorical_entropy(x)``, for little more than one of them."""
-    top = x.detach().amax(-1, keepdim=True)
+    top = x.detach().amax(dim, keepdim=True)
     below = (x - top).clamp(min=LOG_NOTHING)
     share = below.exp()
-    total = share.sum(-1)
+    total = share.sum(dim)
     log_total = total.log()
-    return log_total + top.squeeze(-1), log_total - (share * below).sum(-1) / total
+    return log_total + top.squeeze(dim), log_total - (share * below).sum(dim) / total
 
 
 class _LogI0e(torch.autograd.Function):
