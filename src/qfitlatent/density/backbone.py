@@ -7,15 +7,15 @@ one angle.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from qfitlatent.density.components import Components, TypeRows
+from qfitlatent.density.components import Components, TypeRows, length_of
 from qfitlatent.density.merging import kappa_of
 
 GRID_NODES = 36
@@ -40,30 +40,23 @@ class BackboneComponents:
 
     def at(self, phi_psi: Tensor) -> tuple[Tensor, Tensor]:
         """weight (N,K) and eta (N,K,D,2) at phi_psi (N,2) radians, bilinear and periodic."""
-        weight, eta = self.weight.flatten(0, 1), self.eta.flatten(0, 1)
-        corners = list(_corners(phi_psi))
-        weights = [share[:, None] * weight[node] for node, share in corners]
-        etas = [share[:, None, None, None] * eta[node] for node, share in corners]
-        return functools.reduce(torch.add, weights), functools.reduce(torch.add, etas)
+        node, share = _corners(phi_psi)
+        weight, eta = (
+            embedding_bag(node, table, per_sample_weights=share, mode="sum")
+            for table in (self.weight.flatten(0, 1), self.eta.flatten(0, 1).flatten(1))
+        )
+        return weight, eta.unflatten(1, self.eta.shape[2:])
 
 
-def _corners(phi_psi: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The four nodes around phi_psi (N,2): each (N,) long in the flattened grid, and its share."""
+def _corners(phi_psi: Tensor) -> tuple[Tensor, Tensor]:
+    """The four nodes around phi_psi (N,2): (N,4) long in the flattened grid, and their shares."""
     position = torch.remainder(phi_psi + math.pi, 2 * math.pi) / (2 * math.pi) * GRID_NODES
     lower = position.floor()
-    share = (position - lower).float()
-    for i, j in itertools.product((0, 1), repeat=2):
-        node = (lower.long() + torch.tensor([i, j])) % GRID_NODES
-        along = [share[:, axis] if up else 1 - share[:, axis] for axis, up in enumerate((i, j))]
-        yield node[:, 0] * GRID_NODES + node[:, 1], along[0] * along[1]
-
-
-def _deposit(values: Tensor, phi_psi: Tensor) -> Tensor:
-    """Sum values (M,F) into the nodes, shared bilinearly: (G,G,F)."""
-    grid = torch.zeros(GRID_NODES * GRID_NODES, values.shape[1])
-    for node, share in _corners(phi_psi):
-        grid.index_add_(0, node, values * share[:, None])
-    return grid.view(GRID_NODES, GRID_NODES, -1)
+    corners = torch.cartesian_prod(torch.arange(2), torch.arange(2))  # (4,2)
+    node = (lower.long()[:, None] + corners) % GRID_NODES
+    share = (position - lower).float()[:, None]
+    share = torch.where(corners == 1, share, 1 - share)
+    return node[..., 0] * GRID_NODES + node[..., 1], share.prod(-1)
 
 
 def _smoothing_matrix(concentration: float) -> Tensor:
@@ -78,8 +71,7 @@ def _kernel_sums(grid: Tensor, kernels: Sequence[float]) -> list[Tensor]:
     sums = []
     for concentration in kernels:
         kernel = _smoothing_matrix(concentration)
-        along_phi = (kernel @ grid.flatten(1)).view_as(grid)
-        sums.append(torch.bmm(kernel.expand(GRID_NODES, -1, -1), along_phi))
+        sums.append(kernel @ (kernel @ grid.flatten(1)).view_as(grid))
     return sums
 
 
@@ -141,7 +133,18 @@ class BackboneFit:
             ],
             dim=1,
         )
-        return _kernel_sums(_deposit(statistics, self.phi_psi), kernels)
+        row, start, share = self._deposits
+        grid = embedding_bag(row, statistics, start, per_sample_weights=share, mode="sum")
+        return _kernel_sums(grid.view(GRID_NODES, GRID_NODES, -1), kernels)
+
+    @functools.cached_property
+    def _deposits(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (4M,) in the order of the nodes that they are shared between, where each node's
+        begin (G G,), and the shares (4M,)."""
+        node, share = _corners(self.phi_psi)
+        nodes, order = node.flatten().sort(stable=True)
+        start = torch.searchsorted(nodes, torch.arange(GRID_NODES * GRID_NODES))
+        return order // node.shape[1], start, share.flatten()[order]
 
     def maximise(self, sums: Sequence[Tensor], shrinkage: float) -> BackboneComponents:
         """Weights, means and concentrations at the nodes from the smoothed statistics."""
@@ -150,7 +153,7 @@ class BackboneFit:
         split = [num * num_chi, 2 * num * num_chi, num, 1]
         count, resultant, weight, _ = smooth.split(split, dim=-1)
         resultant = resultant.unflatten(-1, (num, num_chi, 2))
-        length = resultant.norm(dim=-1)
+        length = length_of(resultant)
         mean_length = length / count.unflatten(-1, (num, num_chi)).clamp(min=1e-12)
         eta = resultant / length.clamp(min=1e-12)[..., None]
         eta = eta * kappa_of(mean_length)[..., None]

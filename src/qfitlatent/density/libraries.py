@@ -45,6 +45,7 @@ from qfitlatent.density.components import (
     TypeRows,
     cell_resultants,
     eta_of,
+    length_of,
     nearest_rotamer,
     rotamer_cells,
     rows_of_type,
@@ -175,7 +176,7 @@ class Library:
         return VonMisesMixture(
             log_weight=weight.clamp(min=1e-12).log(),
             mean=torch.atan2(eta[..., 1], eta[..., 0]),
-            kappa=eta.norm(dim=-1),
+            kappa=length_of(eta),
             chi_mask=torch.from_numpy(CHI_DEFINED)[token],
             symmetric=torch.from_numpy(PI_SYMMETRIC)[token],
         )

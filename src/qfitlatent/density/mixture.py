@@ -29,6 +29,7 @@ from qfitlatent.density.von_mises import (
     categorical_entropy,
     log_add_exp,
     log_i0,
+    log_i0e,
     log_sum_and_entropy,
     log_sum_exp,
     log_von_mises,
@@ -110,10 +111,13 @@ class VonMisesMixture:
         residue of each row, default one row a residue. A row without any chi has log density 0.
         """
         at = (lambda x: x) if rows is None else (lambda x: x[rows])
-        used = (defined & at(self.chi_mask))[:, None, :]
-        delta = torch.where(used, chi[:, None, :] - at(self.mean), 0.0)  # (M,K,D)
-        symmetric = at(self.symmetric)[:, None, :] & used
-        kernel = log_von_mises(delta, at(self.kappa), symmetric, folded)
+        num_chi = _num_used(self.chi_mask)
+        used = (defined & at(self.chi_mask))[:, None, :num_chi]
+        delta = torch.where(used, chi[:, None, :num_chi] - at(self.mean[..., :num_chi]), 0.0)
+        symmetric = at(self.symmetric)[:, None, :num_chi] & used
+        kappa = self.kappa[..., :num_chi]
+        log_norm = at(log_i0e(kappa) + LOG_2PI)
+        kernel = log_von_mises(delta, at(kappa), symmetric, folded, log_norm)  # (M,K,d)
         return log_sum_exp(at(self.log_weight) + (kernel * used.to(kernel.dtype)).sum(-1))
 
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
@@ -170,8 +174,7 @@ class VonMisesMixture:
         """
         used = self.chi_mask if defined is None else defined & self.chi_mask
         symmetric = self.symmetric & used
-        # Chi that no residue has, behind the others, are left out.
-        num_chi = int((used.any(0) * torch.arange(1, used.shape[1] + 1, device=used.device)).max())
+        num_chi = _num_used(used)
         kappa = torch.where(used[:, None, :], self.kappa, 0.0)
         eta = torch.stack([kappa * self.mean.cos(), kappa * self.mean.sin()], dim=2)
         eta = eta[..., :num_chi]  # (N,K,2,d)
@@ -271,6 +274,11 @@ class VonMisesMixture:
             keep = torch.nonzero(far)[:, 0]
             left, table = left[keep], table.index_select(1, keep)
         return head
+
+
+def _num_used(used: Tensor) -> int:
+    """Chi up to the last that some residue has: those behind need no arithmetic; used (N,D)."""
+    return int((used.any(0) * torch.arange(1, used.shape[1] + 1, device=used.device)).max())
 
 
 def _half_turns(symmetric: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

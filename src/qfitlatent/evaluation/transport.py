@@ -47,7 +47,7 @@ def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
     hundred problems the last is solved in about six. Solved ones are put aside.
     """
     num_targets, num, _ = cost.shape
-    left = np.array(cost)  # cost less price
+    left = cost.numpy().copy()  # cost less price
     share = (demand / demand.sum(0)).double().numpy()
     price, last, total = np.zeros(share.shape), np.full(num, -math.inf), np.empty(num)
     number = np.arange(num)
