@@ -4,6 +4,7 @@ Shapes: N residues, M observed rows, F figures, L levels of a group, B bootstrap
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,13 +105,16 @@ def figures_with_intervals(
     place = {source: number for number, source in enumerate(sources)}
     terms = [(place[one], place[other] if other else None) for one, other in figures.values()]
 
+    @lru_cache(maxsize=1)
+    def values_of(population: str) -> list[np.ndarray]:
+        return [scores[method][metric][masks[population]] for method, metric in sources]
+
     def of_group(part: tuple[str, Group]) -> pa.Table:
         population, group = part
-        mask = masks[population]
+        mask, own = masks[population], values_of(population)
         level, size = group.level[mask], len(group.levels)
         # An entry has no interval over entries.
         weights = draws if group.name != "entry" else None
-        own = [scores[method][metric][mask] for method, metric in sources]
         means = bootstrap_means(own, entry[mask], weights, level, size, figures=terms)
         rows = [_rows(list(figures), means, population, group)]
         if found and group.name in AUROC_GROUPS:

@@ -66,7 +66,8 @@ def bootstrap_means(
         return sums.reshape(num_levels, num_entries)
 
     for members, of_members in alike:
-        known = np.isfinite(values[members[0]])
+        mask = np.isfinite(values[members[0]])
+        known = slice(None) if mask.all() else mask  # no copy where nothing is left out
         own, w = cell[known], 1.0 if row_weight is None else row_weight[known]
         present, mass = of_cells(own), of_cells(own, np.broadcast_to(w, own.shape))
         sums = np.stack([of_cells(own, values[v][known] * w) for v in members])  # (V,L,E)
@@ -146,7 +147,7 @@ def auroc(score: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None
 
 def _area(positive: np.ndarray, negative: np.ndarray, up_to: np.ndarray) -> np.ndarray:
     """(...) from mass at T ascending scores (T,...), and the negative mass up to and at each."""
-    total = positive.sum(0, dtype=float) * negative.sum(0, dtype=float)
+    total = positive.sum(0).astype(float) * negative.sum(0)
     below = up_to - 0.5 * negative
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, np.einsum("t...,t...->...", positive, below) / total, np.nan)

@@ -37,10 +37,16 @@ from qfitlatent.evaluation.words import (
 from qfitlatent.pages.figures import save
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.render import Cell, embedded, render
-from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
+from qfitlatent.tables.columns import CHI_COLUMNS, IDS, KEYS
 from qfitlatent.tables.parquet import read_table
 
 NUM_EXTREMES = 20
+SHOWN_SCORES = (
+    *(column.name for column in IDS),
+    *("population", "method", "nll", "entropy", "distinct_rotamers"),
+)
+"""Columns of the scores that pages and pictures show."""
+
 DIFFERENCES = ("nll", "nll_folded", "all_within_20", "recall", "precision", "wasserstein_rad")
 """Metrics whose paired differences are shown."""
 
@@ -61,7 +67,8 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
     has_model = "model" in methods
     names = ["by_group", "calibration", "curves", "scores", "altlocs"]
     names += ["chi_maps", "predictions"] * has_model
-    tables = {name: read_table(out_dir / f"{name}.parquet") for name in names}
+    columns = {"scores": SHOWN_SCORES}
+    tables = {name: read_table(out_dir / f"{name}.parquet", columns.get(name)) for name in names}
 
     pictures = draw_pictures(tables, list(metrics["populations"]), out_dir / "figures")
     if metrics["predicted_models"]:
