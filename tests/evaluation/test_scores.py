@@ -374,3 +374,12 @@ def test_group_means_ignore_nan_and_one_entry_has_no_interval():
     assert figures.count[:, 0].tolist() == [2, 1, 0]
     assert np.isfinite(figures.low[0, 0])
     assert np.isnan(figures.low[1:, 0]).all()
+
+
+def test_figures_of_no_residue_and_of_one_entry_have_no_interval_beside_others():
+    """No entry of a small test set has a disulfide or a metal."""
+    nothing, one, several = (np.array(x) for x in ([np.nan] * 3, [1.0, np.nan, 3.0], [1.0, 2, 6]))
+    figures = bootstrap_means([nothing, one, several], np.array([0, 1, 0]), np.ones((7, 2)))
+    assert figures.count[0].tolist() == [0, 2, 3]
+    np.testing.assert_allclose(figures.value[0], [np.nan, 2.0, 3.0])
+    np.testing.assert_allclose(figures.low[0], [np.nan, np.nan, 3.0])

@@ -76,7 +76,7 @@ def bootstrap_means(
             means = dict(zip(members, sums.sum(2) / mass.sum(1), strict=True))
             if weights is not None:
                 drawn = sums[:, several].reshape(-1, num_entries) @ weights.T
-                drawn = drawn.reshape(len(members), len(several), -1)  # (V,l,B)
+                drawn = drawn.reshape(len(members), len(several), len(weights))  # (V,l,B)
                 resampled = dict(zip(members, drawn / (mass[several] @ weights.T), strict=True))
         for f in of_members:
             count[:, f], entries[:, f] = present.sum(1), (present > 0).sum(1)
