@@ -21,7 +21,7 @@ from qfitlatent.evaluation.intervals import (
     bootstrap_means,
     bootstrap_weights,
 )
-from qfitlatent.evaluation.scores import recall_precision, score_density
+from qfitlatent.evaluation.scores import describe, recall_precision, score_density
 from qfitlatent.evaluation.transport import transport_cost, wasserstein
 
 
@@ -72,7 +72,7 @@ def observe(density: VonMisesMixture, token, num_altlocs: np.ndarray, seed: int)
 
 def score(density, observed: Observed, num_samples: int = 256, index=None):
     index = torch.arange(len(observed)) if index is None else index
-    return score_density(density, observed, num_samples, index)
+    return score_density(describe(density, num_samples), observed, index)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,8 @@ class TypeRows:
             dots = [(eta.flatten(2) @ point.flatten(1)[..., None])[..., 0] for point in points]
         if self.symmetric:
             base = base - math.log(2.0)
-        return torch.cat([dot + base for dot in dots], dim=1)
+        joint = [dot + base for dot in dots]
+        return torch.cat(joint, dim=1) if self.symmetric else joint[0]
 
     def responsibilities(self, log_weight: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
         """((M,K) or (M,2K) posterior times row weight, (M,) log-density)."""

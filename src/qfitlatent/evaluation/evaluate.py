@@ -52,7 +52,7 @@ from qfitlatent.evaluation.residues import (
     read_resolutions,
     residue_groups,
 )
-from qfitlatent.evaluation.scores import MODES_KEPT, score_density
+from qfitlatent.evaluation.scores import MODES_KEPT, describe, score_density
 from qfitlatent.evaluation.settings import DISTINCT_DEGREES, EvaluationSettings
 from qfitlatent.evaluation.tables import (
     altlocs_table,
@@ -181,13 +181,19 @@ def score_method(
     }
     of_rows = {c.name: np.full(num_rows, np.nan, dtype=np.float32) for c in ROW_METRICS}
 
+    shared = None
+    if method.shared is not None:
+        with torch.inference_mode():
+            shared = describe(method.shared, settings.num_samples)
+
     def scored(part: np.ndarray) -> Scored:
         with torch.inference_mode():
             rows, density, index, outputs = method.chunk(part)
             keep = torch.zeros(num, dtype=torch.bool)
             keep[torch.from_numpy(rows)] = True
             observed, altlocs = data.observed.select(keep), keep[data.observed.row_residue]
-            scores = score_density(density, observed, settings.num_samples, index)
+            described = shared or describe(density, settings.num_samples)
+            scores = score_density(described, observed, index)
             if outputs is not None:
                 scores |= output_scores(outputs)
         return Scored(rows, altlocs.nonzero()[:, 0].numpy(), scores)

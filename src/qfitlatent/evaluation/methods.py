@@ -50,6 +50,8 @@ class Method:
     name: str
     parts: Sequence[np.ndarray]
     chunk: Callable[[np.ndarray], Chunk]
+    shared: Density | None = None
+    """The density of every chunk, where they have one in common."""
 
 
 def _parts(num_components: np.ndarray, token: np.ndarray, size: int) -> list[np.ndarray]:
@@ -63,22 +65,22 @@ def _parts(num_components: np.ndarray, token: np.ndarray, size: int) -> list[np.
 
 def library_method(library: Library, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:
     """A baseline; the points of one that ignores the backbone are those of a residue type."""
-    token, phi_psi = data.observed.token, data.observed.phi_psi
-
-    def chunk(rows: np.ndarray) -> Chunk:
-        if library.backbone:
-            own = library.density(token[rows], phi_psi[rows])
-            return Chunk(rows, own, torch.arange(len(rows)))
-        # Of all types, whichever are here: residues of a type stay equal to the last digit.
+    token, phi_psi, shared = data.observed.token, data.observed.phi_psi, None
+    if not library.backbone:
         types = torch.arange(NUM_TOKENS)
         shared = library.density(types, torch.full((NUM_TOKENS, 2), math.nan))
-        return Chunk(rows, shared, token[rows])
+
+    def chunk(rows: np.ndarray) -> Chunk:
+        if shared is not None:
+            return Chunk(rows, shared, token[rows])
+        own = library.density(token[rows], phi_psi[rows])
+        return Chunk(rows, own, torch.arange(len(rows)))
 
     sizes = np.zeros(NUM_TOKENS, dtype=np.int64)
     for kind, components in library.components.items():
         sizes[kind] = len(components.weight)
     kinds = token.numpy()
-    return Method(library.name, _parts(sizes[kinds], kinds, size), chunk)
+    return Method(library.name, _parts(sizes[kinds], kinds, size), chunk, shared)
 
 
 def model_method(model: DensityNetwork, data: EvaluationSet, size: int = CHUNK_RESIDUES) -> Method:

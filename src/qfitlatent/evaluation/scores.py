@@ -7,6 +7,7 @@ Shapes: N residues, M observed rows (residue x altloc), D=4 chi, S points, J mod
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from qfitlatent.density.mixture import Modes
 from qfitlatent.density.protocol import Density
+from qfitlatent.density.quantiles import Points
 from qfitlatent.density.regions import differ_beyond, hdr_level
 from qfitlatent.density.rows import Observed
 from qfitlatent.density.von_mises import circular_distance
@@ -35,9 +37,25 @@ SMALLEST_MODE = 0.01
 """Modes below this mass are left out of the curves over the weight threshold."""
 
 
-def score_density(
-    density: Density, observed: Observed, num_samples: int, index: Tensor
-) -> dict[str, np.ndarray]:
+class Described(NamedTuple):
+    """A density, and what it says whatever was observed."""
+
+    density: Density
+    points: Points
+    differ: Tensor  # (N,) probability that two draws are distinct rotamers
+    weight: Tensor  # (N,J) of the modes, descending, 0 where there is none
+    chi: Tensor  # (N,J,4) of the modes
+
+
+def describe(density: Density, num_samples: int) -> Described:
+    """num_samples are the points that stand for a residue's density."""
+    points = density.points(num_samples)
+    differ = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))
+    modes = density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES))
+    return Described(density, points, differ, *_heaviest(modes))
+
+
+def score_density(described: Described, observed: Observed, index: Tensor) -> dict[str, np.ndarray]:
     """All of ``columns.RESIDUE_METRICS`` as (N,) and of ``columns.ROW_METRICS`` as (M,).
 
     index (N,) long: the residue of the density that each residue is; several may share one, as a
@@ -45,6 +63,7 @@ def score_density(
     (N,J), heaviest first, for the curves. Values that a residue does not have (chi1+2 of SER) are
     nan.
     """
+    density, points = described.density, described.points
     rows = index[observed.row_residue]
     log_prob = density.log_prob(observed.chi, observed.defined, rows)
     out = {"nll": -observed.sum_rows(observed.occupancy * log_prob)}
@@ -54,17 +73,15 @@ def score_density(
     both = log_prob.index_copy(0, at, folded)
     out["nll_folded"] = -observed.sum_rows(observed.occupancy * both)
 
-    points = density.points(num_samples)
     out["entropy"] = points.entropy[index]
     out["hdr"] = hdr_level(density, points, observed.chi, observed.defined, rows, log_prob)
-    out["heterogeneity"] = differ_beyond(points, density, math.radians(DISTINCT_DEGREES))[index]
+    out["heterogeneity"] = described.differ[index]
 
     distance, near = _distances(points.chi, observed, rows)
     out["predicted_occupancy"] = _occupancy(distance, near, observed)
     out["wasserstein_rad"] = wasserstein(distance, observed)
 
-    weight, chi = _heaviest(density.modes(SMALLEST_MODE, math.radians(MODE_MERGE_DEGREES)), index)
-    out |= _mode_metrics(weight, chi, observed)
+    out |= _mode_metrics(described.weight[index], described.chi[index], observed)
     return {name: value.numpy() for name, value in out.items()}
 
 
@@ -76,10 +93,12 @@ def _distances(points: Tensor, observed: Observed, rows: Tensor) -> tuple[Tensor
     for d in defined.any(0).nonzero()[:, 0].tolist():
         # Both angles lie in (-pi, pi], so that no remainder has to be taken.
         distance = points[:, :, d].T.index_select(0, rows).sub_(observed.chi[:, d, None]).abs_()
-        period = torch.where(symmetric[:, d], math.pi, 2 * math.pi)[:, None]
-        for turn in (2 * math.pi, period) if symmetric[:, d].any() else (2 * math.pi,):
-            distance = torch.minimum(distance, turn - distance)
-        distance *= defined[:, d, None]
+        half = torch.where(symmetric[:, d], 0.5 * math.pi, math.pi)[:, None]
+        for middle in (math.pi, half) if symmetric[:, d].any() else (math.pi,):
+            # The shorter way round: x, or 2 middle - x where that is less; in place.
+            distance.sub_(middle).abs_().neg_().add_(middle)
+        if not defined[:, d].all():
+            distance *= defined[:, d, None]
         square.addcmul_(distance, distance)
         torch.maximum(largest, distance, out=largest)
     count = defined.sum(-1, keepdim=True).clamp(min=1)
@@ -96,13 +115,13 @@ def _occupancy(distance: Tensor, near: Tensor, observed: Observed) -> Tensor:
     return counted.mean(1)
 
 
-def _heaviest(modes: Modes, index: Tensor) -> tuple[Tensor, Tensor]:
+def _heaviest(modes: Modes) -> tuple[Tensor, Tensor]:
     """weight (N,J) descending, 0 where there is no mode, and chi (N,J,4)."""
     weight = torch.where(modes.valid, modes.weight, 0.0)
     order = weight.argsort(dim=1, descending=True, stable=True)[:, :MODES_KEPT]
     weight = weight.gather(1, order)
     chi = modes.chi.gather(1, order[..., None].expand(-1, -1, modes.chi.shape[-1]))
-    return weight[index], chi[index]
+    return weight, chi
 
 
 def _mode_metrics(weight: Tensor, chi: Tensor, observed: Observed) -> dict[str, Tensor]:
