@@ -1,6 +1,6 @@
 """Prints the losses of models by the temperature of their densities, before calibration.
 
-    python tools/losses_by_temperature.py results/data/real shipped results/runs/real_weight_4
+    python tools/losses_by_temperature.py results/data/real results/runs/real_weight_4 shipped
 
 Nats per residue of either population. Of two models the better one is that whose losses no
 temperature of the other reaches together: weights of the populations in the training loss, and the
