@@ -1,7 +1,7 @@
 """Prints the learning curve in docs/real_model.md, and what more entries would give by it.
 
-    python tools/learning_curve.py results/runs/real_784 results/runs/real_1568 results/runs/real
-        --entries 190000
+    python tools/learning_curve.py results/runs/real_784 results/runs/real_1568
+        results/runs/real_2_0 --entries 190000
 
 Each row has the smallest validation loss of a run, of either population at its own epoch: what the
 data hold, whichever the recipe prefers. The rows after them double the entries. Without a bend each
