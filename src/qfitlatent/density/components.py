@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class TypeRows:
     residue: Tensor
     """(M,) long, of those it was given."""
 
-    @property
+    @cached_property
     def symmetric(self) -> bool:
         return bool((self.sign < 0).any())
 

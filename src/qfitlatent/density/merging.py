@@ -70,7 +70,7 @@ def merge_components(
     multiple = times(symmetric).T
     weight, mean, kappa, least = (x.T.contiguous() for x in (weight, mean, kappa, least))
     angle, width = mean * multiple, kappa / multiple.square()
-    length, _ = resultant_and_log_i0e(width)
+    length = 1.0 + bessel_ratio_minus_one(width)
     width = width.clamp(min=torch.finfo(width.dtype).tiny)
     # 1 - cos of the distance is half its square: a component 90 degrees off is far.
     nearest = 1.0 - 0.5 * MERGE_DEVIATIONS**2 / width

@@ -156,7 +156,7 @@ def evaluate_run(
     }
     write_json(out_dir / "metrics.json", metrics_of_run)
     if report:
-        write_report(out_dir, None if loaded is None else loaded.path.parent)
+        write_report(out_dir, None if loaded is None else loaded.path.parent, tables)
     return metrics_of_run
 
 

@@ -37,24 +37,23 @@ from qfitlatent.evaluation.words import (
 from qfitlatent.pages.figures import save
 from qfitlatent.pages.readmes import write_readme
 from qfitlatent.pages.render import Cell, embedded, render
-from qfitlatent.tables.columns import CHI_COLUMNS, IDS, KEYS
+from qfitlatent.tables.columns import CHI_COLUMNS, KEYS
 from qfitlatent.tables.parquet import read_table
 
 NUM_EXTREMES = 20
-SHOWN_SCORES = (
-    *(column.name for column in IDS),
-    *("population", "method", "nll", "entropy", "distinct_rotamers"),
-)
-"""Columns of the scores that pages and pictures show."""
-
 DIFFERENCES = ("nll", "nll_folded", "all_within_20", "recall", "precision", "wasserstein_rad")
 """Metrics whose paired differences are shown."""
 
 
-def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None:
+def write_report(
+    out_dir: str | Path,
+    run_dir: str | Path | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
+) -> None:
     """Figures, ``report.html``, ``MODEL_CARD.md`` and ``DATASET_CARD.md`` in an evaluation folder.
 
-    run_dir: the run folder whose learning curve is shown.
+    run_dir: the run folder whose learning curve is shown. tables: the folder's, where they are at
+    hand; otherwise they are read.
     Raises QfitLatentError where the evaluation's tables are missing.
     """
     out_dir = Path(out_dir)
@@ -67,8 +66,7 @@ def write_report(out_dir: str | Path, run_dir: str | Path | None = None) -> None
     has_model = "model" in methods
     names = ["by_group", "calibration", "curves", "scores", "altlocs"]
     names += ["chi_maps", "predictions"] * has_model
-    columns = {"scores": SHOWN_SCORES}
-    tables = {name: read_table(out_dir / f"{name}.parquet", columns.get(name)) for name in names}
+    tables = tables or {name: read_table(out_dir / f"{name}.parquet") for name in names}
 
     pictures = draw_pictures(tables, list(metrics["populations"]), out_dir / "figures")
     if metrics["predicted_models"]:

@@ -58,6 +58,8 @@ def transport_cost(cost: Tensor, demand: Tensor) -> Tensor:
                 _find_best_price(left, price, share, dearer)
         value = (price * share).sum(0) + left.min(0).mean(1, dtype=float)
         total[number] = value
+        if num_targets < 3:  # there is no set, or one
+            break
         todo = value - last > TOLERANCE
         number, last = number[todo], value[todo]
         left, price, share = left[:, todo], price[:, todo], share[:, todo]
