@@ -3,11 +3,11 @@
     python benchmarks/structures.py FOLDER --pairs pairs.csv --split split.csv --of validation
 
 FOLDER holds the structure files, named by their ids. Of the pairs (columns id1, chain1, id2,
-chain2, author names) those are taken of which an entry is of the split (columns entry and split)
-and none is of training. Residues of one type that both crystals show are ranked by the predicted
-distance; a change is an observed distance of at least ``observed_above``. Beside it: how often
-residues of the type change in the other pairs, and how mixed the prediction is on one backbone.
-95 % intervals by bootstrap over pairs.
+chain2, author names) those are taken of which an entry is of the split (columns entry and split,
+a row an entry or a chain) and neither has a chain that was learnt from. Residues of one type that
+both crystals show are ranked by the predicted distance; a change is an observed distance of at
+least ``observed_above``. Beside it: how often residues of the type change in the other pairs, and
+how mixed the prediction is on one backbone. 95 % intervals by bootstrap over pairs.
 """
 
 import argparse
@@ -31,17 +31,20 @@ DRAWS = 1000
 
 def chosen_pairs(pairs: Path, split: Path, of: str, folder: Path) -> list[tuple[str, ...]]:
     """Files and chains of the pairs; of those of one protein chain in the split the first."""
+    sets: dict[str, set[str]] = {}
     with open(split, newline="") as file:
-        sets = {row["entry"]: row["split"] for row in csv.DictReader(file)}
+        for row in csv.DictReader(file):
+            sets.setdefault(row["entry"], set()).add(row["split"])
     files = {structure_id(path): path for path in sorted(folder.iterdir())}
     found, seen = [], set()
     with open(pairs, newline="") as file:
         for row in csv.DictReader(file):
             ids = row["id1"], row["id2"]
-            kinds = {sets.get(name, "") for name in ids}
-            if of not in kinds or "train" in kinds or not set(ids) <= files.keys():
+            kinds = [sets.get(name, set()) for name in ids]
+            every = set().union(*kinds)
+            if of not in every or "train" in every or not set(ids) <= files.keys():
                 continue
-            held = next(name for name in ids if sets.get(name) == of)
+            held = ids[0] if of in kinds[0] else ids[1]
             if held not in seen:
                 seen.add(held)
                 found.append((files[ids[0]], row["chain1"], files[ids[1]]))
