@@ -33,9 +33,14 @@ def _of_lack() -> Tensor:
     return kappa_of_resultant(-torch.expm1(-fall), steps=20).float()
 
 
+def resultant_of(kappa: Tensor) -> Tensor:
+    """A(kappa), elementwise."""
+    return 1.0 + bessel_ratio_minus_one(kappa)
+
+
 def resultant_and_log_i0e(kappa: Tensor) -> tuple[Tensor, Tensor]:
     """A(kappa) and log(I0(kappa) exp(-kappa)), elementwise."""
-    return 1.0 + bessel_ratio_minus_one(kappa), log_i0e_of(kappa)
+    return resultant_of(kappa), log_i0e_of(kappa)
 
 
 def kappa_of(resultant: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ def merge_components(
     multiple = times(symmetric).T
     weight, mean, kappa, least = (x.T.contiguous() for x in (weight, mean, kappa, least))
     angle, width = mean * multiple, kappa / multiple.square()
-    length = 1.0 + bessel_ratio_minus_one(width)
+    length = resultant_of(width)
     width = width.clamp(min=torch.finfo(width.dtype).tiny)
     # 1 - cos of the distance is half its square: a component 90 degrees off is far.
     nearest = 1.0 - 0.5 * MERGE_DEVIATIONS**2 / width

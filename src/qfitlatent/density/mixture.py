@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qfitlatent.density.bessel import bessel_ratio_minus_one
-from qfitlatent.density.merging import times
+from qfitlatent.density.merging import resultant_of, times
 from qfitlatent.density.quantiles import Points, choose, even_points, von_mises_quantile
 from qfitlatent.density.von_mises import (
     LOG_2PI,
@@ -239,7 +238,7 @@ class VonMisesMixture:
         total = torch.zeros_like(weight).view(-1).index_add_(0, at, share).view_as(weight)
         # Turned to its head's side first, so that chi and chi + pi of a symmetric angle add up.
         residual = principal(own - mean[residue, head], self.symmetric[residue])
-        pull = share[:, None] * (1.0 + bessel_ratio_minus_one(kappa[residue, component]))
+        pull = share[:, None] * resultant_of(kappa[residue, component])
         sin, cos = (
             torch.zeros_like(mean).view(-1, mean.shape[-1]).index_add_(0, at, x).view_as(mean)
             for x in (pull * residual.sin(), pull * residual.cos())
